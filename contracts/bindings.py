@@ -1,0 +1,271 @@
+"""The typed mirror of our contracts: functions, events and structs of contracts/src/interfaces, as Python calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from contracts import abi
+from contracts.abi import Event, Function
+from contracts.typed_data import digest, domain_separator, struct_hash
+from contracts.types import Address, Hash32, Wei, keccak
+
+MODULE_VALIDATOR, MODULE_EXECUTOR, MODULE_FALLBACK, MODULE_HOOK = 1, 2, 3, 4
+"""Module types.   Source: ERC-7579."""
+MODE_SINGLE = bytes(32)
+MODE_BATCH = b"\x01" + bytes(31)
+"""Execution modes: call type (1), exec type (1), the rest zero.   Source: ERC-7579."""
+
+
+class RiskState(IntEnum):
+    """What an account may do; the same names on and off chain."""
+
+    ACTIVE = 0
+    REDUCE_ONLY = 1
+    FROZEN = 2
+
+
+class Due(IntEnum):
+    """Whether a guard's trigger could be executed now. Source: IGuard."""
+
+    NOT_DUE = 0
+    DUE = 1
+    BLOCKED = 2
+    FINAL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call an account makes. `value` in wei."""
+
+    target: Address
+    data: bytes
+    value: Wei = 0
+
+
+# -- RiskAccount and its factory ------------------------------------------------------------------------------------------
+
+_MODULE_INIT = "(uint256,address,bytes)"
+ACCOUNT_CONFIG = f"(bytes,address,uint48,uint128[3],{_MODULE_INIT}[])"
+
+EXECUTE = Function.parse("execute(bytes32,bytes)")
+RISK_STATE = Function.parse("riskState()(uint8,uint64)")
+RISK_AUTHORITY = Function.parse("riskAuthority()(address)")
+OWNER_SIGNER = Function.parse("ownerSigner()(bytes)")
+NATIVE_OWNER_PATH = Function.parse("nativeOwnerPath()(bool)")
+IS_MODULE_INSTALLED = Function.parse("isModuleInstalled(uint256,address,bytes)(bool)")
+INSTALL_MODULE = Function.parse("installModule(uint256,address,bytes)")
+UNINSTALL_MODULE = Function.parse("uninstallModule(uint256,address,bytes)")
+SCHEDULE_ADMIN = Function.parse("scheduleAdmin(bytes)")
+EXECUTE_ADMIN = Function.parse("executeAdmin(bytes)")
+CANCEL_ADMIN = Function.parse("cancelAdmin(bytes32)")
+IS_VALID_SIGNATURE = Function.parse("isValidSignature(bytes32,bytes)(bytes4)")
+CREATE_ACCOUNT = Function.parse(f"createAccount({ACCOUNT_CONFIG},bytes32)(address)")
+GET_ACCOUNT_ADDRESS = Function.parse(f"getAccountAddress({ACCOUNT_CONFIG},bytes32)(address)")
+ADD_STAKE = Function.parse("addStake(uint32)")
+RISK_STATE_CHANGED = Event.parse("RiskStateChanged(uint8 indexed,uint8 indexed,uint64)")
+ACCOUNT_CREATED = Event.parse("AccountCreated(address indexed,bytes32 indexed)")
+
+
+def encode_execute(calls: Sequence[Call]) -> bytes:
+    """Call data that makes an ERC-7579 account perform `calls`: single mode for one, batch mode (all or nothing) for more."""
+    if len(calls) == 1:
+        call = calls[0]
+        return EXECUTE.encode(MODE_SINGLE, call.target + call.value.to_bytes(32) + call.data)
+    batch = abi.encode(["(address,uint256,bytes)[]"], [[(c.target, c.value, c.data) for c in calls]])
+    return EXECUTE.encode(MODE_BATCH, batch)
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleInit:
+    """A module installed when the account is born."""
+
+    module_type_id: int
+    module: Address
+    init_data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AccountConfig:
+    """Everything an account starts with, all of it inside the CREATE2 salt. Caps in wei, delay in s. Source: IRiskAccount."""
+
+    owner: bytes
+    authority: Address
+    admin_delay_s: int
+    prefund_caps_wei: tuple[Wei, Wei, Wei]
+    modules: tuple[ModuleInit, ...]
+
+    def to_abi(self) -> tuple[object, ...]:
+        modules = tuple((m.module_type_id, m.module, m.init_data) for m in self.modules)
+        return (self.owner, self.authority, self.admin_delay_s, self.prefund_caps_wei, modules)
+
+
+def ecdsa_owner(address: Address) -> bytes:
+    """The signer bytes of a secp256k1 owner: kind 0x00, then the address."""
+    return b"\x00" + address
+
+
+# -- RiskValidator --------------------------------------------------------------------------------------------------------
+
+POLICY_OF = Function.parse("policyOf(address)(bytes32,uint64)")
+SET_POLICY = Function.parse("setPolicy(bytes32)")
+SET_ENGINE = Function.parse("setEngine(address,bool)")
+ENGINE_ENABLED = Function.parse("engineEnabled(address,address)(bool)")
+START_ESCAPE_BY_OWNER = Function.parse("startEscape(address,uint48,bytes)")
+
+
+def risk_validator_init(
+    engines: Sequence[Address], threshold: int, escape_delay_s: int, policy_id: Hash32, owner: bytes = b""
+) -> bytes:
+    """onInstall data of RiskValidator. `owner` empty: the account itself answers for its owner."""
+    return abi.encode(
+        ["(bytes,address[],uint8,uint48,bytes32)"], [(owner, tuple(engines), threshold, escape_delay_s, policy_id)]
+    )
+
+
+# -- SessionValidator -----------------------------------------------------------------------------------------------------
+
+_SESSION = "(address,uint48,uint48,address,bytes4,uint128)"
+ENABLE_SESSION = Function.parse(f"enableSession({_SESSION})(bytes32)")
+REVOKE_SESSION = Function.parse("revokeSession(bytes32)")
+SESSION_OF = Function.parse(f"sessionOf(address,bytes32)({_SESSION},uint128)")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A key that may do one thing. Times in unix seconds, budget in wei of required prefund. Source: ISessionValidator."""
+
+    key: Address
+    valid_after_s: int
+    valid_until_s: int
+    target: Address
+    selector: bytes
+    prefund_budget_wei: Wei
+
+    def to_abi(self) -> tuple[object, ...]:
+        return (
+            self.key,
+            self.valid_after_s,
+            self.valid_until_s,
+            self.target,
+            self.selector,
+            self.prefund_budget_wei,
+        )
+
+    @property
+    def session_id(self) -> Hash32:
+        return keccak(abi.encode([_SESSION], [self.to_abi()]))
+
+
+# -- guards: IGuard and StopLoss ------------------------------------------------------------------------------------------
+
+GUARD_EXECUTE = Function.parse("execute(address,uint256)")
+GUARD_TOUCH = Function.parse("touch(address,uint256)")
+GUARD_DUE = Function.parse("due(address,uint256)(uint8,bytes4)")
+GUARD_FIRED = Event.parse("GuardFired(address indexed,uint256 indexed,uint256,address)")
+
+_ORACLE = "(address,uint32,address,uint32,uint128,uint128,uint16,uint32)"
+STOP = (
+    "(address,bytes,bool,uint128,uint16,uint128,uint16,uint16,uint32,uint32,uint32,uint16,uint96,uint48,"
+    + _ORACLE
+    + ")"
+)
+ARM_STOP = Function.parse(f"arm(uint256,{STOP})")
+CANCEL_STOP = Function.parse("cancel(uint256)")
+REDUCE = Function.parse("reduce(uint256,uint256)")
+STOP_OF = Function.parse(f"stopOf(address,uint256)({STOP},uint8,uint256,uint48,uint48)")
+STOP_EXECUTED = Event.parse("StopExecuted(address indexed,uint256 indexed,uint256,uint256,int256,int256)")
+
+# -- EmergencyFreeze ------------------------------------------------------------------------------------------------------
+
+_EXIT = "(address,bytes4,bool,bool,uint8,bytes32[])"
+_FREEZE_INIT = f"(address[],uint8,uint48,uint48,uint48,uint48,address[],{_EXIT}[])"
+STATE_OF = Function.parse("stateOf(address)(uint8,uint64)")
+FREEZE = Function.parse("freeze(address,uint8)")
+FREEZE_BY_SIG = Function.parse("freezeBySig(address,uint8,uint48,address[],bytes[])")
+EXPIRE = Function.parse("expire(address)")
+REQUEST_THAW = Function.parse("requestThaw(address,uint8,uint48,address[],bytes[])")
+THAW = Function.parse("thaw(address)")
+FREEZE_NONCE = Function.parse("nonceOf(address)(uint256)")
+IS_GUARDIAN = Function.parse("isGuardian(address,address)(bool)")
+FROZEN = Event.parse("Frozen(address indexed,uint8,address indexed,uint48)")
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A call that stays open in REDUCE_ONLY and, if `in_frozen`, in FROZEN. Source: IEmergencyFreeze."""
+
+    target: Address
+    selector: bytes
+    in_frozen: bool
+    plain_value: bool = False
+    arg_mask: int = 0
+    args: tuple[bytes, ...] = ()
+
+    def to_abi(self) -> tuple[object, ...]:
+        return (self.target, self.selector, self.in_frozen, self.plain_value, self.arg_mask, self.args)
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeConfig:
+    """onInstall data of EmergencyFreeze. All delays in seconds. Source: IEmergencyFreeze."""
+
+    guardians: tuple[Address, ...]
+    quorum: int
+    solo_freeze_s: int
+    solo_cooldown_s: int
+    thaw_delay_s: int
+    escape_delay_s: int
+    guards: tuple[Address, ...]
+    exits: tuple[Exit, ...] = field(default=())
+
+    def encode(self) -> bytes:
+        return abi.encode(
+            [_FREEZE_INIT],
+            [
+                (
+                    self.guardians,
+                    self.quorum,
+                    self.solo_freeze_s,
+                    self.solo_cooldown_s,
+                    self.thaw_delay_s,
+                    self.escape_delay_s,
+                    self.guards,
+                    tuple(e.to_abi() for e in self.exits),
+                )
+            ],
+        )
+
+
+def thaw_digest(
+    freeze_module: Address, chain_id: int, account: Address, state: RiskState, epoch: int, nonce: int, expiry_s: int
+) -> Hash32:
+    """What each guardian signs to ask for a thaw: EIP-712 Thaw of EmergencyFreeze."""
+    struct = struct_hash(
+        "Thaw(address account,uint8 state,uint64 epoch,uint256 nonce,uint48 expiry)",
+        ["address", "uint8", "uint64", "uint256", "uint48"],
+        [account, int(state), epoch, nonce, expiry_s],
+    )
+    return digest(domain_separator("Seawall EmergencyFreeze", "1", chain_id, freeze_module), struct)
+
+
+# -- ERC-20 and Multicall3 ------------------------------------------------------------------------------------------------
+
+BALANCE_OF = Function.parse("balanceOf(address)(uint256)")
+TRANSFER = Function.parse("transfer(address,uint256)(bool)")
+APPROVE = Function.parse("approve(address,uint256)(bool)")
+ALLOWANCE = Function.parse("allowance(address,address)(uint256)")
+MINT = Function.parse("mint(address,uint256)(bool)")
+AGGREGATE3 = Function.parse("aggregate3((address,bool,bytes)[])((bool,bytes)[])")
+
+
+def encode_multicall(calls: Sequence[tuple[Address, bytes]]) -> bytes:
+    """Call data of one Multicall3 read in which any call may fail by itself."""
+    return AGGREGATE3.encode([(to, True, data) for to, data in calls])
+
+
+def decode_multicall(data: bytes) -> list[bytes | None]:
+    """Each call's return data in order, None where it reverted."""
+    (results,) = AGGREGATE3.decode(data)
+    return [returned if success else None for success, returned in results]

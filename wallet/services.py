@@ -1,0 +1,143 @@
+"""Clients of the two services that carry an operation: the bundler (ERC-7769) and the paymaster (ERC-7677)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from contracts.entrypoint import EntryPoint
+from contracts.errors import NodeUnreachable, OperationFailed, RpcError
+from contracts.rpc import RpcClient
+from contracts.types import Hash32, Wei, parse_address, parse_bytes, parse_hash, parse_quantity, to_hex
+from contracts.userop import UserOperation
+
+
+@dataclass(frozen=True, slots=True)
+class OperationReceipt:
+    """What became of an included operation. Costs in wei, gas in gas."""
+
+    user_op_hash: Hash32
+    success: bool
+    reason: bytes
+    actual_gas_cost_wei: Wei
+    actual_gas_used: int
+    transaction_hash: Hash32
+    block_number: int
+    logs: tuple[dict[str, Any], ...]
+    sponsored: bool
+
+    @classmethod
+    def from_rpc(cls, fields: Mapping[str, Any]) -> OperationReceipt:
+        receipt = fields["receipt"]
+        paymaster = fields.get("paymaster")
+        return cls(
+            user_op_hash=parse_hash(fields["userOpHash"], "userOpHash"),
+            success=bool(fields["success"]),
+            reason=parse_bytes(fields.get("reason") or "0x", "reason"),
+            actual_gas_cost_wei=parse_quantity(fields["actualGasCost"], "actualGasCost"),
+            actual_gas_used=parse_quantity(fields["actualGasUsed"], "actualGasUsed"),
+            transaction_hash=parse_hash(receipt["transactionHash"], "transactionHash"),
+            block_number=parse_quantity(receipt["blockNumber"], "blockNumber"),
+            logs=tuple(fields["logs"]),
+            sponsored=bool(paymaster) and any(parse_address(paymaster, "paymaster")),
+        )
+
+
+class BundlerClient:
+    """One bundler and one of its entry points."""
+
+    def __init__(self, rpc: RpcClient, entry_point: EntryPoint) -> None:
+        self.rpc = rpc
+        self.entry_point = entry_point
+
+    async def send(self, op: UserOperation) -> Hash32:
+        """Submit; the hash means that the bundler has it on disk. Raises RpcError with the bundler's reason."""
+        answer = await self.rpc.call("eth_sendUserOperation", op.to_rpc(), to_hex(self.entry_point.address))
+        return parse_hash(answer, "userOpHash")
+
+    async def estimate(self, op: UserOperation) -> UserOperation:
+        """`op` with the gas limits under which it succeeds. Raises RpcError -32521 if its call reverts."""
+        fields: dict[str, str] = await self.rpc.call(
+            "eth_estimateUserOperationGas", op.to_rpc(), to_hex(self.entry_point.address)
+        )
+
+        def gas(name: str) -> int:
+            return parse_quantity(fields.get(name) or "0x0", name)
+
+        limits = {
+            "call_gas_limit": gas("callGasLimit"),
+            "verification_gas_limit": gas("verificationGasLimit"),
+            "pre_verification_gas": gas("preVerificationGas"),
+        }
+        if op.paymaster is not None:
+            limits["paymaster_verification_gas_limit"] = max(
+                gas("paymasterVerificationGasLimit"), op.paymaster_verification_gas_limit
+            )
+            limits["paymaster_post_op_gas_limit"] = max(
+                gas("paymasterPostOpGasLimit"), op.paymaster_post_op_gas_limit
+            )
+        return op.replace(**limits)
+
+    async def receipt(self, user_op_hash: Hash32) -> OperationReceipt | None:
+        """The receipt, or None while the operation is in no block."""
+        answer = await self.rpc.call("eth_getUserOperationReceipt", to_hex(user_op_hash))
+        return None if answer is None else OperationReceipt.from_rpc(answer)
+
+    async def wait(self, user_op_hash: Hash32, *, timeout_s: float = 60.0, poll_s: float = 0.05) -> OperationReceipt:
+        """Poll for the receipt; a bundler that restarts meanwhile is waited for.
+
+        Raises OperationFailed when the bundler has dropped the operation (with its reason) or nothing came in `timeout_s`.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while True:
+            try:
+                if (found := await self.receipt(user_op_hash)) is not None:
+                    return found
+                status = await self.rpc.call("seawall_getUserOperationStatus", to_hex(user_op_hash))
+                if status and status.get("status") in ("dropped", "rejected"):
+                    raise OperationFailed(f"the bundler dropped {to_hex(user_op_hash)}: {status.get('reason')}")
+            except (NodeUnreachable, RpcError) as error:
+                if loop.time() > deadline or (isinstance(error, RpcError) and error.rpc_code != -32601):
+                    raise
+            if loop.time() > deadline:
+                raise OperationFailed(
+                    f"{to_hex(user_op_hash)} is in no block after {timeout_s:g} s; the bundler still has it, "
+                    "ask again with `seawall account show` or raise its fees"
+                )
+            await asyncio.sleep(poll_s)
+
+
+class PaymasterClient:
+    """One ERC-7677 paymaster service."""
+
+    def __init__(self, rpc: RpcClient, entry_point: EntryPoint, chain_id: int) -> None:
+        self.rpc = rpc
+        self.entry_point = entry_point
+        self.chain_id = chain_id
+
+    async def _ask(self, method: str, op: UserOperation, context: Mapping[str, Any]) -> UserOperation:
+        answer: dict[str, str] = await self.rpc.call(
+            method, op.to_rpc(), to_hex(self.entry_point.address), hex(self.chain_id), context
+        )
+        changes: dict[str, Any] = {
+            "paymaster": parse_address(answer["paymaster"], "paymaster"),
+            "paymaster_data": parse_bytes(answer["paymasterData"], "paymasterData"),
+        }
+        for name, field in (
+            ("paymasterVerificationGasLimit", "paymaster_verification_gas_limit"),
+            ("paymasterPostOpGasLimit", "paymaster_post_op_gas_limit"),
+        ):
+            if answer.get(name):
+                changes[field] = parse_quantity(answer[name], name, bits=128)
+        return op.replace(**changes)
+
+    async def stub(self, op: UserOperation) -> UserOperation:
+        """`op` with a placeholder of the right size, for estimating gas."""
+        return await self._ask("pm_getPaymasterStubData", op, {})
+
+    async def sponsor(self, op: UserOperation, approval: Mapping[str, Any]) -> UserOperation:
+        """`op` with the paymaster's promise to pay. Raises RpcError with the service's reason when it will not."""
+        return await self._ask("pm_getPaymasterData", op, {"approval": approval})

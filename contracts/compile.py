@@ -96,8 +96,8 @@ def compile_contracts(compiler: Compiler) -> dict[str, dict[str, Any]]:
         "settings": {
             "evmVersion": pinned["evmVersion"],
             "viaIR": pinned["viaIR"],
-            "optimizer": {"enabled": True, "runs": pinned["optimizerRuns"]},
-            "metadata": {"bytecodeHash": "none"},
+            "optimizer": {"enabled": pinned["optimizer"], "runs": pinned["optimizerRuns"]},
+            "metadata": pinned["metadata"],
             "remappings": pinned["remappings"],
             "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]}},
         },

@@ -43,9 +43,7 @@ class Birth:
 
     async def address(self, rpc: RpcClient) -> Address:
         """The counterfactual address, from the factory itself."""
-        answer = await rpc.eth_call(
-            self.factory, b.GET_ACCOUNT_ADDRESS.encode(self.config.to_abi(), self.user_salt)
-        )
+        answer = await rpc.eth_call(self.factory, b.GET_ACCOUNT_ADDRESS.encode(self.config.to_abi(), self.user_salt))
         address: Address = b.GET_ACCOUNT_ADDRESS.decode(answer)[0]
         return address
 
@@ -114,9 +112,7 @@ class AccountClient:
 
     def sign(self, op: UserOperation, owner: Eoa) -> bytes:
         """The owner's 65-byte signature over `op`."""
-        return owner.sign_hash(
-            signable_hash(self.entry_point, self.user_op_hash(op), self.address, self.chain_id)
-        )
+        return owner.sign_hash(signable_hash(self.entry_point, self.user_op_hash(op), self.address, self.chain_id))
 
 
 async def suggest_fees(rpc: RpcClient, *, priority_fee_wei: Wei = 1_000_000) -> tuple[Wei, Wei]:

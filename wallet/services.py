@@ -75,9 +75,7 @@ class BundlerClient:
             limits["paymaster_verification_gas_limit"] = max(
                 gas("paymasterVerificationGasLimit"), op.paymaster_verification_gas_limit
             )
-            limits["paymaster_post_op_gas_limit"] = max(
-                gas("paymasterPostOpGasLimit"), op.paymaster_post_op_gas_limit
-            )
+            limits["paymaster_post_op_gas_limit"] = max(gas("paymasterPostOpGasLimit"), op.paymaster_post_op_gas_limit)
         return op.replace(**limits)
 
     async def receipt(self, user_op_hash: Hash32) -> OperationReceipt | None:

@@ -92,9 +92,7 @@ def close_perp(market: PerpMarket, *, size_wad: int, index_wad: int, slippage_bp
     if not 0 < slippage_bps < BPS:
         raise BadInput(f"slippage must be above 0 and below 10000 basis points, got {slippage_bps}")
     value = mul_div(abs(size_wad), index_wad, WAD)
-    if size_wad > 0:
-        bound = mul_div(value, BPS - slippage_bps, BPS, round_up=True)
-    else:
-        bound = mul_div(value, BPS + slippage_bps, BPS)
+    worst_bps = BPS - slippage_bps if size_wad > 0 else BPS + slippage_bps
+    bound = mul_div(value, worst_bps, BPS, round_up=size_wad > 0)
     order = (market.base_token, 0, bound, deadline_s, bytes(32))
     return [Call(market.clearing_house, CLOSE_POSITION.encode(order))]

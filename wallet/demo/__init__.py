@@ -1,0 +1,1 @@
+"""`seawall demo`: two identical accounts and one crash, on real protocols, with every service a real process."""

@@ -1,0 +1,87 @@
+"""Deploy our contracts through the CREATE2 deployer, so that they have the same addresses on every chain with the same inputs.
+
+A contract that is already there is left alone: deploying twice is harmless, and resumes what was broken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from contracts import abi
+from contracts.artifacts import artifact
+from contracts.eoa import TransactionSender
+from contracts.errors import OperationFailed, SetupError
+from contracts.types import Address, Hash32, checksum, keccak
+
+CREATE2_DEPLOYER: Address = bytes.fromhex("4e59b44847b379578588920ca78fbf26c0b4956c")
+"""The deterministic deployment proxy; call data is salt (32) || init code."""
+SALT: Hash32 = keccak(b"seawall.v1")
+
+
+def create2_address(init_code: bytes, salt: Hash32 = SALT) -> Address:
+    """Where the CREATE2 deployer puts `init_code`.   Source: EIP-1014."""
+    return keccak(b"\xff" + CREATE2_DEPLOYER + salt + keccak(init_code))[12:]
+
+
+def init_code(name: str, types: Sequence[str] = (), values: Sequence[object] = ()) -> bytes:
+    """Creation code of our contract `name` with its constructor arguments."""
+    return artifact(name).bytecode + abi.encode(types, values)
+
+
+async def deploy(sender: TransactionSender, code: bytes, *, salt: Hash32 = SALT) -> Address:
+    """Deploy `code` unless it is there. Returns its address.
+
+    Raises SetupError when the chain has no CREATE2 deployer, OperationFailed when the constructor reverts.
+    """
+    address = create2_address(code, salt)
+    if await sender.rpc.get_code(address):
+        return address
+    if not await sender.rpc.get_code(CREATE2_DEPLOYER):
+        raise SetupError(f"this chain has no CREATE2 deployer at {checksum(CREATE2_DEPLOYER)}; deploy that first")
+    await sender.transact(CREATE2_DEPLOYER, salt + code)
+    if not await sender.rpc.get_code(address):
+        raise OperationFailed(f"the deployment to {checksum(address)} left no code: its constructor reverted")
+    return address
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Where our contracts are on one chain, for one entry point."""
+
+    risk_account_implementation: Address
+    risk_account_factory: Address
+    risk_validator: Address
+    session_validator: Address
+    stop_loss: Address
+    emergency_freeze: Address
+    verifying_paymaster: Address
+
+
+async def deploy_seawall(sender: TransactionSender, entry_point: Address, owner: Address) -> Deployment:
+    """Deploy account, factory, modules and paymaster for `entry_point`; `owner` manages the factory's stake and the paymaster.
+
+    Raises SetupError, OperationFailed, NodeError.
+    """
+    implementation = await deploy(sender, init_code("RiskAccount", ["address"], [entry_point]))
+    factory = init_code("RiskAccountFactory", ["address", "address"], [implementation, owner])
+    paymaster = init_code("VerifyingPaymaster", ["address", "address"], [entry_point, owner])
+    return Deployment(
+        risk_account_implementation=implementation,
+        risk_account_factory=await deploy(sender, factory),
+        risk_validator=await deploy(sender, init_code("RiskValidator")),
+        session_validator=await deploy(sender, init_code("SessionValidator")),
+        stop_loss=await deploy(sender, init_code("StopLoss")),
+        emergency_freeze=await deploy(sender, init_code("EmergencyFreeze")),
+        verifying_paymaster=await deploy(sender, paymaster),
+    )
+
+
+async def deploy_perp_adapter(sender: TransactionSender, clearing_house: Address) -> Address:
+    """Deploy the venue adapter of Perpetual Protocol v2."""
+    return await deploy(sender, init_code("PerpV2Adapter", ["address"], [clearing_house]))
+
+
+async def deploy_uniswap_adapter(sender: TransactionSender, factory: Address, router: Address) -> Address:
+    """Deploy the venue adapter of Uniswap v3 spot."""
+    return await deploy(sender, init_code("UniswapV3Adapter", ["address", "address"], [factory, router]))

@@ -9,8 +9,8 @@ import {RiskState} from "./IRiskState.sol";
 /// ERC-1271 and validation of a foreign account are outside its reach.
 interface IEmergencyFreeze {
     /// A call that stays open in REDUCE_ONLY and FROZEN. `target`.`selector` with no value; when `argMask` has bit i set, the i-th
-    /// 32-byte argument word must equal the corresponding entry of `args` (in order of set bits). `selector` 0 with `ethTo` set
-    /// means: plain value transfer to `target`.
+    /// 32-byte argument word must equal the corresponding entry of `args` (in order of set bits). With `plainValue` set
+    /// (`selector` and `argMask` zero) it means instead: any value to `target` with empty call data.
     /// @param inFrozen open in FROZEN too, else in REDUCE_ONLY only.
     struct Exit {
         address target;
@@ -23,9 +23,10 @@ interface IEmergencyFreeze {
 
     /// onInstall data: abi.encode(InstallData).
     /// @param soloFreezeSeconds how long one guardian's freeze lasts before anyone may `expire` it.
-    /// @param soloCooldownSeconds how long after a solo freeze's start no further solo freeze is taken (the quorum may always).
+    /// @param soloCooldownSeconds how long after a solo freeze's start no further solo freeze is taken (the quorum may always);
+    /// more than `soloFreezeSeconds`, so that one guardian alone cannot hold an account for ever.
     /// @param thawDelaySeconds between a quorum's thaw request and the thaw.
-    /// @param escapeDelaySeconds between the account's own `startEscape` and `finishEscape` (lands in REDUCE_ONLY).
+    /// @param escapeDelaySeconds between the account's own `startEscape` and `finishEscape`, which lands one step looser.
     /// @param guards modules that may act in every state (they can only reduce).
     struct InstallData {
         address[] guardians;
@@ -72,7 +73,29 @@ interface IEmergencyFreeze {
     /// @notice Quorum withdraws a thaw or an escape: Cancel(address account,uint64 epoch,uint256 nonce,uint48 expiry).
     function cancel(address account, uint48 expiry, address[] calldata signers, bytes[] calldata signatures) external;
 
-    /// @notice The account itself starts a delayed way out (an exit that is always open). Guardians may cancel it with the quorum.
+    /// @notice Quorum replaces a guardian, in any state (a lost or hostile key while FROZEN):
+    /// ReplaceGuardian(address account,address oldGuardian,address newGuardian,uint64 epoch,uint256 nonce,uint48 expiry).
+    function replaceGuardian(
+        address account,
+        address oldGuardian,
+        address newGuardian,
+        uint48 expiry,
+        address[] calldata signers,
+        bytes[] calldata signatures
+    ) external;
+
+    /// @notice Quorum withdraws an announced administrative call of a `RiskAccount`:
+    /// CancelAdmin(address account,bytes32 actionHash,uint64 epoch,uint256 nonce,uint48 expiry).
+    function cancelAdmin(
+        address account,
+        bytes32 actionHash,
+        uint48 expiry,
+        address[] calldata signers,
+        bytes[] calldata signatures
+    ) external;
+
+    /// @notice The account itself starts a delayed way out (an exit that is always open, only while not ACTIVE). Guardians may cancel
+    /// it with the quorum. It lands one step looser than the state is then: FROZEN in REDUCE_ONLY, REDUCE_ONLY in ACTIVE.
     function startEscape() external;
     function finishEscape(address account) external;
 
@@ -83,6 +106,14 @@ interface IEmergencyFreeze {
 
     function isGuardian(address account, address guardian) external view returns (bool);
     function isGuard(address account, address guard) external view returns (bool);
+    function quorumOf(address account) external view returns (uint8 quorum, uint8 guardians);
+
+    /// @notice When a thaw or an escape under way may be carried out (0: none), and when a solo freeze ends (0: none).
+    function pendingOf(address account)
+        external
+        view
+        returns (uint48 thawAt, RiskState thawTo, uint48 escapeAt, uint48 soloUntil);
+
     function nonceOf(address account) external view returns (uint256);
 
     /// @notice Whether a call is open in `state`. `target`'s own escape functions of this module always are.

@@ -31,6 +31,8 @@ interface IRiskAccount is IRiskState {
     event AdminCancelled(bytes32 indexed actionHash);
     event AdminExecuted(bytes32 indexed actionHash);
     event OwnerChanged(bytes owner);
+    event AuthorityChanged(address indexed authority);
+    event PrefundCapsChanged(uint128[3] prefundCaps);
 
     /// @notice Set up a fresh proxy. Once, by the factory, in the transaction that creates the account.
     function initialize(AccountConfig calldata config) external;
@@ -44,13 +46,33 @@ interface IRiskAccount is IRiskState {
     /// @notice Whether the built-in owner path is open: true until a validator that needs an attestation is installed.
     function nativeOwnerPath() external view returns (bool);
 
+    /// @notice Seconds between announcing and carrying out an administrative call; 0 means at once.
+    function adminDelay() external view returns (uint48);
+
+    /// @notice The largest required prefund (wei) of one operation that the account pays itself, by `RiskState`.
+    function prefundCaps() external view returns (uint128[3] memory);
+
+    /// @notice When the announced call with this hash may be carried out; 0 when there is none, it was withdrawn, it lapsed, or a
+    /// module was installed since (what was announced before a module existed may not act on it).
+    function adminExecutableAt(bytes32 actionHash) external view returns (uint48);
+
+    /// @notice Announced calls only (`executeAdmin`).
+    function setOwner(bytes calldata owner) external;
+    function setRiskAuthority(address authority) external;
+    function setPrefundCaps(uint128[3] calldata caps) external;
+
+    /// @notice As `uninstallModule`, but the module cannot prevent it: its `onUninstall` gets bounded gas, what it returns or reverts
+    /// with is ignored, and the hook is not consulted. Announced calls only.
+    function forceUninstallModule(uint256 moduleTypeId, address module, bytes calldata deInitData) external;
+
     /// @notice Announce an administrative self-call (`upgradeToAndCall`, `setOwner`, `setRiskAuthority`, `setPrefundCaps`,
-    /// `uninstallModule`, `forceUninstallModule`). Entry point or self.
+    /// `uninstallModule`, `forceUninstallModule`). Entry point or self, ACTIVE only. actionHash = keccak256(data).
     function scheduleAdmin(bytes calldata data) external;
 
     /// @notice Withdraw an announcement. Entry point, self or `riskAuthority()`.
     function cancelAdmin(bytes32 actionHash) external;
 
-    /// @notice Carry out an announced call once its delay is over. Anyone. Not while the state is FROZEN.
+    /// @notice Carry out an announced call once its delay is over and until it lapses (14 days later). Anyone. Not while the state is
+    /// FROZEN; removing or replacing the authority only while ACTIVE.
     function executeAdmin(bytes calldata data) external;
 }

@@ -15,9 +15,15 @@ pragma solidity ^0.8.26;
 /// EIP-712 domain ("Seawall RiskValidator", "1", chainId, this module):
 ///   Attestation(address account,address entryPoint,bytes32 userOpHash,bytes32 intentHash,bytes32 policyId,uint64 policyEpoch,
 ///   bytes32 factsHash,uint8 decision,bytes32 quorumId,uint48 validAfter,uint48 validUntil)
+/// `userOpHash` here and in Merkle leaves is the hash the account hands to its validator: the entry point's own on v0.8 and v0.9, the
+/// EIP-712 wrap of it on v0.7. A Merkle leaf is keccak256(abi.encode(chainid, entryPoint, this module, userOpHash)), pairs are sorted,
+/// and the owner signs MerkleRoot(bytes32 root) under the domain ("Seawall RiskValidator", "1") without chain id and contract.
 /// `policyId` and `policyEpoch` are those the account stores here, so an attestation dies with its policy.
 ///
-/// Escape: 0x03 || uint16 length || owner signature. Valid only for declared exits until the announced delay is over.
+/// A decision REQUIRE_SIGNERS is valid only with the quorum it names. No quorum can be registered yet, so it always fails.
+///
+/// Escape: 0x03 || uint16 length || owner signature. Valid only for declared exits until the announced delay is over,
+/// and only once the escape was announced. The exits are those of the account's `riskAuthority()`; an account without one has none.
 ///
 /// ERC-1271 (through the account, ACTIVE only): the same 0x01 envelope, where the attestation's `userOpHash` is the ERC-7739
 /// hash and `entryPoint` is zero.

@@ -24,7 +24,7 @@ interface ISessionValidator {
     function sessionIdOf(Session calldata session) external pure returns (bytes32);
 
     /// @notice Enable a session for the calling account. Reverts for a target that is the account, the entry point or, unless the
-    /// selector is `IGuard.execute`, one of the account's modules.
+    /// selector is `IGuard.execute` or `IGuard.touch`, one of the account's modules. onInstall data: empty or abi.encode(Session[]).
     function enableSession(Session calldata session) external returns (bytes32 sessionId);
 
     /// @notice Revoke at once. Called by the account.

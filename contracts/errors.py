@@ -18,7 +18,9 @@ SeawallError                      exit 1   -32603
 │   ├── TimeRange                          -32503
 │   ├── Throttled                          -32504
 │   ├── StakeTooLow                        -32505
+│   ├── UnsupportedAggregator              -32506
 │   ├── BadSignature                       -32507
+│   ├── PaymasterDepositTooLow             -32508   AA31, or the deposit is promised to other pending operations
 │   └── ExecutionReverted                  -32521   during an estimate
 └── OperationFailed               exit 7            included on chain, but reverted or was lost
 
@@ -162,10 +164,22 @@ class StakeTooLow(OperationRejected):
     code = -32505
 
 
+class UnsupportedAggregator(OperationRejected):
+    """The sender names a signature aggregator; this bundler carries none."""
+
+    code = -32506
+
+
 class BadSignature(OperationRejected):
     """The sender or paymaster answered SIG_VALIDATION_FAILED (AA24, AA34)."""
 
     code = -32507
+
+
+class PaymasterDepositTooLow(OperationRejected):
+    """The paymaster's deposit does not cover the operation beside those it already promised to pay (AA31)."""
+
+    code = -32508
 
 
 class ExecutionReverted(OperationRejected):

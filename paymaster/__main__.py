@@ -1,0 +1,5 @@
+"""`python -m paymaster`."""
+
+from paymaster.main import main
+
+raise SystemExit(main())

@@ -24,5 +24,7 @@ interface IRiskState {
     function riskAuthority() external view returns (address);
 
     /// @notice Change the state. Only `riskAuthority()`.
-    function setRiskState(RiskState state) external;
+    function setRiskState(
+        RiskState state
+    ) external;
 }

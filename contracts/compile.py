@@ -110,12 +110,14 @@ def compile_contracts(compiler: Compiler) -> dict[str, dict[str, Any]]:
             allow_paths=[str(modules.parent)],
         )
     except SolcError as error:
-        raise SetupError(f"solc refused the sources:\n{error.stdout_data or error}") from error
+        raise SetupError(f"solc refused the sources:\n{_messages(str(error.stdout_data))}") from error
     artifacts: dict[str, dict[str, Any]] = {}
     for source, contracts in output["contracts"].items():
         if not source.startswith("contracts/src/"):
             continue
         for name, body in contracts.items():
+            if not body["evm"]["bytecode"]["object"]:
+                continue  # an interface
             if name in artifacts:
                 raise SetupError(f"two contracts are named {name}; artifacts are kept by name")
             artifacts[name] = {
@@ -126,6 +128,15 @@ def compile_contracts(compiler: Compiler) -> dict[str, dict[str, Any]]:
                 "deployedBytecode": "0x" + body["evm"]["deployedBytecode"]["object"],
             }
     return artifacts
+
+
+def _messages(answer: str) -> str:
+    """The errors in solc's answer as it would print them."""
+    try:
+        errors = [e["formattedMessage"] for e in json.loads(answer)["errors"] if e["severity"] == "error"]
+    except (ValueError, KeyError, TypeError):
+        return answer[-4000:]
+    return "\n".join(errors)
 
 
 def library_versions() -> dict[str, str]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from contracts import abi
 from contracts.artifacts import artifact
+from contracts.bindings import ADD_STAKE, PAYMASTER_DEPOSIT
 from contracts.eoa import TransactionSender
 from contracts.errors import OperationFailed, SetupError
-from contracts.types import Address, Hash32, checksum, keccak
+from contracts.types import Address, Hash32, Wei, checksum, keccak
 
 CREATE2_DEPLOYER: Address = bytes.fromhex("4e59b44847b379578588920ca78fbf26c0b4956c")
 """The deterministic deployment proxy; call data is salt (32) || init code."""
@@ -58,14 +59,18 @@ class Deployment:
     verifying_paymaster: Address
 
 
-async def deploy_seawall(sender: TransactionSender, entry_point: Address, owner: Address) -> Deployment:
-    """Deploy account, factory, modules and paymaster for `entry_point`; `owner` manages the factory's stake and the paymaster.
+async def deploy_seawall(
+    sender: TransactionSender, entry_point: Address, owner: Address, sponsor_signer: Address
+) -> Deployment:
+    """Deploy account, factory, modules and paymaster for `entry_point`.
+
+    `owner` manages the stakes and the paymaster's deposit and signers; `sponsor_signer` is the paymaster's first signer.
 
     Raises SetupError, OperationFailed, NodeError.
     """
     implementation = await deploy(sender, init_code("RiskAccount", ["address"], [entry_point]))
     factory = init_code("RiskAccountFactory", ["address", "address"], [implementation, owner])
-    paymaster = init_code("VerifyingPaymaster", ["address", "address"], [entry_point, owner])
+    paymaster = init_code("VerifyingPaymaster", ["address"] * 3, [entry_point, owner, sponsor_signer])
     return Deployment(
         risk_account_implementation=implementation,
         risk_account_factory=await deploy(sender, factory),
@@ -77,11 +82,27 @@ async def deploy_seawall(sender: TransactionSender, entry_point: Address, owner:
     )
 
 
-async def deploy_perp_adapter(sender: TransactionSender, clearing_house: Address) -> Address:
-    """Deploy the venue adapter of Perpetual Protocol v2."""
-    return await deploy(sender, init_code("PerpV2Adapter", ["address"], [clearing_house]))
+async def deploy_perp_adapter(sender: TransactionSender, clearing_house: Address, *, twap_s: int = 15) -> Address:
+    """Deploy the venue adapter of Perpetual Protocol v2; `twap_s` as in the venue's own mark price."""
+    return await deploy(sender, init_code("PerpV2Adapter", ["address", "uint32"], [clearing_house, twap_s]))
 
 
-async def deploy_uniswap_adapter(sender: TransactionSender, factory: Address, router: Address) -> Address:
-    """Deploy the venue adapter of Uniswap v3 spot."""
-    return await deploy(sender, init_code("UniswapV3Adapter", ["address", "address"], [factory, router]))
+async def deploy_uniswap_adapter(
+    sender: TransactionSender, factory: Address, router: Address, twap_s: int = 60
+) -> Address:
+    """Deploy the venue adapter of Uniswap v3 spot; its second price source is the pool's mean over `twap_s` seconds."""
+    types = ["address", "address", "uint32"]
+    return await deploy(sender, init_code("UniswapV3Adapter", types, [factory, router, twap_s]))
+
+
+async def stake_and_fund(
+    sender: TransactionSender, deployment: Deployment, *, stake_wei: Wei, unstake_delay_s: int, deposit_wei: Wei
+) -> None:
+    """Stake factory and paymaster (ERC-7562 STO-022 and STO-033 need it) and fund the paymaster. `sender` must be their owner.
+
+    Not repeatable in silence: each call adds stake and deposit. Raises OperationFailed, NodeError.
+    """
+    stake = ADD_STAKE.encode(unstake_delay_s)
+    await sender.transact(deployment.risk_account_factory, stake, value=stake_wei)
+    await sender.transact(deployment.verifying_paymaster, stake, value=stake_wei)
+    await sender.transact(deployment.verifying_paymaster, PAYMASTER_DEPOSIT.encode(), value=deposit_wei)

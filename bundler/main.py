@@ -1,0 +1,115 @@
+"""The process: start, announce, serve, drain.   `python -m bundler --help` shows its flags."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+import time
+from typing import Any
+
+from bundler.server import Server
+from bundler.service import Bundler
+from bundler.settings import Settings
+from bundler.store import SqliteStore
+from contracts.errors import NodeError, SetupError
+from contracts.rpc import RpcClient
+from contracts.types import checksum
+
+log = logging.getLogger("bundler.main")
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+def configure_logging(log_format: str) -> None:
+    """Log to stderr, as text or JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else text)
+    root = logging.getLogger("bundler")
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    root.propagate = False
+
+
+async def _wait_for_chain(rpc: RpcClient, settings: Settings) -> int:
+    """The chain id, once the node answers. Raises NodeError after `node_wait_s`, SetupError if an entry point is missing."""
+    deadline = time.monotonic() + settings.node_wait_s
+    while True:
+        try:
+            chain_id = await rpc.chain_id()
+            for entry_point in settings.entry_points:
+                if not await rpc.get_code(entry_point.address):
+                    raise SetupError(
+                        f"there is no entry point {entry_point.version} at {checksum(entry_point.address)} on chain {chain_id}: "
+                        "set `entry_points` to those that exist"
+                    )
+            return chain_id
+        except NodeError as error:
+            if time.monotonic() > deadline:
+                raise
+            log.info("waiting for the node: %s", type(error).__name__)
+            await asyncio.sleep(0.2)
+
+
+async def run(settings: Settings, *, stopping: asyncio.Event | None = None, announce: bool = True) -> None:
+    """Run a bundler until SIGTERM, SIGINT or `stopping`, then drain.
+
+    With `announce` one JSON line {"event":"listening","url":...} goes to stdout once requests are served. Raises SetupError,
+    BadInput (key, database, address taken), NodeError (no node within `node_wait_s`).
+    """
+    stopping = stopping or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    executor = settings.executor_key.load()
+    store = SqliteStore(settings.database)
+    try:
+        async with RpcClient(settings.rpc_url, timeout_s=settings.request_timeout_s) as rpc:
+            chain_id = await _wait_for_chain(rpc, settings)
+            bundler = Bundler(rpc, store, executor, chain_id, settings)
+            bundler.resume()
+            server = Server(bundler, settings)
+            try:
+                await server.start()
+            except OSError as error:
+                raise SetupError(
+                    f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another `port`"
+                ) from error
+            log.info("executor %s, chain %d, %s", checksum(executor.address), chain_id, server.url)
+            if await rpc.get_balance(executor.address) == 0:
+                log.warning("the executor %s has no money: no bundle can be sent", checksum(executor.address))
+            if announce:
+                print(json.dumps({"event": "listening", "url": server.url}), flush=True)
+            drained = asyncio.ensure_future(_refuse_when(stopping, bundler))
+            try:
+                await bundler.run(stopping)
+            finally:
+                drained.cancel()
+                await server.stop()
+                log.info("stopped; %d operations are on disk for the next start", len(bundler.pool))
+    finally:
+        await store.close()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _refuse_when(stopping: asyncio.Event, bundler: Bundler) -> None:
+    await stopping.wait()
+    bundler.intake.draining = True
+    log.info("draining: %d bundles under way", len(bundler.submitter.in_flight))

@@ -1,0 +1,155 @@
+"""Operations that wait, in memory; `store` has the same on disk. No I/O here, every method is O(1) in the pool's size
+or in one sender's operations."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from contracts.entrypoint import EntryPoint
+from contracts.types import Address, Hash32, Wei
+from contracts.userop import UserOperation, required_prefund
+
+FOREVER = 2**48 - 1
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+def _subtract(counter: Counter[_Key], key: _Key, amount: int) -> None:
+    """Take `amount` off and forget the key at zero."""
+    counter[key] -= amount
+    if not counter[key]:
+        del counter[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One accepted operation. Times in seconds of Unix time, the chain's for the validity window."""
+
+    hash: Hash32
+    op: UserOperation
+    entry_point: EntryPoint
+    received_s: float
+    received_block: int
+    valid_after_s: int = 0
+    valid_until_s: int = FOREVER
+
+    @property
+    def slot(self) -> tuple[Address, Address, int]:
+        """What only one operation may occupy: entry point, sender, nonce."""
+        return self.entry_point.address, self.op.sender, self.op.nonce
+
+
+class Mempool:
+    """Accepted operations that are in no final block: waiting ones and those of bundles under way."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Hash32, Entry] = {}
+        self._slots: dict[tuple[Address, Address, int], Hash32] = {}
+        self._senders: defaultdict[Address, set[Hash32]] = defaultdict(set)
+        self._factories: Counter[Address] = Counter()
+        self._paymasters: Counter[Address] = Counter()
+        self._promised: Counter[tuple[Address, Address]] = Counter()
+        self._in_flight: set[Hash32] = set()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, op_hash: Hash32) -> bool:
+        return op_hash in self._entries
+
+    def get(self, op_hash: Hash32) -> Entry | None:
+        return self._entries.get(op_hash)
+
+    def at(self, entry_point: Address, sender: Address, nonce: int) -> Entry | None:
+        """The operation that occupies this nonce."""
+        op_hash = self._slots.get((entry_point, sender, nonce))
+        return None if op_hash is None else self._entries[op_hash]
+
+    def add(self, entry: Entry) -> None:
+        """The nonce must be free: remove what is replaced first."""
+        assert entry.slot not in self._slots
+        self._entries[entry.hash] = entry
+        self._slots[entry.slot] = entry.hash
+        self._senders[entry.op.sender].add(entry.hash)
+        if entry.op.factory is not None:
+            self._factories[entry.op.factory] += 1
+        if entry.op.paymaster is not None:
+            self._paymasters[entry.op.paymaster] += 1
+            self._promised[entry.entry_point.address, entry.op.paymaster] += required_prefund(entry.op)
+
+    def reserve(self, entry: Entry) -> None:
+        """Add an operation that is not on disk yet: it holds its nonce, but no bundle may take it until `land`."""
+        self.add(entry)
+        self._in_flight.add(entry.hash)
+
+    def remove(self, op_hash: Hash32) -> Entry | None:
+        """Take an operation out; None if it is not there."""
+        entry = self._entries.pop(op_hash, None)
+        if entry is None:
+            return None
+        del self._slots[entry.slot]
+        self._in_flight.discard(op_hash)
+        self._senders[entry.op.sender].discard(op_hash)
+        if not self._senders[entry.op.sender]:
+            del self._senders[entry.op.sender]
+        if entry.op.factory is not None:
+            _subtract(self._factories, entry.op.factory, 1)
+        if entry.op.paymaster is not None:
+            _subtract(self._paymasters, entry.op.paymaster, 1)
+            _subtract(self._promised, (entry.entry_point.address, entry.op.paymaster), required_prefund(entry.op))
+        return entry
+
+    def launch(self, hashes: Iterable[Hash32]) -> None:
+        """These are in a bundle under way now."""
+        self._in_flight.update(h for h in hashes if h in self._entries)
+
+    def land(self, hashes: Iterable[Hash32]) -> None:
+        """These wait again."""
+        self._in_flight.difference_update(hashes)
+
+    def is_in_flight(self, op_hash: Hash32) -> bool:
+        return op_hash in self._in_flight
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._in_flight)
+
+    def waiting(self) -> Iterator[Entry]:
+        """In order of arrival, those in no bundle."""
+        return (entry for op_hash, entry in self._entries.items() if op_hash not in self._in_flight)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(list(self._entries.values()))
+
+    def of_sender(self, sender: Address) -> list[Entry]:
+        """The sender's operations by nonce."""
+        return sorted((self._entries[h] for h in self._senders.get(sender, ())), key=lambda entry: entry.op.nonce)
+
+    def before(self, op: UserOperation, entry_point: EntryPoint) -> list[Entry]:
+        """What has to run before `op` can: earlier nonces of its key, and the operation that deploys its sender."""
+        return [
+            entry
+            for entry in self.of_sender(op.sender)
+            if entry.entry_point is entry_point
+            and (
+                (entry.op.nonce_key == op.nonce_key and entry.op.nonce < op.nonce)
+                or (entry.op.factory is not None and op.factory is None and entry.op.nonce != op.nonce)
+            )
+        ]
+
+    def after(self, entry: Entry) -> list[Entry]:
+        """What cannot run before `entry` has."""
+        return [other for other in self.of_sender(entry.op.sender) if entry in self.before(other.op, other.entry_point)]
+
+    def is_sender(self, address: Address) -> bool:
+        return address in self._senders
+
+    def is_entity(self, address: Address) -> bool:
+        """Whether some operation uses the address as factory or paymaster."""
+        return address in self._factories or address in self._paymasters
+
+    def promised(self, entry_point: EntryPoint, paymaster: Address) -> Wei:
+        """The most that the pool's operations can take from the paymaster's deposit."""
+        return self._promised[entry_point.address, paymaster]

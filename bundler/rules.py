@@ -1,0 +1,98 @@
+"""Mempool rules that need no opcode trace: limits per sender, replacement, one role per address, promised deposits.
+
+Each refusal names its rule. Opcode, storage and reputation rules join here.   Source: ERC-7562.
+"""
+
+from __future__ import annotations
+
+from bundler.mempool import Entry, Mempool
+from bundler.settings import Settings
+from contracts.entrypoint import EntryPoint
+from contracts.errors import InvalidFields, OpcodeRule, PaymasterDepositTooLow, StakeTooLow, Throttled
+from contracts.types import Wei, checksum, to_hex
+from contracts.userop import UserOperation, required_prefund
+
+
+def check_roles(pool: Mempool, op: UserOperation) -> None:
+    """[STO-040] A sender may not serve as factory or paymaster of another pending operation, nor the other way round.
+
+    Raises OpcodeRule.
+    """
+    if pool.is_entity(op.sender):
+        raise OpcodeRule(
+            f"The sender address {checksum(op.sender)} is used as a different entity in another UserOperation "
+            "currently in mempool; wait until that is included",
+            rule="STO-040",
+        )
+    for role, address in (("factory", op.factory), ("paymaster", op.paymaster)):
+        if address is not None and pool.is_sender(address):
+            raise OpcodeRule(
+                f"A {role} at {checksum(address)} is used as a sender entity in another UserOperation "
+                "currently in mempool; wait until that is included",
+                rule="STO-040",
+            )
+
+
+def replaced_by(pool: Mempool, op: UserOperation, entry_point: EntryPoint) -> Entry | None:
+    """The pending operation that `op` replaces, None if its nonce is free.
+
+    Raises InvalidFields unless both fees are at least 10 % higher, or when a bundle carries the other one already.
+    """
+    old = pool.at(entry_point.address, op.sender, op.nonce)
+    if old is None:
+        return None
+    if pool.is_in_flight(old.hash):
+        raise InvalidFields(
+            f"operation {to_hex(old.hash)} with this nonce is in a submitted bundle and cannot be replaced any more"
+        )
+    for name, new_fee, old_fee in (
+        ("maxFeePerGas", op.max_fee_per_gas, old.op.max_fee_per_gas),
+        ("maxPriorityFeePerGas", op.max_priority_fee_per_gas, old.op.max_priority_fee_per_gas),
+    ):
+        least = -(-old_fee * 110 // 100)
+        if new_fee < least:
+            raise InvalidFields(
+                f"replacement of {to_hex(old.hash)} needs {name} of at least {least} (10 % more), got {new_fee}"
+            )
+    return old
+
+
+def sender_is_full(pool: Mempool, op: UserOperation, settings: Settings) -> bool:
+    """Whether only a stake lets this sender have one operation more."""
+    return len(pool.of_sender(op.sender)) >= settings.max_ops_per_sender
+
+
+def check_sender_stake(op: UserOperation, staked: bool, settings: Settings) -> None:
+    """[UREP-010] An unstaked sender has at most `max_ops_per_sender` pending operations. Raises StakeTooLow."""
+    if not staked:
+        raise StakeTooLow(
+            f"sender {checksum(op.sender)} is unstaked and has {settings.max_ops_per_sender} pending operations already, "
+            "the most allowed; wait for one to be included",
+            rule="UREP-010",
+        )
+
+
+def check_capacity(pool: Mempool, settings: Settings) -> None:
+    """Bound the pool's memory. Raises Throttled."""
+    if len(pool) >= settings.max_pool_ops:
+        raise Throttled(f"the mempool holds {len(pool)} operations, its most; try again later", rule="LIM-POOL")
+
+
+def check_deposit(
+    pool: Mempool, op: UserOperation, entry_point: EntryPoint, deposit_wei: Wei, replaced: Entry | None
+) -> None:
+    """[EREP-010] A paymaster's deposit covers all pending operations that it promised to pay.
+
+    Raises PaymasterDepositTooLow.
+    """
+    assert op.paymaster is not None
+    promised = pool.promised(entry_point, op.paymaster)
+    if replaced is not None and replaced.op.paymaster == op.paymaster:
+        promised -= required_prefund(replaced.op)
+    needed = promised + required_prefund(op)
+    if needed > deposit_wei:
+        raise PaymasterDepositTooLow(
+            f"AA31 paymaster {checksum(op.paymaster)} has a deposit of {deposit_wei} wei, "
+            f"but with this operation the pending ones could cost {needed} wei",
+            rule="EREP-010",
+        )

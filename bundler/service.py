@@ -1,0 +1,199 @@
+"""The loop that turns waiting operations into included ones, and the wiring of the parts.
+
+One task owns pool removal, building and submission; requests only add to the pool and wake it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+
+from bundler.builder import Builder, select
+from bundler.chain import Head, read_head
+from bundler.intake import Intake
+from bundler.lookup import Lookup, find_inclusion, inclusion_of
+from bundler.mempool import Entry, Mempool
+from bundler.settings import Settings
+from bundler.store import Inclusion, Store
+from bundler.submit import Submitter
+from contracts.entrypoint import USER_OPERATION_EVENT, EntryPoint
+from contracts.eoa import Eoa
+from contracts.errors import NodeError, SetupError
+from contracts.rpc import RpcClient
+from contracts.types import Hash32, checksum, parse_bytes, to_hex
+
+log = logging.getLogger("bundler.service")
+
+_BACK_OFF_S = 0.5
+
+
+class Bundler:
+    """One bundler: its pool, its store, its executor."""
+
+    def __init__(self, rpc: RpcClient, store: Store, executor: Eoa, chain_id: int, settings: Settings) -> None:
+        self.rpc = rpc
+        self.store = store
+        self.chain_id = chain_id
+        self.settings = settings
+        self.executor = executor.address
+        self.pool = Mempool()
+        self._wake = asyncio.Event()
+        beneficiary = settings.beneficiary or executor.address
+        self.builder = Builder(rpc, self.pool, settings, executor.address, beneficiary)
+        self.submitter = Submitter(rpc, store, self.pool, self.builder, executor, chain_id, settings)
+        self.intake = Intake(rpc, store, self.pool, executor.address, chain_id, settings, self._wake)
+        self.lookup = Lookup(rpc, store, settings)
+        self.head: Head | None = None
+        self.last_error: str | None = None
+        self._last_build_s = float("-inf")
+        self._scanned_to: int | None = None
+        self._turn = 0
+
+    def resume(self) -> None:
+        """Take up what an earlier process left on disk."""
+        records = self.store.live_operations()
+        for record in records:
+            self.pool.add(record.entry)
+        self.submitter.resume()
+        if records:
+            self._scanned_to = min(record.entry.received_block for record in records) - 1
+            log.info("resumed %d pending operations, %d in bundles under way", len(records), self.pool.in_flight)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until `stopping` is set; then finish the bundle under way, at most `drain_timeout_s`."""
+        while not stopping.is_set():
+            await self._step(build=True)
+            busy = len(self.pool) or self.submitter.in_flight
+            pause_s = self.settings.poll_interval_s if busy else self.settings.idle_poll_interval_s
+            await self._pause(pause_s if self.last_error is None else _BACK_OFF_S, stopping)
+        deadline = time.monotonic() + self.settings.drain_timeout_s
+        while (self.submitter.in_flight or self.intake.validating) and time.monotonic() < deadline:
+            await self._step(build=False)
+            await asyncio.sleep(self.settings.poll_interval_s)
+        if self.submitter.in_flight:
+            log.warning("stopping with a bundle under way; the next start takes it up")
+
+    async def _pause(self, seconds: float, stopping: asyncio.Event) -> None:
+        waits = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(stopping.wait())]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        self._wake.clear()
+
+    async def _step(self, *, build: bool) -> None:
+        """One cycle; a failing node or disk is logged once and tried again, it never ends the loop."""
+        try:
+            await self.cycle(build=build)
+        except (NodeError, SetupError) as error:
+            if self.last_error is None:
+                log.warning("waiting: %s", error.message)
+            self.last_error = type(error).__name__
+        else:
+            if self.last_error is not None:
+                log.info("working again")
+            self.last_error = None
+
+    async def cycle(self, *, build: bool = True) -> None:
+        """Settle, notice, expire, build. Raises NodeError, SetupError."""
+        head = await read_head(self.rpc)
+        changed = self.head is None or head.hash != self.head.hash
+        await self.submitter.advance(head)
+        if changed:
+            await self.submitter.check_reorganisation(head)
+            await self._notice_others(head)
+            await self._expire(head)
+            self.head = self.intake.head = head
+        interval_over = time.monotonic() - self._last_build_s >= self.settings.bundle_interval_s
+        if build and not self.submitter.in_flight and interval_over and any(True for _ in self.pool.waiting()):
+            await self._build(head)
+
+    async def _build(self, head: Head) -> None:
+        """One bundle, of the first entry point in turn that has something to send."""
+        for offset in range(len(self.settings.entry_points)):
+            entry_point = self.settings.entry_points[(self._turn + offset) % len(self.settings.entry_points)]
+            entries = select(self.pool, entry_point, head, self.settings)
+            if not entries:
+                continue
+            draft = await self.builder.prove(entry_point, entries, head)
+            await self._give_up(entry_point, draft.dropped)
+            if draft.entries:
+                self._last_build_s = time.monotonic()
+                self._turn += offset + 1
+                await self.submitter.submit(draft, head)
+                return
+
+    async def _give_up(self, entry_point: EntryPoint, dropped: tuple[tuple[Hash32, str], ...]) -> None:
+        """Drop what failed, unless it failed because another bundler included it."""
+        reasons: list[tuple[Hash32, str]] = []
+        for op_hash, why in dropped:
+            entry = self.pool.get(op_hash)
+            if entry is None:
+                continue
+            if why.startswith("AA25"):
+                found = await find_inclusion(self.rpc, entry_point, op_hash, self.settings.event_search_blocks)
+                if found is not None:
+                    await self.submitter.record_foreign(found, [entry])
+                    continue
+            reasons.append((op_hash, why))
+        await self.submitter.drop(reasons)
+
+    async def _expire(self, head: Head) -> None:
+        """Give up what no later block can include."""
+        late = [
+            (entry.hash, f"AA22 expired: valid until {entry.valid_until_s}, the latest block is at {head.timestamp_s}")
+            for entry in self.pool.waiting()
+            if entry.valid_until_s < head.timestamp_s
+        ]
+        await self.submitter.drop(late)
+
+    async def _notice_others(self, head: Head) -> None:
+        """Find operations of ours, or of the same nonce, that somebody else's bundle included."""
+        oldest = head.number - self.settings.event_search_blocks
+        previous = self._scanned_to if self._scanned_to is not None else head.number - 1
+        if self.head is not None and head.number <= self.head.number:  # a reorganisation: look at replaced blocks again
+            previous = min(previous, head.number - self.settings.finality_depth)
+        if not any(True for _ in self.pool.waiting()):
+            self._scanned_to = head.number
+            return
+        for entry_point in self.settings.entry_points:
+            found: defaultdict[Inclusion, list[Entry]] = defaultdict(list)
+            overtaken: list[tuple[Hash32, str]] = []
+            for event in await self.rpc.logs(
+                entry_point.address, [USER_OPERATION_EVENT.topic], max(previous + 1, oldest, 0), head.number
+            ):
+                topics = [bytes.fromhex(topic[2:]) for topic in event["topics"]]
+                values = USER_OPERATION_EVENT.decode(topics, parse_bytes(event["data"], "event data"))
+                op_hash, sender, nonce = values[0], values[1], values[3]
+                entry = self.pool.at(entry_point.address, sender, nonce)
+                inclusion = inclusion_of(event)
+                if entry is None or self.pool.is_in_flight(entry.hash) or self.submitter.is_ours(inclusion.tx_hash):
+                    continue
+                if entry.hash == op_hash:
+                    found[inclusion].append(entry)
+                else:
+                    why = f"AA25 its nonce was used by operation {to_hex(op_hash)} in another bundler's {to_hex(inclusion.tx_hash)}"
+                    overtaken.append((entry.hash, why))
+            for inclusion, entries in found.items():
+                await self.submitter.record_foreign(inclusion, entries)
+            await self.submitter.drop(overtaken)
+        self._scanned_to = head.number
+
+    def status(self) -> dict[str, object]:
+        """`seawall_status`. All of validating, pending and inFlight zero: everything ever accepted is settled."""
+        return {
+            "chainId": hex(self.chain_id),
+            "executor": checksum(self.executor),
+            "entryPoints": [checksum(entry_point.address) for entry_point in self.settings.entry_points],
+            "validating": self.intake.validating,
+            "pending": len(self.pool) - self.pool.in_flight,
+            "inFlight": self.pool.in_flight,
+            "bundlesInFlight": len(self.submitter.in_flight),
+            "lastBlock": hex(self.head.number) if self.head else None,
+            "draining": self.intake.draining,
+            "ready": self.head is not None and self.last_error is None and not self.intake.draining,
+            "problem": self.last_error,
+        }

@@ -1,0 +1,177 @@
+"""Everything an operator can set, in one frozen value, and its reading from TOML and environment."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from bundler.keys import KeyDescriptor, KeyFile, KeySource, Keystore, KeyVariable
+from contracts.entrypoint import V07, V08, EntryPoint, by_address
+from contracts.errors import BadInput
+from contracts.types import Address, Wei, parse_address
+
+MAX_TRANSACTION_GAS = 16_777_216
+"""Source: EIP-7825."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Settings of one bundler process. Durations in seconds, gas in gas, fees in wei per gas, sizes in bytes."""
+
+    rpc_url: str
+    """JSON-RPC of an Ethereum node that answers debug_traceCall with callTracer."""
+    executor_key: KeySource
+    database: Path
+    entry_points: tuple[EntryPoint, ...] = (V08, V07)
+    beneficiary: Address | None = None
+    """Who gets the fees of the operations; the executor itself when None."""
+    host: str = "127.0.0.1"
+    port: int = 4337
+    cors_origin: str | None = None
+    """`Access-Control-Allow-Origin`; None sends no CORS header, so that no web page can use this bundler."""
+
+    # intake
+    max_body_bytes: int = 1_000_000
+    max_batch: int = 50
+    request_timeout_s: float = 10.0
+    max_op_bytes: int = 65_536
+    max_verification_gas: int = 5_000_000
+    min_priority_fee_wei: Wei = 0
+    min_validity_s: int = 30
+    """An operation must stay valid this much longer than the latest block. Source: ERC-7562 VALID_UNTIL_FUTURE_SECONDS."""
+    max_ops_per_sender: int = 4
+    """Of an unstaked sender. Source: ERC-7562 [UREP-010] SAME_SENDER_MEMPOOL_COUNT."""
+    max_pool_ops: int = 4_096
+    simulation_gas: int = 45_000_000
+    """Gas of one estimate's eth_call; below the usual cap of nodes, 50 million."""
+
+    # building and submission
+    bundle_interval_s: float = 0.0
+    """Least time between two bundles; 0 builds as soon as there is an operation and no bundle is under way."""
+    max_ops_per_bundle: int = 64
+    max_bundle_gas: int = MAX_TRANSACTION_GAS
+    require_profit: bool = False
+    """Send only bundles whose operations pay at least what the transaction costs at the moment of building."""
+    blocks_before_resubmit: int = 3
+    resubmit_bump_percent: int = 13
+    """Raise of both fees at a resubmission; nodes want at least 10."""
+    max_bundle_fee_wei: Wei = 500 * 10**9
+    """No bundle's max fee per gas is ever raised above this."""
+    finality_depth: int = 12
+    """Blocks after which an inclusion is not checked for reorganisations any more."""
+    event_search_blocks: int = 2_000
+    """How far back logs are searched for an operation that is not ours."""
+    poll_interval_s: float = 0.025
+    """How often the node is asked while a bundle or an operation is pending."""
+    idle_poll_interval_s: float = 0.5
+    node_wait_s: float = 30.0
+    """How long to wait for the node at start."""
+    drain_timeout_s: float = 10.0
+    log_format: str = "text"
+    """`text` or `json`."""
+
+    def __post_init__(self) -> None:
+        if not 100_000 <= self.max_bundle_gas <= MAX_TRANSACTION_GAS:
+            raise BadInput(
+                f"max_bundle_gas must lie in 100000..{MAX_TRANSACTION_GAS} (EIP-7825), got {self.max_bundle_gas}"
+            )
+        if not self.entry_points:
+            raise BadInput("at least one entry point is needed")
+        if self.resubmit_bump_percent < 10:
+            raise BadInput(f"resubmit_bump_percent must be at least 10, got {self.resubmit_bump_percent}")
+        if self.log_format not in ("text", "json"):
+            raise BadInput(f"log_format must be text or json, got {self.log_format!r}")
+        positive = ("max_ops_per_bundle", "max_ops_per_sender", "max_pool_ops", "max_batch", "blocks_before_resubmit")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("poll_interval_s", "idle_poll_interval_s", "request_timeout_s"):
+            if getattr(self, name) <= 0:
+                raise BadInput(f"{name} must be above 0, got {getattr(self, name)}")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
+        """From names and plain values, as TOML has them.
+
+        `entry_points` is a list of addresses; the key is one of `key_file`, `keystore` with `password_file`, `key_env`,
+        `key_fd`. Raises BadInput naming what is unknown, missing or of a wrong type.
+        """
+        given = dict(values)
+        given["executor_key"] = _key_source(given)
+        if "entry_points" in given:
+            given["entry_points"] = tuple(
+                by_address(parse_address(text, "entry_points")) for text in given["entry_points"]
+            )
+        if given.get("beneficiary") is not None:
+            given["beneficiary"] = parse_address(given["beneficiary"], "beneficiary")
+        if "database" in given:
+            given["database"] = Path(given["database"]).expanduser()
+        known = {field.name: str(field.type) for field in fields(cls)}
+        for name, value in given.items():
+            if name not in known:
+                raise BadInput(f"unknown setting {name!r}; known: {', '.join(sorted(known))}")
+            given[name] = _plain(name, value, known[name])
+        for name in ("rpc_url", "database"):
+            if name not in given:
+                raise BadInput(f"the setting {name!r} is missing")
+        return cls(**given)
+
+
+def _plain(name: str, value: Any, kind: str) -> Any:
+    """`value` as the plain type `kind`; text (from the environment) is converted. Raises BadInput."""
+    if kind in ("int", "Wei", "float", "bool", "str"):
+        wanted: type = {"float": float, "bool": bool, "str": str}.get(kind, int)
+        if wanted is bool and isinstance(value, str):
+            value = {"true": True, "1": True, "false": False, "0": False}.get(value.lower(), value)
+        elif wanted is not bool and wanted is not str and isinstance(value, str):
+            try:
+                value = wanted(value)
+            except ValueError:
+                raise BadInput(f"{name} must be a number, got {value!r}") from None
+        if wanted is float and type(value) is int:
+            value = float(value)
+        if type(value) is not wanted:
+            raise BadInput(f"{name} must be of type {wanted.__name__}, got {value!r}")
+    return value
+
+
+def _key_source(given: dict[str, Any]) -> KeySource:
+    """Take the key's fields out of `given`. Raises BadInput unless there is exactly one source."""
+    sources: list[KeySource] = []
+    if (path := given.pop("key_file", None)) is not None:
+        sources.append(KeyFile(Path(path).expanduser()))
+    keystore, password = given.pop("keystore", None), given.pop("password_file", None)
+    if (keystore is None) != (password is None):
+        raise BadInput("keystore and password_file go together")
+    if keystore is not None:
+        sources.append(Keystore(Path(keystore).expanduser(), Path(password).expanduser()))
+    if (name := given.pop("key_env", None)) is not None:
+        sources.append(KeyVariable(name))
+    if (fd := given.pop("key_fd", None)) is not None:
+        sources.append(KeyDescriptor(int(fd)))
+    if len(sources) != 1:
+        raise BadInput("name exactly one source of the executor's key: key_file, keystore, key_env or key_fd")
+    return sources[0]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The `[bundler]` table of a TOML file, or its top level. Raises BadInput."""
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"the configuration {path} cannot be read: {error}") from None
+    table: dict[str, Any] = document.get("bundler", document)
+    return table
+
+
+def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """`SEAWALL_BUNDLER_RPC_URL=...` and so on; lists are separated by commas."""
+    prefix = "SEAWALL_BUNDLER_"
+    found: dict[str, Any] = {k[len(prefix) :].lower(): v for k, v in environment.items() if k.startswith(prefix)}
+    if "entry_points" in found:
+        found["entry_points"] = [part.strip() for part in found["entry_points"].split(",") if part.strip()]
+    return found

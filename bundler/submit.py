@@ -1,0 +1,309 @@
+"""From a proven bundle to a block: record, send, watch, resubmit, and start over after a reorganisation.
+
+Order matters: a signed transaction is on disk before it is sent, so that after a crash the *same* bytes are sent again.
+One nonce of the executor is under way at a time, so that no bundle can appear twice at two nonces.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from bundler.builder import Builder, Draft, tip_of
+from bundler.chain import Head
+from bundler.mempool import Entry, Mempool
+from bundler.settings import Settings
+from bundler.store import Attempt, Inclusion, Store
+from contracts.entrypoint import by_address
+from contracts.eoa import Eoa
+from contracts.errors import NodeUnreachable, RpcError
+from contracts.faults import checkpoint
+from contracts.rpc import RpcClient
+from contracts.types import Hash32, Wei, checksum, parse_hash, to_hex
+
+log = logging.getLogger("bundler.submit")
+
+_RESEND_S = 1.0
+_MISSING_POLLS = 5
+"""Polls in which a used nonce shows none of our receipts before its transactions count as lost: back ends may lag."""
+_MAX_REVERTS = 3
+_CANCEL_GAS = 21_000
+
+
+class Submitter:
+    """The executor's transactions. Not safe for concurrent use: the service's loop owns it."""
+
+    def __init__(
+        self,
+        rpc: RpcClient,
+        store: Store,
+        pool: Mempool,
+        builder: Builder,
+        executor: Eoa,
+        chain_id: int,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rpc = rpc
+        self._store = store
+        self._pool = pool
+        self._builder = builder
+        self._executor = executor
+        self._chain_id = chain_id
+        self._settings = settings
+        self._clock = clock
+        self.in_flight: dict[int, list[Attempt]] = {}
+        self.included: list[tuple[Attempt, Inclusion]] = []
+        self._missing: Counter[int] = Counter()
+        self._reverts: Counter[Hash32] = Counter()
+        self._last_send_s = 0.0
+
+    def resume(self) -> None:
+        """Take up what the store says is under way or not final."""
+        attempts, self.included = self._store.live_attempts()
+        for attempt in attempts:
+            self.in_flight.setdefault(attempt.nonce, []).append(attempt)
+            self._pool.launch(attempt.op_hashes)
+
+    def is_ours(self, tx_hash: Hash32) -> bool:
+        """Whether the transaction is one of those under way or recently included."""
+        return any(attempt.tx_hash == tx_hash for attempts in self.in_flight.values() for attempt in attempts) or any(
+            attempt.tx_hash == tx_hash for attempt, _ in self.included
+        )
+
+    async def submit(self, draft: Draft, head: Head) -> Attempt:
+        """Record and send a bundle at the executor's next nonce. Raises NodeError before anything is recorded."""
+        nonce = await self._rpc.get_nonce(self._executor.address, "pending")
+        tip_wei = max(min(tip_of(entry, head) for entry in draft.entries), self._settings.min_priority_fee_wei, 0)
+        max_fee_wei = min(2 * head.base_fee_wei + tip_wei, self._settings.max_bundle_fee_wei)
+        attempt = self._sign(nonce, draft, max_fee_wei, min(tip_wei, max_fee_wei), head)
+        await self._launch(attempt, "bundler.bundle")
+        log.info(
+            "bundle %s: %d operations, nonce %d, gas limit %d",
+            to_hex(attempt.tx_hash),
+            len(attempt.op_hashes),
+            nonce,
+            draft.gas_limit,
+        )
+        return attempt
+
+    def _sign(self, nonce: int, draft: Draft, max_fee_wei: Wei, tip_wei: Wei, head: Head) -> Attempt:
+        beneficiary = self._settings.beneficiary or self._executor.address
+        ops = [entry.op for entry in draft.entries]
+        to = draft.entry_point.address if ops else self._executor.address
+        raw, tx_hash = self._executor.sign_transaction(
+            {
+                "type": 2,
+                "chainId": self._chain_id,
+                "nonce": nonce,
+                "to": checksum(to),
+                "value": 0,
+                "gas": draft.gas_limit if ops else _CANCEL_GAS,
+                "maxFeePerGas": max_fee_wei,
+                "maxPriorityFeePerGas": tip_wei,
+                "data": draft.entry_point.encode_handle_ops(ops, beneficiary) if ops else b"",
+            }
+        )
+        return Attempt(
+            tx_hash=tx_hash,
+            executor=self._executor.address,
+            nonce=nonce,
+            entry_point=draft.entry_point.address,
+            raw=raw,
+            op_hashes=tuple(entry.hash for entry in draft.entries),
+            max_fee_wei=max_fee_wei,
+            priority_fee_wei=tip_wei,
+            sent_block=head.number,
+        )
+
+    async def _launch(self, attempt: Attempt, what: str) -> None:
+        checkpoint(f"{what}.record.before")
+        await self._store.add_attempt(attempt)
+        checkpoint(f"{what}.record.after")
+        self.in_flight.setdefault(attempt.nonce, []).append(attempt)
+        self._pool.launch(attempt.op_hashes)
+        checkpoint(f"{what}.send.before")
+        await self._send(attempt)
+        checkpoint(f"{what}.send.after")
+
+    async def _send(self, attempt: Attempt) -> None:
+        """Send, or send again. Whatever the node says, the receipt decides: an error is only logged."""
+        self._last_send_s = self._clock()
+        try:
+            await self._rpc.call("eth_sendRawTransaction", to_hex(attempt.raw))
+        except RpcError as error:
+            log.info("the node did not take transaction %s: %s", to_hex(attempt.tx_hash), error.message)
+        except NodeUnreachable as error:
+            log.warning("transaction %s is not sent yet: %s", to_hex(attempt.tx_hash), error.message)
+
+    async def advance(self, head: Head) -> None:
+        """Settle what is mined; send again or resubmit what is not. Raises NodeError."""
+        if not self.in_flight:
+            return
+        # Nonce before receipts: a nonce that is used then has its receipt.
+        used = await self._rpc.get_nonce(self._executor.address, "latest")
+        for nonce in sorted(self.in_flight):
+            attempts = self.in_flight[nonce]
+            receipts = await self._rpc.batch(
+                [("eth_getTransactionReceipt", (to_hex(attempt.tx_hash),)) for attempt in attempts]
+            )
+            mined = next(((a, r) for a, r in zip(attempts, receipts, strict=True) if r is not None), None)
+            if mined is not None:
+                await self._settle(*mined)
+            elif used > nonce:
+                self._missing[nonce] += 1
+                if self._missing[nonce] >= _MISSING_POLLS:
+                    await self._lose(nonce)
+            elif head.number - attempts[-1].sent_block >= self._settings.blocks_before_resubmit:
+                await self._resubmit(nonce, head)
+            elif self._clock() - self._last_send_s >= _RESEND_S:
+                await self._send(attempts[-1])
+
+    async def _settle(self, attempt: Attempt, receipt: dict[str, str]) -> None:
+        inclusion = Inclusion(
+            attempt.tx_hash, int(receipt["blockNumber"], 16), parse_hash(receipt["blockHash"], "block hash")
+        )
+        succeeded = receipt["status"] == "0x1"
+        included = attempt.op_hashes if succeeded else ()
+        tried = {op_hash for other in self.in_flight[attempt.nonce] for op_hash in other.op_hashes}
+        released = sorted(tried - set(included))
+        checkpoint("bundler.inclusion.record.before")
+        await self._store.include(attempt, inclusion, included, released)
+        checkpoint("bundler.inclusion.record.after")
+        del self.in_flight[attempt.nonce]
+        self._missing.pop(attempt.nonce, None)
+        for op_hash in included:
+            self._pool.remove(op_hash)
+            self._reverts.pop(op_hash, None)
+        self._pool.land(released)
+        if included:
+            self.included.append((attempt, inclusion))
+        log.info(
+            "bundle %s is in block %d: %s, %d operations",
+            to_hex(attempt.tx_hash),
+            inclusion.block_number,
+            "included" if succeeded else "REVERTED",
+            len(attempt.op_hashes),
+        )
+        if not succeeded:
+            await self._after_revert(attempt)
+
+    async def _after_revert(self, attempt: Attempt) -> None:
+        """Operations whose bundles keep reverting although they pass the dry run cost us gas: give them up."""
+        self._reverts.update(attempt.op_hashes)
+        given_up = [op_hash for op_hash in attempt.op_hashes if self._reverts[op_hash] >= _MAX_REVERTS]
+        if given_up:
+            await self.drop([(op_hash, f"{_MAX_REVERTS} bundles with it reverted on chain") for op_hash in given_up])
+
+    async def drop(self, reasons: Sequence[tuple[Hash32, str]]) -> None:
+        """Give operations up, on disk first."""
+        if not reasons:
+            return
+        checkpoint("bundler.drop.record.before")
+        await self._store.drop_operations(reasons)
+        checkpoint("bundler.drop.record.after")
+        for op_hash, why in reasons:
+            self._pool.remove(op_hash)
+            self._reverts.pop(op_hash, None)
+            log.info("operation %s is dropped: %s", to_hex(op_hash), why)
+
+    async def _lose(self, nonce: int) -> None:
+        """Another transaction of this key took the nonce: the operations wait for a new bundle."""
+        attempts = self.in_flight[nonce]
+        released = sorted({op_hash for attempt in attempts for op_hash in attempt.op_hashes})
+        await self._store.lose([attempt.tx_hash for attempt in attempts], released)
+        del self.in_flight[nonce]
+        del self._missing[nonce]
+        self._pool.land(released)
+        log.warning(
+            "nonce %d of executor %s was used by a transaction that is not in our records; does another program use the key?",
+            nonce,
+            checksum(self._executor.address),
+        )
+
+    async def _resubmit(self, nonce: int, head: Head) -> None:
+        """The same nonce with at least 10 % more on both fees, without operations that fail by now; empty: cancel."""
+        last = self.in_flight[nonce][-1]
+        bump = 100 + self._settings.resubmit_bump_percent
+        tip_wei = max(-(-last.priority_fee_wei * bump // 100), last.priority_fee_wei + 1)
+        max_fee_wei = max(-(-last.max_fee_wei * bump // 100), 2 * head.base_fee_wei + tip_wei)
+        if max_fee_wei > self._settings.max_bundle_fee_wei:
+            log.warning("transaction %s is stuck at the highest fee allowed", to_hex(last.tx_hash))
+            await self._send(last)
+            return
+        entries = [entry for op_hash in last.op_hashes if (entry := self._pool.get(op_hash)) is not None]
+        draft = await self._builder.prove(by_address(last.entry_point), entries, head)
+        attempt = self._sign(nonce, draft, max_fee_wei, tip_wei, head)
+        log.info(
+            "nonce %d is in no block since %d: %s with %d operations replaces %s",
+            nonce,
+            last.sent_block,
+            to_hex(attempt.tx_hash),
+            len(attempt.op_hashes),
+            to_hex(last.tx_hash),
+        )
+        await self._launch(attempt, "bundler.resubmit")
+
+    async def record_foreign(self, inclusion: Inclusion, entries: Sequence[Entry]) -> None:
+        """Another bundler included these."""
+        attempt = Attempt.foreign(
+            inclusion.tx_hash, entries[0].entry_point.address, tuple(entry.hash for entry in entries)
+        )
+        checkpoint("bundler.inclusion.record.before")
+        await self._store.include(attempt, inclusion, attempt.op_hashes, ())
+        checkpoint("bundler.inclusion.record.after")
+        for op_hash in attempt.op_hashes:
+            self._pool.remove(op_hash)
+            log.info("operation %s was included by another bundler in %s", to_hex(op_hash), to_hex(inclusion.tx_hash))
+        self.included.append((attempt, inclusion))
+
+    async def check_reorganisation(self, head: Head) -> None:
+        """Ask again for every inclusion that is not final; what left the chain starts over. Raises NodeError."""
+        if not self.included:
+            return
+        receipts = await self._rpc.batch(
+            [("eth_getTransactionReceipt", (to_hex(attempt.tx_hash),)) for attempt, _ in self.included]
+        )
+        remaining: list[tuple[Attempt, Inclusion]] = []
+        final: list[Hash32] = []
+        lost: list[Attempt] = []
+        for (attempt, inclusion), receipt in zip(self.included, receipts, strict=True):
+            if receipt is None:
+                lost.append(attempt)
+                continue
+            place = Inclusion(
+                attempt.tx_hash, int(receipt["blockNumber"], 16), parse_hash(receipt["blockHash"], "block hash")
+            )
+            if place != inclusion:
+                await self._store.include(attempt, place, attempt.op_hashes, ())
+            if head.number - place.block_number >= self._settings.finality_depth:
+                final.append(attempt.tx_hash)
+            else:
+                remaining.append((attempt, place))
+        if final:
+            await self._store.finalise(final)
+        self.included = remaining
+        for attempt in lost:
+            await self._reopen(attempt, head)
+
+    async def _reopen(self, attempt: Attempt, head: Head) -> None:
+        checkpoint("bundler.reorg.record.before")
+        await self._store.reopen(attempt)
+        checkpoint("bundler.reorg.record.after")
+        log.warning(
+            "a reorganisation took transaction %s out of the chain; its %d operations are pending again",
+            to_hex(attempt.tx_hash),
+            len(attempt.op_hashes),
+        )
+        for op_hash in attempt.op_hashes:
+            record = self._store.operation(op_hash)
+            if record is not None and self._pool.at(*record.entry.slot) is None:
+                self._pool.add(record.entry)
+        if attempt.ours:
+            attempt = replace(attempt, sent_block=head.number)
+            self.in_flight.setdefault(attempt.nonce, []).append(attempt)
+            self._pool.launch(attempt.op_hashes)
+            await self._send(attempt)

@@ -160,9 +160,7 @@ contract RiskAccount is
     }
 
     /// @param entryPoint_ the only entry point whose operations the account accepts.
-    constructor(
-        IEntryPoint entryPoint_
-    ) {
+    constructor(IEntryPoint entryPoint_) {
         ENTRY_POINT = entryPoint_;
         WRAPS_HASH = entryPoint_ == ERC4337Utils.ENTRYPOINT_V07;
         _disableInitializers();
@@ -171,9 +169,7 @@ contract RiskAccount is
     // ------------------------------------------------------------------ birth
 
     /// @inheritdoc IRiskAccount
-    function initialize(
-        AccountConfig calldata config
-    ) external initializer {
+    function initialize(AccountConfig calldata config) external initializer {
         RiskAccountStorage storage $ = _storage();
         _setOwner(config.owner);
         _setPrefundCaps(config.prefundCaps);
@@ -201,9 +197,7 @@ contract RiskAccount is
     }
 
     /// @notice Single and batch calls that revert or go on (try), and nothing else: unused bytes, mode selector and payload are zero.
-    function supportsExecutionMode(
-        bytes32 mode
-    ) public pure override returns (bool) {
+    function supportsExecutionMode(bytes32 mode) public pure override returns (bool) {
         return uint256(mode) & ~(uint256(0x0101) << 240) == 0;
     }
 
@@ -225,10 +219,7 @@ contract RiskAccount is
     }
 
     /// @inheritdoc IRiskAccount
-    function isOwnerSignature(
-        bytes32 hash,
-        bytes calldata signature
-    ) external view returns (bool) {
+    function isOwnerSignature(bytes32 hash, bytes calldata signature) external view returns (bool) {
         return _isOwnerSignature(hash, signature);
     }
 
@@ -249,9 +240,7 @@ contract RiskAccount is
     }
 
     /// @inheritdoc IRiskAccount
-    function adminExecutableAt(
-        bytes32 actionHash
-    ) external view returns (uint48) {
+    function adminExecutableAt(bytes32 actionHash) external view returns (uint48) {
         RiskAccountStorage storage $ = _storage();
         Announcement memory announcement = $.announcements[actionHash];
         bool alive = announcement.installs == $.installs && block.timestamp <= announcement.executableAt + ADMIN_WINDOW;
@@ -259,9 +248,7 @@ contract RiskAccount is
     }
 
     /// @notice ERC-165: the account's own interfaces, ERC-1271 and the token receivers.
-    function supportsInterface(
-        bytes4 interfaceId
-    ) public view override returns (bool) {
+    function supportsInterface(bytes4 interfaceId) public view override returns (bool) {
         return interfaceId == type(IRiskAccount).interfaceId || interfaceId == type(IRiskState).interfaceId
             || interfaceId == type(IAccount).interfaceId || interfaceId == type(IERC1271).interfaceId
             || interfaceId == type(IERC721Receiver).interfaceId || super.supportsInterface(interfaceId);
@@ -272,11 +259,11 @@ contract RiskAccount is
     /// @dev The nonce key names the path: no validator and lane 0 is the owner's own signature, open only while no validator that needs
     /// an attestation is installed; an installed validator decides its own operations; everything else fails. Gas is value, so what
     /// the account pays itself is capped by state.
-    function _validateUserOp(
-        PackedUserOperation calldata userOp,
-        bytes32 userOpHash,
-        bytes calldata signature
-    ) internal override returns (uint256) {
+    function _validateUserOp(PackedUserOperation calldata userOp, bytes32 userOpHash, bytes calldata signature)
+        internal
+        override
+        returns (uint256)
+    {
         StateWord memory word = _word();
         if (_paymasterOf(userOp) == address(0) && userOp.requiredPrefund() > _prefundCap(word.state)) {
             return ERC4337Utils.SIG_VALIDATION_FAILED;
@@ -294,11 +281,12 @@ contract RiskAccount is
     }
 
     /// @dev The entry point asks for no more than the operation's required prefund; a direct call that does gets nothing.
-    function validateUserOp(
-        PackedUserOperation calldata userOp,
-        bytes32 userOpHash,
-        uint256 missingAccountFunds
-    ) public override onlyEntryPoint returns (uint256 validationData) {
+    function validateUserOp(PackedUserOperation calldata userOp, bytes32 userOpHash, uint256 missingAccountFunds)
+        public
+        override
+        onlyEntryPoint
+        returns (uint256 validationData)
+    {
         validationData = _validateUserOp(userOp, userOpHash, userOp.signature);
         if (missingAccountFunds != 0) {
             uint256 required = userOp.requiredPrefund();
@@ -309,29 +297,35 @@ contract RiskAccount is
     }
 
     /// @dev The hash that owners sign and validators get: v0.7's is wrapped in EIP-712, later ones already are EIP-712.
-    function _signableUserOpHash(
-        PackedUserOperation calldata,
-        bytes32 userOpHash
-    ) internal view override returns (bytes32) {
+    function _signableUserOpHash(PackedUserOperation calldata, bytes32 userOpHash)
+        internal
+        view
+        override
+        returns (bytes32)
+    {
         if (!WRAPS_HASH) return userOpHash;
         return _hashTypedDataV4(keccak256(abi.encode(USER_OPERATION_HASH_TYPEHASH, userOpHash)));
     }
 
     /// @notice ERC-1271 under ERC-7739, answered only while ACTIVE. The (inner) signature is validator (20 bytes) || its signature; a zero
     /// validator is the owner himself, while the native path is open.
-    function isValidSignature(
-        bytes32 hash,
-        bytes calldata signature
-    ) public view override(AccountERC7579Upgradeable, ERC7739Upgradeable) returns (bytes4) {
+    function isValidSignature(bytes32 hash, bytes calldata signature)
+        public
+        view
+        override(AccountERC7579Upgradeable, ERC7739Upgradeable)
+        returns (bytes4)
+    {
         if (_word().state != RiskState.ACTIVE) return bytes4(0xffffffff);
         return ERC7739Upgradeable.isValidSignature(hash, signature);
     }
 
     /// @dev Used by ERC-7739 only.
-    function _rawSignatureValidation(
-        bytes32 hash,
-        bytes calldata signature
-    ) internal view override(AbstractSigner, AccountERC7579Upgradeable) returns (bool) {
+    function _rawSignatureValidation(bytes32 hash, bytes calldata signature)
+        internal
+        view
+        override(AbstractSigner, AccountERC7579Upgradeable)
+        returns (bool)
+    {
         if (signature.length < 20) return false;
         (address validator, bytes calldata inner) = _extractSignatureValidator(signature);
         if (validator == address(0)) return _word().attested == 0 && _isOwnerSignature(hash, inner);
@@ -346,10 +340,7 @@ contract RiskAccount is
     // ------------------------------------------------------------------ execution
 
     /// @dev Every execution passes here: `execute` by the entry point or the account, `executeFromExecutor` by an executor.
-    function _execute(
-        Mode mode,
-        bytes calldata executionCalldata
-    ) internal override returns (bytes[] memory) {
+    function _execute(Mode mode, bytes calldata executionCalldata) internal override returns (bytes[] memory) {
         if (!supportsExecutionMode(Mode.unwrap(mode))) revert UnsupportedExecutionMode(Mode.unwrap(mode));
         StateWord memory word = _word();
         bool owned = msg.sender == address(ENTRY_POINT) || msg.sender == address(this);
@@ -364,12 +355,7 @@ contract RiskAccount is
         return super._fallback();
     }
 
-    function _checkCalls(
-        Mode mode,
-        bytes calldata executionCalldata,
-        StateWord memory word,
-        bool owned
-    ) private view {
+    function _checkCalls(Mode mode, bytes calldata executionCalldata, StateWord memory word, bool owned) private view {
         address authority = _storage().authority;
         if (!owned && word.state != RiskState.ACTIVE) {
             if (!IEmergencyFreeze(authority).isGuard(address(this), msg.sender)) revert NotAGuard(msg.sender);
@@ -404,10 +390,7 @@ contract RiskAccount is
         }
     }
 
-    function _isModule(
-        address target,
-        address hook_
-    ) private view returns (bool) {
+    function _isModule(address target, address hook_) private view returns (bool) {
         AccountERC7579Storage storage modules = _modules();
         return target == hook_ || modules._validators.contains(target) || modules._executors.contains(target)
             || _storage().handlers[target] != 0;
@@ -416,30 +399,30 @@ contract RiskAccount is
     // ------------------------------------------------------------------ modules
 
     /// @notice Install a module. Entry point or self, ACTIVE only.
-    function installModule(
-        uint256 moduleTypeId,
-        address module,
-        bytes calldata initData
-    ) public override onlyEntryPointOrSelf onlyActive {
+    function installModule(uint256 moduleTypeId, address module, bytes calldata initData)
+        public
+        override
+        onlyEntryPointOrSelf
+        onlyActive
+    {
         _installModule(moduleTypeId, module, initData);
     }
 
     /// @notice Uninstall a module. Announced calls only.
-    function uninstallModule(
-        uint256 moduleTypeId,
-        address module,
-        bytes calldata deInitData
-    ) public override onlyAnnounced {
+    function uninstallModule(uint256 moduleTypeId, address module, bytes calldata deInitData)
+        public
+        override
+        onlyAnnounced
+    {
         _beforeUninstall(moduleTypeId, module);
         _uninstallModule(moduleTypeId, module, deInitData);
     }
 
     /// @inheritdoc IRiskAccount
-    function forceUninstallModule(
-        uint256 moduleTypeId,
-        address module,
-        bytes calldata deInitData
-    ) external onlyAnnounced {
+    function forceUninstallModule(uint256 moduleTypeId, address module, bytes calldata deInitData)
+        external
+        onlyAnnounced
+    {
         _beforeUninstall(moduleTypeId, module);
         bytes calldata moduleData = deInitData;
         bool removed;
@@ -463,11 +446,7 @@ contract RiskAccount is
     }
 
     /// @dev Closes the native owner path in the same call that installs a validator which must not be bypassed.
-    function _installModule(
-        uint256 moduleTypeId,
-        address module,
-        bytes memory initData
-    ) internal override {
+    function _installModule(uint256 moduleTypeId, address module, bytes memory initData) internal override {
         if (module == address(0) || module == address(this) || module == address(ENTRY_POINT)) {
             revert InvalidModule(module);
         }
@@ -482,27 +461,17 @@ contract RiskAccount is
         super._installModule(moduleTypeId, module, initData);
     }
 
-    function _uninstallModule(
-        uint256 moduleTypeId,
-        address module,
-        bytes memory deInitData
-    ) internal override {
+    function _uninstallModule(uint256 moduleTypeId, address module, bytes memory deInitData) internal override {
         super._uninstallModule(moduleTypeId, module, deInitData);
         _afterUninstall(moduleTypeId, module);
     }
 
     /// @dev The authority may leave only while ACTIVE: without it nothing could ever leave another state.
-    function _beforeUninstall(
-        uint256 moduleTypeId,
-        address module
-    ) private view {
+    function _beforeUninstall(uint256 moduleTypeId, address module) private view {
         if (moduleTypeId == MODULE_TYPE_EXECUTOR && module == _storage().authority) _requireActive();
     }
 
-    function _afterUninstall(
-        uint256 moduleTypeId,
-        address module
-    ) private {
+    function _afterUninstall(uint256 moduleTypeId, address module) private {
         RiskAccountStorage storage $ = _storage();
         if (moduleTypeId == MODULE_TYPE_VALIDATOR && $.attested[module]) {
             delete $.attested[module];
@@ -516,9 +485,7 @@ contract RiskAccount is
     }
 
     /// @dev Tolerant: most validators do not know the question.
-    function _requiresAttestation(
-        address module
-    ) private view returns (bool) {
+    function _requiresAttestation(address module) private view returns (bool) {
         (bool success,, bytes memory answer) =
             LibCall.tryStaticCall(module, MARKER_GAS, 32, abi.encodeCall(IAttestedValidator.requiresAttestation, ()));
         return success && answer.length == 32 && uint256(bytes32(answer)) == 1;
@@ -527,9 +494,7 @@ contract RiskAccount is
     // ------------------------------------------------------------------ state
 
     /// @inheritdoc IRiskState
-    function setRiskState(
-        RiskState state
-    ) external {
+    function setRiskState(RiskState state) external {
         if (msg.sender != _storage().authority) revert NotAuthority(msg.sender);
         StateWord storage word = _word();
         RiskState from = word.state;
@@ -542,9 +507,7 @@ contract RiskAccount is
     // ------------------------------------------------------------------ announced administration
 
     /// @inheritdoc IRiskAccount
-    function scheduleAdmin(
-        bytes calldata data
-    ) external onlyEntryPointOrSelf onlyActive {
+    function scheduleAdmin(bytes calldata data) external onlyEntryPointOrSelf onlyActive {
         bytes4 selector = bytes4(data);
         if (selector == this.uninstallModule.selector || selector == this.forceUninstallModule.selector) {
             (uint256 moduleTypeId, address module, bytes memory context) =
@@ -571,9 +534,7 @@ contract RiskAccount is
     }
 
     /// @inheritdoc IRiskAccount
-    function cancelAdmin(
-        bytes32 actionHash
-    ) external {
+    function cancelAdmin(bytes32 actionHash) external {
         if (msg.sender != _storage().authority) _checkEntryPointOrSelf();
         RiskAccountStorage storage $ = _storage();
         if ($.announcements[actionHash].executableAt == 0) revert NotAnnounced(actionHash);
@@ -582,9 +543,7 @@ contract RiskAccount is
     }
 
     /// @inheritdoc IRiskAccount
-    function executeAdmin(
-        bytes calldata data
-    ) external {
+    function executeAdmin(bytes calldata data) external {
         RiskState state = _word().state;
         if (state == RiskState.FROZEN) revert NotInState(state);
         RiskAccountStorage storage $ = _storage();
@@ -602,45 +561,33 @@ contract RiskAccount is
     }
 
     /// @inheritdoc IRiskAccount
-    function setOwner(
-        bytes calldata owner
-    ) external onlyAnnounced {
+    function setOwner(bytes calldata owner) external onlyAnnounced {
         _setOwner(owner);
     }
 
     /// @inheritdoc IRiskAccount
-    function setRiskAuthority(
-        address authority
-    ) external onlyAnnounced onlyActive {
+    function setRiskAuthority(address authority) external onlyAnnounced onlyActive {
         if (authority != address(0)) _requireInstalledAuthority(authority);
         _storage().authority = authority;
         emit AuthorityChanged(authority);
     }
 
     /// @inheritdoc IRiskAccount
-    function setPrefundCaps(
-        uint128[3] calldata caps
-    ) external onlyAnnounced {
+    function setPrefundCaps(uint128[3] calldata caps) external onlyAnnounced {
         _setPrefundCaps(caps);
     }
 
-    function _authorizeUpgrade(
-        address
-    ) internal override onlyAnnounced {}
+    function _authorizeUpgrade(address) internal override onlyAnnounced {}
 
     // ------------------------------------------------------------------ inside
 
-    function _setOwner(
-        bytes memory owner
-    ) private {
+    function _setOwner(bytes memory owner) private {
         RiskAccountStorage storage $ = _storage();
         ($.ownerKind, $.owner, $.ownerKey) = OwnerLib.decode(owner);
         emit OwnerChanged(owner);
     }
 
-    function _setPrefundCaps(
-        uint128[3] calldata caps
-    ) private {
+    function _setPrefundCaps(uint128[3] calldata caps) private {
         RiskAccountStorage storage $ = _storage();
         $.activeCap = caps[0] > type(uint88).max ? type(uint88).max : uint88(caps[0]);
         $.reduceOnlyCap = caps[1];
@@ -648,9 +595,7 @@ contract RiskAccount is
         emit PrefundCapsChanged(caps);
     }
 
-    function _requireInstalledAuthority(
-        address authority
-    ) private view {
+    function _requireInstalledAuthority(address authority) private view {
         if (!_modules()._executors.contains(authority)) revert AuthorityNotInstalled(authority);
     }
 
@@ -659,27 +604,20 @@ contract RiskAccount is
         if (state != RiskState.ACTIVE) revert NotInState(state);
     }
 
-    function _prefundCap(
-        RiskState state
-    ) private view returns (uint256) {
+    function _prefundCap(RiskState state) private view returns (uint256) {
         RiskAccountStorage storage $ = _storage();
         if (state == RiskState.ACTIVE) return $.activeCap;
         return state == RiskState.REDUCE_ONLY ? $.reduceOnlyCap : $.frozenCap;
     }
 
-    function _isOwnerSignature(
-        bytes32 hash,
-        bytes calldata signature
-    ) private view returns (bool) {
+    function _isOwnerSignature(bytes32 hash, bytes calldata signature) private view returns (bool) {
         RiskAccountStorage storage $ = _storage();
         (uint8 kind, address signer) = ($.ownerKind, $.owner);
         if (kind == OwnerLib.KIND_ECDSA) return OwnerLib.isValidEcdsa(signer, hash, signature);
         return OwnerLib.isValid(kind, signer, $.ownerKey, hash, signature);
     }
 
-    function _paymasterOf(
-        PackedUserOperation calldata userOp
-    ) private pure returns (address) {
+    function _paymasterOf(PackedUserOperation calldata userOp) private pure returns (address) {
         return ERC4337Utils.paymaster(userOp);
     }
 

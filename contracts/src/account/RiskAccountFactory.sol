@@ -23,19 +23,13 @@ contract RiskAccountFactory is IRiskAccountFactory, Ownable {
 
     /// @param implementation_ a `RiskAccount`.
     /// @param owner_ who manages the stake.
-    constructor(
-        address payable implementation_,
-        address owner_
-    ) Ownable(owner_) {
+    constructor(address payable implementation_, address owner_) Ownable(owner_) {
         implementation = implementation_;
         entryPoint = RiskAccount(implementation_).entryPoint();
     }
 
     /// @inheritdoc IRiskAccountFactory
-    function createAccount(
-        AccountConfig calldata config,
-        bytes32 userSalt
-    ) external returns (address account) {
+    function createAccount(AccountConfig calldata config, bytes32 userSalt) external returns (address account) {
         bytes32 salt = _salt(config, userSalt);
         bool alreadyDeployed;
         (alreadyDeployed, account) = LibClone.createDeterministicERC1967(implementation, salt);
@@ -45,17 +39,12 @@ contract RiskAccountFactory is IRiskAccountFactory, Ownable {
     }
 
     /// @inheritdoc IRiskAccountFactory
-    function getAccountAddress(
-        AccountConfig calldata config,
-        bytes32 userSalt
-    ) external view returns (address) {
+    function getAccountAddress(AccountConfig calldata config, bytes32 userSalt) external view returns (address) {
         return LibClone.predictDeterministicAddressERC1967(implementation, _salt(config, userSalt), address(this));
     }
 
     /// @notice Lock the sent value as stake for at least `unstakeDelaySec`.
-    function addStake(
-        uint32 unstakeDelaySec
-    ) external payable onlyOwner {
+    function addStake(uint32 unstakeDelaySec) external payable onlyOwner {
         entryPoint.addStake{value: msg.value}(unstakeDelaySec);
     }
 
@@ -65,16 +54,11 @@ contract RiskAccountFactory is IRiskAccountFactory, Ownable {
     }
 
     /// @notice Withdraw the unlocked stake.
-    function withdrawStake(
-        address payable to
-    ) external onlyOwner {
+    function withdrawStake(address payable to) external onlyOwner {
         entryPoint.withdrawStake(to);
     }
 
-    function _salt(
-        AccountConfig calldata config,
-        bytes32 userSalt
-    ) private pure returns (bytes32) {
+    function _salt(AccountConfig calldata config, bytes32 userSalt) private pure returns (bytes32) {
         return keccak256(abi.encode(VERSION, keccak256(config.owner), keccak256(abi.encode(config)), userSalt));
     }
 }

@@ -28,30 +28,20 @@ contract ReplayFeed is Ownable {
     mapping(uint80 roundId => Round) private _rounds;
 
     /// @param decimals_ 8 for prices, 0 for a sequencer feed.
-    constructor(
-        address owner_,
-        uint8 decimals_,
-        string memory description_
-    ) Ownable(owner_) {
+    constructor(address owner_, uint8 decimals_, string memory description_) Ownable(owner_) {
         decimals = decimals_;
         description = description_;
     }
 
     /// @notice Allow or forbid a pusher beside the owner.
-    function setPusher(
-        address pusher,
-        bool enabled
-    ) external onlyOwner {
+    function setPusher(address pusher, bool enabled) external onlyOwner {
         isPusher[pusher] = enabled;
         emit PusherSet(pusher, enabled);
     }
 
     /// @notice Begin a new round. Times never go back.
     /// @param updatedAt unix seconds of the answer.
-    function push(
-        int256 answer,
-        uint256 updatedAt
-    ) external {
+    function push(int256 answer, uint256 updatedAt) external {
         if (msg.sender != owner() && !isPusher[msg.sender]) revert NotPusher(msg.sender);
         Round memory previous = _rounds[latestRound];
         if (updatedAt < previous.updatedAt || updatedAt == 0) revert OutOfOrder(updatedAt, previous.updatedAt);
@@ -74,10 +64,13 @@ contract ReplayFeed is Ownable {
         return getRoundData(latestRound);
     }
 
+    /// @notice The answer alone, as Aave's oracle reads it.
+    function latestAnswer() external view returns (int256 answer) {
+        (, answer,,,) = getRoundData(latestRound);
+    }
+
     /// @notice As Chainlink's.
-    function getRoundData(
-        uint80 id
-    )
+    function getRoundData(uint80 id)
         public
         view
         returns (uint80 roundId, int256 answer, uint256 startedAt, uint256 updatedAt, uint80 answeredInRound)

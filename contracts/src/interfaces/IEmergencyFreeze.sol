@@ -50,15 +50,10 @@ interface IEmergencyFreeze {
     event ExitSet(address indexed account, bytes32 indexed exitId, Exit exit, bool enabled);
 
     /// @notice The state of `account`, wherever it is kept.
-    function stateOf(
-        address account
-    ) external view returns (RiskState state, uint64 epoch);
+    function stateOf(address account) external view returns (RiskState state, uint64 epoch);
 
     /// @notice One guardian stops the account at once (REDUCE_ONLY or FROZEN; never loosens). Caller is a guardian.
-    function freeze(
-        address account,
-        RiskState state
-    ) external;
+    function freeze(address account, RiskState state) external;
 
     /// @notice The same by signatures that anyone may relay: Freeze(address account,uint8 state,uint64 epoch,uint256 nonce,uint48 expiry).
     /// One signature is a solo freeze; `quorum` signatures (signers ascending) make it last until a thaw.
@@ -71,9 +66,7 @@ interface IEmergencyFreeze {
     ) external;
 
     /// @notice End a solo freeze whose time is over; lands in the state before it. Anyone.
-    function expire(
-        address account
-    ) external;
+    function expire(address account) external;
 
     /// @notice Quorum asks for a thaw: Thaw(address account,uint8 state,uint64 epoch,uint256 nonce,uint48 expiry). Anyone relays.
     function requestThaw(
@@ -85,17 +78,10 @@ interface IEmergencyFreeze {
     ) external;
 
     /// @notice Carry out a thaw whose delay is over. Anyone.
-    function thaw(
-        address account
-    ) external;
+    function thaw(address account) external;
 
     /// @notice Quorum withdraws a thaw or an escape: Cancel(address account,uint64 epoch,uint256 nonce,uint48 expiry).
-    function cancel(
-        address account,
-        uint48 expiry,
-        address[] calldata signers,
-        bytes[] calldata signatures
-    ) external;
+    function cancel(address account, uint48 expiry, address[] calldata signers, bytes[] calldata signatures) external;
 
     /// @notice Quorum replaces a guardian, in any state (a lost or hostile key while FROZEN):
     /// ReplaceGuardian(address account,address oldGuardian,address newGuardian,uint64 epoch,uint256 nonce,uint48 expiry).
@@ -121,53 +107,28 @@ interface IEmergencyFreeze {
     /// @notice The account itself starts a delayed way out (an exit that is always open, only while not ACTIVE). Guardians may cancel
     /// it with the quorum. It lands one step looser than the state is then: FROZEN in REDUCE_ONLY, REDUCE_ONLY in ACTIVE.
     function startEscape() external;
-    function finishEscape(
-        address account
-    ) external;
+    function finishEscape(address account) external;
 
-    function setGuardian(
-        address guardian,
-        bool enabled
-    ) external;
-    function setQuorum(
-        uint8 quorum
-    ) external;
-    function setGuard(
-        address guard,
-        bool enabled
-    ) external;
-    function setExit(
-        Exit calldata exit,
-        bool enabled
-    ) external;
+    function setGuardian(address guardian, bool enabled) external;
+    function setQuorum(uint8 quorum) external;
+    function setGuard(address guard, bool enabled) external;
+    function setExit(Exit calldata exit, bool enabled) external;
 
-    function isGuardian(
-        address account,
-        address guardian
-    ) external view returns (bool);
-    function isGuard(
-        address account,
-        address guard
-    ) external view returns (bool);
-    function quorumOf(
-        address account
-    ) external view returns (uint8 quorum, uint8 guardians);
+    function isGuardian(address account, address guardian) external view returns (bool);
+    function isGuard(address account, address guard) external view returns (bool);
+    function quorumOf(address account) external view returns (uint8 quorum, uint8 guardians);
 
     /// @notice When a thaw or an escape under way may be carried out (0: none), and when a solo freeze ends (0: none).
-    function pendingOf(
-        address account
-    ) external view returns (uint48 thawAt, RiskState thawTo, uint48 escapeAt, uint48 soloUntil);
+    function pendingOf(address account)
+        external
+        view
+        returns (uint48 thawAt, RiskState thawTo, uint48 escapeAt, uint48 soloUntil);
 
-    function nonceOf(
-        address account
-    ) external view returns (uint256);
+    function nonceOf(address account) external view returns (uint256);
 
     /// @notice Whether a call is open in `state`. `target`'s own escape functions of this module always are.
-    function permits(
-        address account,
-        RiskState state,
-        address target,
-        uint256 value,
-        bytes calldata data
-    ) external view returns (bool);
+    function permits(address account, RiskState state, address target, uint256 value, bytes calldata data)
+        external
+        view
+        returns (bool);
 }

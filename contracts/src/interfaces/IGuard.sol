@@ -18,21 +18,12 @@ interface IGuard {
 
     /// @notice Execute trigger `id` of `account` if it is due. The account itself may call at once, anyone else after the
     /// trigger's public delay. Reverts with a typed error that says whether to retry (`Due`).
-    function execute(
-        address account,
-        uint256 id
-    ) external;
+    function execute(address account, uint256 id) external;
 
     /// @notice Record that the trigger is due (or no longer is). Starts the public delay and the widening of the slippage bound.
     /// Anyone may call; changes nothing else.
-    function touch(
-        address account,
-        uint256 id
-    ) external;
+    function touch(address account, uint256 id) external;
 
     /// @notice What `execute` would do now; `reason` is the selector of the error it would revert with, else 0.
-    function due(
-        address account,
-        uint256 id
-    ) external view returns (Due status, bytes4 reason);
+    function due(address account, uint256 id) external view returns (Due status, bytes4 reason);
 }

@@ -35,18 +35,13 @@ interface IRiskAccount is IRiskState {
     event PrefundCapsChanged(uint128[3] prefundCaps);
 
     /// @notice Set up a fresh proxy. Once, by the factory, in the transaction that creates the account.
-    function initialize(
-        AccountConfig calldata config
-    ) external;
+    function initialize(AccountConfig calldata config) external;
 
     /// @notice The owner's signer in the encoding of `AccountConfig.owner`.
     function ownerSigner() external view returns (bytes memory);
 
     /// @notice Whether `signature` over `hash` is the owner's. Ignores the risk state: for validators, not for third parties.
-    function isOwnerSignature(
-        bytes32 hash,
-        bytes calldata signature
-    ) external view returns (bool);
+    function isOwnerSignature(bytes32 hash, bytes calldata signature) external view returns (bool);
 
     /// @notice Whether the built-in owner path is open: true until a validator that needs an attestation is installed.
     function nativeOwnerPath() external view returns (bool);
@@ -59,43 +54,25 @@ interface IRiskAccount is IRiskState {
 
     /// @notice When the announced call with this hash may be carried out; 0 when there is none, it was withdrawn, it lapsed, or a
     /// module was installed since (what was announced before a module existed may not act on it).
-    function adminExecutableAt(
-        bytes32 actionHash
-    ) external view returns (uint48);
+    function adminExecutableAt(bytes32 actionHash) external view returns (uint48);
 
     /// @notice Announced calls only (`executeAdmin`).
-    function setOwner(
-        bytes calldata owner
-    ) external;
-    function setRiskAuthority(
-        address authority
-    ) external;
-    function setPrefundCaps(
-        uint128[3] calldata caps
-    ) external;
+    function setOwner(bytes calldata owner) external;
+    function setRiskAuthority(address authority) external;
+    function setPrefundCaps(uint128[3] calldata caps) external;
 
     /// @notice As `uninstallModule`, but the module cannot prevent it: its `onUninstall` gets bounded gas, what it returns or reverts
     /// with is ignored, and the hook is not consulted. Announced calls only.
-    function forceUninstallModule(
-        uint256 moduleTypeId,
-        address module,
-        bytes calldata deInitData
-    ) external;
+    function forceUninstallModule(uint256 moduleTypeId, address module, bytes calldata deInitData) external;
 
     /// @notice Announce an administrative self-call (`upgradeToAndCall`, `setOwner`, `setRiskAuthority`, `setPrefundCaps`,
     /// `uninstallModule`, `forceUninstallModule`). Entry point or self, ACTIVE only. actionHash = keccak256(data).
-    function scheduleAdmin(
-        bytes calldata data
-    ) external;
+    function scheduleAdmin(bytes calldata data) external;
 
     /// @notice Withdraw an announcement. Entry point, self or `riskAuthority()`.
-    function cancelAdmin(
-        bytes32 actionHash
-    ) external;
+    function cancelAdmin(bytes32 actionHash) external;
 
     /// @notice Carry out an announced call once its delay is over and until it lapses (14 days later). Anyone. Not while the state is
     /// FROZEN; removing or replacing the authority only while ACTIVE.
-    function executeAdmin(
-        bytes calldata data
-    ) external;
+    function executeAdmin(bytes calldata data) external;
 }

@@ -10,16 +10,10 @@ interface IRiskAccountFactory {
     event AccountCreated(address indexed account, bytes32 indexed salt);
 
     /// @notice The account for this configuration, deployed if it was not yet. Idempotent.
-    function createAccount(
-        AccountConfig calldata config,
-        bytes32 userSalt
-    ) external returns (address account);
+    function createAccount(AccountConfig calldata config, bytes32 userSalt) external returns (address account);
 
     /// @notice The address `createAccount` gives.
-    function getAccountAddress(
-        AccountConfig calldata config,
-        bytes32 userSalt
-    ) external view returns (address);
+    function getAccountAddress(AccountConfig calldata config, bytes32 userSalt) external view returns (address);
 
     /// @notice The `RiskAccount` implementation behind every account of this factory.
     function implementation() external view returns (address);

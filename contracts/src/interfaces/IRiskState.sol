@@ -24,7 +24,5 @@ interface IRiskState {
     function riskAuthority() external view returns (address);
 
     /// @notice Change the state. Only `riskAuthority()`.
-    function setRiskState(
-        RiskState state
-    ) external;
+    function setRiskState(RiskState state) external;
 }

@@ -57,46 +57,24 @@ interface IRiskValidator {
     event EscapeCancelled(address indexed account);
 
     /// @notice The policy that attestations must name.
-    function policyOf(
-        address account
-    ) external view returns (bytes32 policyId, uint64 policyEpoch);
+    function policyOf(address account) external view returns (bytes32 policyId, uint64 policyEpoch);
 
-    function engineEnabled(
-        address account,
-        address engine
-    ) external view returns (bool);
-    function thresholdOf(
-        address account
-    ) external view returns (uint8);
+    function engineEnabled(address account, address engine) external view returns (bool);
+    function thresholdOf(address account) external view returns (uint8);
 
     /// @notice Change the policy in force; the epoch grows by one and older attestations die. Called by the account.
-    function setPolicy(
-        bytes32 policyId
-    ) external;
+    function setPolicy(bytes32 policyId) external;
 
-    function setEngine(
-        address engine,
-        bool enabled
-    ) external;
-    function setThreshold(
-        uint8 threshold
-    ) external;
+    function setEngine(address engine, bool enabled) external;
+    function setThreshold(uint8 threshold) external;
 
     /// @notice Announce the escape. The owner's signature over Escape(address account,uint256 nonce,uint48 expiry), relayed by anyone.
-    function startEscape(
-        address account,
-        uint48 expiry,
-        bytes calldata ownerSignature
-    ) external;
+    function startEscape(address account, uint48 expiry, bytes calldata ownerSignature) external;
 
     /// @notice Withdraw it. Called by the account.
     function cancelEscape() external;
 
     /// @notice When owner-only operations become valid; 0 when no escape is under way.
-    function escapeOpenAt(
-        address account
-    ) external view returns (uint48);
-    function escapeNonce(
-        address account
-    ) external view returns (uint256);
+    function escapeOpenAt(address account) external view returns (uint48);
+    function escapeNonce(address account) external view returns (uint256);
 }

@@ -21,23 +21,17 @@ interface ISessionValidator {
     event SessionRevoked(address indexed account, bytes32 indexed sessionId);
 
     /// @notice keccak256(abi.encode(session)).
-    function sessionIdOf(
-        Session calldata session
-    ) external pure returns (bytes32);
+    function sessionIdOf(Session calldata session) external pure returns (bytes32);
 
     /// @notice Enable a session for the calling account. Reverts for a target that is the account, the entry point or, unless the
     /// selector is `IGuard.execute` or `IGuard.touch`, one of the account's modules. onInstall data: empty or abi.encode(Session[]).
-    function enableSession(
-        Session calldata session
-    ) external returns (bytes32 sessionId);
+    function enableSession(Session calldata session) external returns (bytes32 sessionId);
 
     /// @notice Revoke at once. Called by the account.
-    function revokeSession(
-        bytes32 sessionId
-    ) external;
+    function revokeSession(bytes32 sessionId) external;
 
-    function sessionOf(
-        address account,
-        bytes32 sessionId
-    ) external view returns (Session memory session, uint128 prefundSpent);
+    function sessionOf(address account, bytes32 sessionId)
+        external
+        view
+        returns (Session memory session, uint128 prefundSpent);
 }

@@ -67,24 +67,16 @@ interface IStopLoss is IGuard {
     );
 
     /// @notice Arm (or replace) trigger `id` of the calling account. onInstall data: abi.encode(uint256[] ids, Stop[] stops).
-    function arm(
-        uint256 id,
-        Stop calldata stop
-    ) external;
-    function cancel(
-        uint256 id
-    ) external;
+    function arm(uint256 id, Stop calldata stop) external;
+    function cancel(uint256 id) external;
 
-    function stopOf(
-        address account,
-        uint256 id
-    ) external view returns (Stop memory stop, Status status, uint256 arming, uint48 dueSince, uint48 lastExecution);
+    function stopOf(address account, uint256 id)
+        external
+        view
+        returns (Stop memory stop, Status status, uint256 arming, uint48 dueSince, uint48 lastExecution);
 
     /// @notice Close part of the position now, at the guarded price and its first slippage bound, with call data made by the adapter:
     /// the reducing call that a REDUCE_ONLY or FROZEN account can declare as an exit. Called by the account. `id` names the stop whose
     /// adapter, market and bounds are used (any status but NONE).
-    function reduce(
-        uint256 id,
-        uint256 size
-    ) external;
+    function reduce(uint256 id, uint256 size) external;
 }

@@ -19,23 +19,16 @@ interface IVenueAdapter {
     }
 
     /// @notice The position of `account` in `market`. Reverts if `market` is not one of the venue's.
-    function position(
-        address account,
-        bytes calldata market
-    ) external view returns (Position memory);
+    function position(address account, bytes calldata market) external view returns (Position memory);
 
     /// @notice The venue's own price of one base unit in quote, 1e18 = one unit, as a short time-weighted mean: the second
     /// source that a guard holds the oracle against. Never a spot price that one trade can set.
-    function venuePrice(
-        bytes calldata market
-    ) external view returns (uint256);
+    function venuePrice(bytes calldata market) external view returns (uint256);
 
     /// @notice The calls, made by `account`, that reduce the position by `size` base units (absolute, 1e18) or revert if the mean
     /// fill price is worse than `limitPrice` (quote per base, 1e18). A `size` equal to the whole position closes it exactly.
-    function reduceCalls(
-        address account,
-        bytes calldata market,
-        uint256 size,
-        uint256 limitPrice
-    ) external view returns (Execution[] memory);
+    function reduceCalls(address account, bytes calldata market, uint256 size, uint256 limitPrice)
+        external
+        view
+        returns (Execution[] memory);
 }

@@ -10,11 +10,6 @@ pragma solidity ^0.8.26;
 interface IVerifyingPaymaster {
     event SignerSet(address indexed signer, bool enabled);
 
-    function isSigner(
-        address signer
-    ) external view returns (bool);
-    function setSigner(
-        address signer,
-        bool enabled
-    ) external;
+    function isSigner(address signer) external view returns (bool);
+    function setSigner(address signer, bool enabled) external;
 }

@@ -30,9 +30,7 @@ library OracleGuard {
     uint256 internal constant BPS = 10_000;
 
     /// @notice The feed's price (1e18) when it passes every check, else the selector of the error that says which it failed.
-    function read(
-        OracleConfig memory config
-    ) internal view returns (uint256 price, bytes4 problem) {
+    function read(OracleConfig memory config) internal view returns (uint256 price, bytes4 problem) {
         problem = _sequencerProblem(config);
         if (problem != 0) return (0, problem);
         try IPriceFeed(config.feed).latestRoundData() returns (
@@ -50,17 +48,12 @@ library OracleGuard {
     }
 
     /// @notice Distance of two prices in basis points of the first, rounded up.
-    function deviationBps(
-        uint256 price,
-        uint256 other
-    ) internal pure returns (uint256) {
+    function deviationBps(uint256 price, uint256 other) internal pure returns (uint256) {
         uint256 distance = price > other ? price - other : other - price;
         return (distance * BPS + price - 1) / price;
     }
 
-    function _sequencerProblem(
-        OracleConfig memory config
-    ) private view returns (bytes4) {
+    function _sequencerProblem(OracleConfig memory config) private view returns (bytes4) {
         if (config.sequencerFeed == address(0)) return 0;
         try IPriceFeed(config.sequencerFeed).latestRoundData() returns (
             uint80, int256 answer, uint256 startedAt, uint256, uint80
@@ -72,10 +65,7 @@ library OracleGuard {
         }
     }
 
-    function _toWad(
-        uint256 answer,
-        uint8 decimals
-    ) private pure returns (uint256) {
+    function _toWad(uint256 answer, uint8 decimals) private pure returns (uint256) {
         return decimals <= 18 ? answer * 10 ** (18 - decimals) : answer / 10 ** (decimals - 18);
     }
 }

@@ -16,9 +16,7 @@ library OwnerLib {
     error InvalidOwner(bytes owner);
 
     /// @dev Split an owner and refuse what could never sign.
-    function decode(
-        bytes memory owner
-    ) internal view returns (uint8 kind, address signer, bytes memory key) {
+    function decode(bytes memory owner) internal view returns (uint8 kind, address signer, bytes memory key) {
         if (owner.length < 21) revert InvalidOwner(owner);
         kind = uint8(owner[0]);
         assembly ("memory-safe") {
@@ -35,31 +33,22 @@ library OwnerLib {
     }
 
     /// @dev The secp256k1 key that signed `hash`, zero for a malformed or malleable signature.
-    function recover(
-        bytes32 hash,
-        bytes calldata signature
-    ) internal pure returns (address signer) {
+    function recover(bytes32 hash, bytes calldata signature) internal pure returns (address signer) {
         (signer,,) = ECDSA.tryRecoverCalldata(hash, signature);
     }
 
     /// @dev Whether `signature` over `hash` is that of a secp256k1 key. Never touches the signer's account, which may have no code
     /// (ERC-7562 OP-041) or delegate anywhere (EIP-7702).
-    function isValidEcdsa(
-        address signer,
-        bytes32 hash,
-        bytes calldata signature
-    ) internal pure returns (bool) {
+    function isValidEcdsa(address signer, bytes32 hash, bytes calldata signature) internal pure returns (bool) {
         return signer != address(0) && recover(hash, signature) == signer;
     }
 
     /// @dev Whether `signature` over `hash` is the owner's. `key` is used by ERC-7913 owners only.
-    function isValid(
-        uint8 kind,
-        address signer,
-        bytes memory key,
-        bytes32 hash,
-        bytes calldata signature
-    ) internal view returns (bool) {
+    function isValid(uint8 kind, address signer, bytes memory key, bytes32 hash, bytes calldata signature)
+        internal
+        view
+        returns (bool)
+    {
         if (kind == KIND_ECDSA) return isValidEcdsa(signer, hash, signature);
         if (kind == KIND_ERC1271) return SignatureChecker.isValidERC1271SignatureNowCalldata(signer, hash, signature);
         (bool success, bytes memory result) =

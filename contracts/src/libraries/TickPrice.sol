@@ -15,21 +15,14 @@ library TickPrice {
 
     /// @notice 1.0001^tick * 10^decimalShift, 1e18 = one, rounded down; relative error below 1e-12 while the result is above 1e12.
     /// @param decimalShift decimals of token0 less those of token1, when the price wanted is token1 per token0 in whole units.
-    function wad(
-        int256 tick,
-        int256 decimalShift
-    ) internal pure returns (uint256) {
+    function wad(int256 tick, int256 decimalShift) internal pure returns (uint256) {
         if (tick > MAX_TICK || tick < -MAX_TICK) revert TickOutOfRange(tick);
         // price = exp(tick * ln(1.0001) + shift * ln(10))
         return uint256(FixedPointMathLib.expWad((tick * LN_BASE + decimalShift * LN_10) / 1e18));
     }
 
     /// @notice The mean tick over `period` seconds between two cumulatives, rounded toward negative infinity.
-    function mean(
-        int56 earlier,
-        int56 later,
-        uint32 period
-    ) internal pure returns (int256 tick) {
+    function mean(int56 earlier, int56 later, uint32 period) internal pure returns (int256 tick) {
         int256 delta = int256(later) - int256(earlier);
         tick = delta / int256(uint256(period));
         if (delta < 0 && delta % int256(uint256(period)) != 0) --tick;

@@ -16,24 +16,18 @@ library UserOpLib {
     uint8 internal constant LANE_ESCAPE = 3;
 
     /// @dev The validator that the nonce key names (its high 20 bytes).
-    function validatorOf(
-        PackedUserOperation calldata op
-    ) internal pure returns (address) {
+    function validatorOf(PackedUserOperation calldata op) internal pure returns (address) {
         return address(uint160(op.nonce >> 96));
     }
 
     /// @dev The kind of nonce lane (first byte of the lane).
-    function laneOf(
-        PackedUserOperation calldata op
-    ) internal pure returns (uint8) {
+    function laneOf(PackedUserOperation calldata op) internal pure returns (uint8) {
         return uint8(op.nonce >> 88);
     }
 
     /// @dev The most (wei) the entry point can charge the account for `op`: all gas limits times maxFeePerGas. The entry point keeps
     /// every factor below 2^120; anything larger reverts here.
-    function requiredPrefund(
-        PackedUserOperation calldata op
-    ) internal pure returns (uint256) {
+    function requiredPrefund(PackedUserOperation calldata op) internal pure returns (uint256) {
         return (op.verificationGasLimit()
                 + op.callGasLimit()
                 + op.paymasterVerificationGasLimit()
@@ -43,9 +37,11 @@ library UserOpLib {
 
     /// @dev The argument `executionCalldata` of `execute(bytes32 mode, bytes executionCalldata)` when `callData` is the canonical
     /// encoding of that call (no gaps, nothing trailing), else `ok` is false.
-    function decodeExecute(
-        bytes calldata callData
-    ) internal pure returns (bool ok, bytes32 mode, bytes calldata executionCalldata) {
+    function decodeExecute(bytes calldata callData)
+        internal
+        pure
+        returns (bool ok, bytes32 mode, bytes calldata executionCalldata)
+    {
         executionCalldata = callData[0:0];
         if (callData.length < 100 || bytes4(callData[0:4]) != IERC7579Execution.execute.selector) {
             return (false, 0, executionCalldata);

@@ -124,9 +124,7 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
 
     constructor() EIP712("Seawall EmergencyFreeze", "1") {}
 
-    modifier onlyInstalled(
-        address account
-    ) {
+    modifier onlyInstalled(address account) {
         if (!_configs[account].installed) revert NotInstalled(account);
         _;
     }
@@ -143,9 +141,7 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
 
     /// @inheritdoc IERC7579Module
     /// @dev As executor of an account that implements `IRiskState`, as hook of any other.
-    function onInstall(
-        bytes calldata data
-    ) external {
+    function onInstall(bytes calldata data) external {
         address account = msg.sender;
         Config storage config = _configs[account];
         if (config.installed) revert AlreadyInstalled(account);
@@ -174,9 +170,7 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
 
     /// @inheritdoc IERC7579Module
     /// @dev Forgets the state of a foreign account; its hook is gone, so nothing would enforce it.
-    function onUninstall(
-        bytes calldata
-    ) external onlyInstalled(msg.sender) {
+    function onUninstall(bytes calldata) external onlyInstalled(msg.sender) {
         _configs[msg.sender].installed = false;
         uint64 epoch = _layers[msg.sender].epoch;
         delete _layers[msg.sender];
@@ -185,20 +179,14 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
     }
 
     /// @inheritdoc IERC7579Module
-    function isModuleType(
-        uint256 moduleTypeId
-    ) external pure returns (bool) {
+    function isModuleType(uint256 moduleTypeId) external pure returns (bool) {
         return moduleTypeId == MODULE_TYPE_EXECUTOR || moduleTypeId == MODULE_TYPE_HOOK;
     }
 
     /// @inheritdoc IERC7579Hook
     /// @notice On a foreign account: outside ACTIVE only declared exits pass, and guards act. Its own removal waits for ACTIVE, which the
     /// escape always reaches.
-    function preCheck(
-        address msgSender,
-        uint256,
-        bytes calldata msgData
-    ) external view returns (bytes memory) {
+    function preCheck(address msgSender, uint256, bytes calldata msgData) external view returns (bytes memory) {
         Config storage config = _configs[msg.sender];
         if (!config.installed || config.native) return "";
         RiskState state = _layers[msg.sender].state;
@@ -224,17 +212,13 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
     }
 
     /// @inheritdoc IERC7579Hook
-    function postCheck(
-        bytes calldata
-    ) external {}
+    function postCheck(bytes calldata) external {}
 
     /// @dev A part of `preCheck` that needs its argument in call data.
-    function checkSingle(
-        address account,
-        RiskState state,
-        bool byExecutor,
-        bytes calldata executionCalldata
-    ) external view {
+    function checkSingle(address account, RiskState state, bool byExecutor, bytes calldata executionCalldata)
+        external
+        view
+    {
         (address target, uint256 value, bytes calldata data) = ERC7579Utils.decodeSingle(executionCalldata);
         _checkCall(account, state, byExecutor, target, value, data);
     }
@@ -242,10 +226,7 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
     // ------------------------------------------------------------------ freezing
 
     /// @inheritdoc IEmergencyFreeze
-    function freeze(
-        address account,
-        RiskState state
-    ) external onlyInstalled(account) {
+    function freeze(address account, RiskState state) external onlyInstalled(account) {
         if (!isGuardian(account, msg.sender)) revert NotGuardian(msg.sender);
         _soloFreeze(account, state, msg.sender);
     }
@@ -269,9 +250,7 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
     }
 
     /// @inheritdoc IEmergencyFreeze
-    function expire(
-        address account
-    ) external onlyInstalled(account) {
+    function expire(address account) external onlyInstalled(account) {
         Layers storage layers = _layers[account];
         uint48 until = layers.soloUntil;
         if (until == 0) revert NothingPending();
@@ -303,9 +282,7 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
     }
 
     /// @inheritdoc IEmergencyFreeze
-    function thaw(
-        address account
-    ) external onlyInstalled(account) {
+    function thaw(address account) external onlyInstalled(account) {
         Pending storage pending = _pendings[account];
         uint48 thawAt = pending.thawAt;
         if (thawAt == 0) revert NothingPending();
@@ -319,12 +296,10 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
     }
 
     /// @inheritdoc IEmergencyFreeze
-    function cancel(
-        address account,
-        uint48 expiry,
-        address[] calldata signers,
-        bytes[] calldata signatures
-    ) external onlyInstalled(account) {
+    function cancel(address account, uint48 expiry, address[] calldata signers, bytes[] calldata signatures)
+        external
+        onlyInstalled(account)
+    {
         _requireQuorum(account, signers);
         (, uint64 epoch) = stateOf(account);
         bytes32 structHash =
@@ -348,9 +323,7 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
     }
 
     /// @inheritdoc IEmergencyFreeze
-    function finishEscape(
-        address account
-    ) external onlyInstalled(account) {
+    function finishEscape(address account) external onlyInstalled(account) {
         Pending storage pending = _pendings[account];
         uint48 escapeAt = pending.escapeAt;
         if (escapeAt == 0) revert NothingPending();
@@ -368,10 +341,7 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
     // ------------------------------------------------------------------ settings
 
     /// @inheritdoc IEmergencyFreeze
-    function setGuardian(
-        address guardian,
-        bool enabled
-    ) external onlyActiveAccount {
+    function setGuardian(address guardian, bool enabled) external onlyActiveAccount {
         Config storage config = _configs[msg.sender];
         if (enabled) _addGuardian(config, msg.sender, guardian);
         else _removeGuardian(config, msg.sender, guardian);
@@ -418,76 +388,58 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
     }
 
     /// @inheritdoc IEmergencyFreeze
-    function setQuorum(
-        uint8 quorum
-    ) external onlyActiveAccount {
+    function setQuorum(uint8 quorum) external onlyActiveAccount {
         _setQuorum(_configs[msg.sender], msg.sender, quorum);
     }
 
     /// @inheritdoc IEmergencyFreeze
-    function setGuard(
-        address guard,
-        bool enabled
-    ) external onlyActiveAccount {
+    function setGuard(address guard, bool enabled) external onlyActiveAccount {
         _guards[guard][msg.sender] = enabled ? _configs[msg.sender].generation : 0;
         emit GuardSet(msg.sender, guard, enabled);
     }
 
     /// @inheritdoc IEmergencyFreeze
-    function setExit(
-        Exit calldata exit,
-        bool enabled
-    ) external onlyActiveAccount {
+    function setExit(Exit calldata exit, bool enabled) external onlyActiveAccount {
         _setExit(msg.sender, _configs[msg.sender].generation, exit, enabled);
     }
 
     // ------------------------------------------------------------------ views
 
     /// @inheritdoc IEmergencyFreeze
-    function stateOf(
-        address account
-    ) public view returns (RiskState state, uint64 epoch) {
+    function stateOf(address account) public view returns (RiskState state, uint64 epoch) {
         if (_configs[account].native) return IRiskState(account).riskState();
         Layers storage layers = _layers[account];
         return (layers.state, layers.epoch);
     }
 
     /// @inheritdoc IEmergencyFreeze
-    function isGuardian(
-        address account,
-        address guardian
-    ) public view returns (bool) {
+    function isGuardian(address account, address guardian) public view returns (bool) {
         return _current(account, _guardians[guardian][account]);
     }
 
     /// @inheritdoc IEmergencyFreeze
-    function isGuard(
-        address account,
-        address guard
-    ) public view returns (bool) {
+    function isGuard(address account, address guard) public view returns (bool) {
         return _current(account, _guards[guard][account]);
     }
 
     /// @inheritdoc IEmergencyFreeze
-    function quorumOf(
-        address account
-    ) external view returns (uint8 quorum, uint8 guardians) {
+    function quorumOf(address account) external view returns (uint8 quorum, uint8 guardians) {
         Config storage config = _configs[account];
         return (config.quorum, config.guardians);
     }
 
     /// @inheritdoc IEmergencyFreeze
-    function pendingOf(
-        address account
-    ) external view returns (uint48 thawAt, RiskState thawTo, uint48 escapeAt, uint48 soloUntil) {
+    function pendingOf(address account)
+        external
+        view
+        returns (uint48 thawAt, RiskState thawTo, uint48 escapeAt, uint48 soloUntil)
+    {
         Pending storage pending = _pendings[account];
         return (pending.thawAt, pending.thawTo, pending.escapeAt, _layers[account].soloUntil);
     }
 
     /// @inheritdoc IEmergencyFreeze
-    function nonceOf(
-        address account
-    ) external view returns (uint256) {
+    function nonceOf(address account) external view returns (uint256) {
         return _configs[account].nonce;
     }
 
@@ -497,13 +449,11 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
     }
 
     /// @inheritdoc IEmergencyFreeze
-    function permits(
-        address account,
-        RiskState state,
-        address target,
-        uint256 value,
-        bytes calldata data
-    ) external view returns (bool) {
+    function permits(address account, RiskState state, address target, uint256 value, bytes calldata data)
+        external
+        view
+        returns (bool)
+    {
         return _permits(account, state, target, value, data);
     }
 
@@ -523,13 +473,11 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
         if (!permitted) revert NotPermitted(state, target, value, data);
     }
 
-    function _permits(
-        address account,
-        RiskState state,
-        address target,
-        uint256 value,
-        bytes memory data
-    ) private view returns (bool) {
+    function _permits(address account, RiskState state, address target, uint256 value, bytes memory data)
+        private
+        view
+        returns (bool)
+    {
         if (state == RiskState.ACTIVE) return true;
         if (target == address(0) || target == account || !_configs[account].installed) return false;
         if (data.length == 0) {
@@ -554,10 +502,7 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
     }
 
     /// @dev The argument words that `mask` selects; not enough when the call data is too short to have them.
-    function _masked(
-        bytes memory data,
-        uint256 mask
-    ) private pure returns (bool enough, bytes32[] memory args) {
+    function _masked(bytes memory data, uint256 mask) private pure returns (bool enough, bytes32[] memory args) {
         args = new bytes32[](_bits(mask));
         uint256 next = 0;
         for (uint256 i = 0; i < 8; ++i) {
@@ -569,39 +514,25 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
     }
 
     /// @dev The i-th argument word after the selector. The caller has checked the length.
-    function _word(
-        bytes memory data,
-        uint256 i
-    ) private pure returns (bytes32 word) {
+    function _word(bytes memory data, uint256 i) private pure returns (bytes32 word) {
         assembly ("memory-safe") {
             word := mload(add(add(data, 0x24), mul(i, 0x20)))
         }
     }
 
-    function _bits(
-        uint256 mask
-    ) private pure returns (uint256 count) {
+    function _bits(uint256 mask) private pure returns (uint256 count) {
         for (; mask != 0; mask &= mask - 1) {
             ++count;
         }
     }
 
-    function _isExit(
-        address account,
-        RiskState state,
-        bytes32 exitId
-    ) private view returns (bool) {
+    function _isExit(address account, RiskState state, bytes32 exitId) private view returns (bool) {
         ExitEntry memory entry = _exits[exitId][account];
         if (!_current(account, entry.generation)) return false;
         return entry.level >= (state == RiskState.FROZEN ? IN_FROZEN : IN_REDUCE_ONLY);
     }
 
-    function _setExit(
-        address account,
-        uint64 generation,
-        Exit memory exit,
-        bool enabled
-    ) private {
+    function _setExit(address account, uint64 generation, Exit memory exit, bool enabled) private {
         bool sound = exit.target != address(0) && exit.target != account && exit.target != address(this)
             && exit.args.length == _bits(exit.argMask)
             && (!exit.plainValue || (exit.selector == bytes4(0) && exit.argMask == 0));
@@ -619,36 +550,25 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
         emit ExitSet(account, exitId, exit, enabled);
     }
 
-    function _exitId(
-        address target,
-        bytes4 selector,
-        uint256 mask,
-        bytes32[] memory args
-    ) private pure returns (bytes32) {
+    function _exitId(address target, bytes4 selector, uint256 mask, bytes32[] memory args)
+        private
+        pure
+        returns (bytes32)
+    {
         return keccak256(abi.encode(target, selector, mask, args));
     }
 
-    function _callKey(
-        address target,
-        bytes4 selector
-    ) private pure returns (bytes32) {
+    function _callKey(address target, bytes4 selector) private pure returns (bytes32) {
         return keccak256(abi.encode(target, selector));
     }
 
     /// @dev Whether a value marked with `generation` belongs to the present installation.
-    function _current(
-        address account,
-        uint64 generation
-    ) private view returns (bool) {
+    function _current(address account, uint64 generation) private view returns (bool) {
         Config storage config = _configs[account];
         return generation != 0 && generation == config.generation && config.installed;
     }
 
-    function _addGuardian(
-        Config storage config,
-        address account,
-        address guardian
-    ) private {
+    function _addGuardian(Config storage config, address account, address guardian) private {
         if (guardian == address(0) || guardian == account || isGuardian(account, guardian)) {
             revert InvalidGuardian(guardian);
         }
@@ -657,32 +577,20 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
         emit GuardianSet(account, guardian, true);
     }
 
-    function _removeGuardian(
-        Config storage config,
-        address account,
-        address guardian
-    ) private {
+    function _removeGuardian(Config storage config, address account, address guardian) private {
         if (!isGuardian(account, guardian)) revert InvalidGuardian(guardian);
         delete _guardians[guardian][account];
         --config.guardians;
         emit GuardianSet(account, guardian, false);
     }
 
-    function _setQuorum(
-        Config storage config,
-        address account,
-        uint8 quorum
-    ) private {
+    function _setQuorum(Config storage config, address account, uint8 quorum) private {
         if (quorum == 0 || quorum > config.guardians) revert InvalidQuorum(quorum, config.guardians);
         config.quorum = quorum;
         emit QuorumSet(account, quorum);
     }
 
-    function _soloFreeze(
-        address account,
-        RiskState state,
-        address by
-    ) private {
+    function _soloFreeze(address account, RiskState state, address by) private {
         Config storage config = _configs[account];
         Layers storage layers = _layers[account];
         (RiskState current,) = stateOf(account);
@@ -704,11 +612,7 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
         emit Frozen(account, state, by, layers.soloUntil);
     }
 
-    function _quorumFreeze(
-        address account,
-        RiskState state,
-        address by
-    ) private {
+    function _quorumFreeze(address account, RiskState state, address by) private {
         if (state == RiskState.ACTIVE) revert WrongDirection(RiskState.ACTIVE, state);
         Layers storage layers = _layers[account];
         if (state > layers.lasting) layers.lasting = state;
@@ -720,16 +624,12 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
         emit Frozen(account, _settle(account), by, 0);
     }
 
-    function _endSolo(
-        Layers storage layers
-    ) private {
+    function _endSolo(Layers storage layers) private {
         (layers.solo, layers.soloUntil) = (RiskState.ACTIVE, 0);
     }
 
     /// @dev Make the account's state the stricter of the two layers. An escape is over once the account is ACTIVE.
-    function _settle(
-        address account
-    ) private returns (RiskState state) {
+    function _settle(address account) private returns (RiskState state) {
         Layers storage layers = _layers[account];
         state = layers.solo > layers.lasting ? layers.solo : layers.lasting;
         if (state == RiskState.ACTIVE) _pendings[account].escapeAt = 0;
@@ -742,10 +642,7 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
         }
     }
 
-    function _requireQuorum(
-        address account,
-        address[] calldata signers
-    ) private view {
+    function _requireQuorum(address account, address[] calldata signers) private view {
         if (signers.length < _configs[account].quorum) revert InvalidSignatures();
     }
 

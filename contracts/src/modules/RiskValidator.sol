@@ -105,9 +105,7 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     // ------------------------------------------------------------------ module
 
     /// @inheritdoc IERC7579Module
-    function onInstall(
-        bytes calldata data
-    ) external {
+    function onInstall(bytes calldata data) external {
         Config storage config = _configs[msg.sender];
         if (config.installed) revert AlreadyInstalled(msg.sender);
         InstallData memory init = abi.decode(data, (InstallData));
@@ -127,17 +125,13 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     }
 
     /// @inheritdoc IERC7579Module
-    function onUninstall(
-        bytes calldata
-    ) external onlyInstalled {
+    function onUninstall(bytes calldata) external onlyInstalled {
         _configs[msg.sender].installed = false;
         _configs[msg.sender].escapeOpenAt = 0;
     }
 
     /// @inheritdoc IERC7579Module
-    function isModuleType(
-        uint256 moduleTypeId
-    ) external pure returns (bool) {
+    function isModuleType(uint256 moduleTypeId) external pure returns (bool) {
         return moduleTypeId == MODULE_TYPE_VALIDATOR;
     }
 
@@ -149,37 +143,26 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     // ------------------------------------------------------------------ settings
 
     /// @inheritdoc IRiskValidator
-    function setPolicy(
-        bytes32 policyId
-    ) external onlyInstalled {
+    function setPolicy(bytes32 policyId) external onlyInstalled {
         _setPolicy(_configs[msg.sender], policyId);
     }
 
     /// @inheritdoc IRiskValidator
-    function setEngine(
-        address engine,
-        bool enabled
-    ) external onlyInstalled {
+    function setEngine(address engine, bool enabled) external onlyInstalled {
         Config storage config = _configs[msg.sender];
         _setEngine(config, engine, enabled);
         if (config.threshold > config.engines) revert InvalidThreshold(config.threshold, config.engines);
     }
 
     /// @inheritdoc IRiskValidator
-    function setThreshold(
-        uint8 threshold
-    ) external onlyInstalled {
+    function setThreshold(uint8 threshold) external onlyInstalled {
         _setThreshold(_configs[msg.sender], threshold);
     }
 
     // ------------------------------------------------------------------ escape
 
     /// @inheritdoc IRiskValidator
-    function startEscape(
-        address account,
-        uint48 expiry,
-        bytes calldata ownerSignature
-    ) external {
+    function startEscape(address account, uint48 expiry, bytes calldata ownerSignature) external {
         Config storage config = _configs[account];
         if (!config.installed) revert NotInstalled(account);
         if (block.timestamp > expiry) revert Expired(expiry);
@@ -204,39 +187,28 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     // ------------------------------------------------------------------ views
 
     /// @inheritdoc IRiskValidator
-    function policyOf(
-        address account
-    ) external view returns (bytes32 policyId, uint64 policyEpoch) {
+    function policyOf(address account) external view returns (bytes32 policyId, uint64 policyEpoch) {
         Config storage config = _configs[account];
         return (config.policyId, config.policyEpoch);
     }
 
     /// @inheritdoc IRiskValidator
-    function engineEnabled(
-        address account,
-        address engine
-    ) external view returns (bool) {
+    function engineEnabled(address account, address engine) external view returns (bool) {
         return _engineEnabled(_configs[account], account, engine);
     }
 
     /// @inheritdoc IRiskValidator
-    function thresholdOf(
-        address account
-    ) external view returns (uint8) {
+    function thresholdOf(address account) external view returns (uint8) {
         return _configs[account].threshold;
     }
 
     /// @inheritdoc IRiskValidator
-    function escapeOpenAt(
-        address account
-    ) external view returns (uint48) {
+    function escapeOpenAt(address account) external view returns (uint48) {
         return _configs[account].escapeOpenAt;
     }
 
     /// @inheritdoc IRiskValidator
-    function escapeNonce(
-        address account
-    ) external view returns (uint256) {
+    function escapeNonce(address account) external view returns (uint256) {
         return _configs[account].escapeNonce;
     }
 
@@ -248,10 +220,7 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     // ------------------------------------------------------------------ validation
 
     /// @inheritdoc IERC7579Validator
-    function validateUserOp(
-        PackedUserOperation calldata userOp,
-        bytes32 userOpHash
-    ) external view returns (uint256) {
+    function validateUserOp(PackedUserOperation calldata userOp, bytes32 userOpHash) external view returns (uint256) {
         bytes calldata signature = userOp.signature;
         if (userOp.sender != msg.sender || signature.length == 0) return ERC4337Utils.SIG_VALIDATION_FAILED;
         (uint8 lane, uint8 kind) = (userOp.laneOf(), uint8(signature[0]));
@@ -269,11 +238,11 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     /// @inheritdoc IERC7579Validator
     /// @notice A message needs the same envelope as an operation; its attestations name the message hash and no entry point. There is no
     /// escape for messages.
-    function isValidSignatureWithSender(
-        address,
-        bytes32 hash,
-        bytes calldata signature
-    ) external view returns (bytes4) {
+    function isValidSignatureWithSender(address, bytes32 hash, bytes calldata signature)
+        external
+        view
+        returns (bytes4)
+    {
         if (signature.length == 0 || uint8(signature[0]) != TYPE_ATTESTED) return bytes4(0xffffffff);
         Claim memory claim = _attested(msg.sender, address(0), hash, signature[1:]);
         bool inTime = block.timestamp >= claim.validAfter && block.timestamp <= claim.validUntil;
@@ -281,14 +250,14 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     }
 
     /// @dev Check the envelope after its version byte.
-    function _attested(
-        address account,
-        address entryPoint,
-        bytes32 hash,
-        bytes calldata rest
-    ) private view returns (Claim memory claim) {
-        claim =
-            Claim({account: account, entryPoint: entryPoint, hash: hash, ok: true, validAfter: 0, validUntil: FOREVER});
+    function _attested(address account, address entryPoint, bytes32 hash, bytes calldata rest)
+        private
+        view
+        returns (Claim memory claim)
+    {
+        claim = Claim({
+            account: account, entryPoint: entryPoint, hash: hash, ok: true, validAfter: 0, validUntil: FOREVER
+        });
         Config storage config = _configs[account];
         bool shaped;
         bytes calldata ownerSignature;
@@ -319,12 +288,10 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     }
 
     /// @dev Narrow the claim's window by one attestation and fail it when the attestation is not an engine's permission.
-    function _checkAttestation(
-        Config storage config,
-        Claim memory claim,
-        address engine,
-        bytes calldata attestation
-    ) private view {
+    function _checkAttestation(Config storage config, Claim memory claim, address engine, bytes calldata attestation)
+        private
+        view
+    {
         uint48 validAfter = uint48(bytes6(attestation[117:123]));
         uint48 validUntil = uint48(bytes6(attestation[123:129]));
         uint8 decision = uint8(attestation[84]);
@@ -354,11 +321,7 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     }
 
     /// @dev What the owner signed when a Merkle proof of `count` words is given.
-    function _rootDigest(
-        Claim memory claim,
-        uint256 count,
-        bytes calldata words
-    ) private view returns (bytes32) {
+    function _rootDigest(Claim memory claim, uint256 count, bytes calldata words) private view returns (bytes32) {
         bytes32[] memory proof = new bytes32[](count);
         for (uint256 i = 0; i < count; ++i) {
             proof[i] = bytes32(words[i * 32:i * 32 + 32]);
@@ -370,11 +333,11 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     }
 
     /// @dev The owner alone: declared exits once the escape is announced, anything when its delay is over.
-    function _escape(
-        PackedUserOperation calldata userOp,
-        bytes32 hash,
-        bytes calldata rest
-    ) private view returns (uint256) {
+    function _escape(PackedUserOperation calldata userOp, bytes32 hash, bytes calldata rest)
+        private
+        view
+        returns (uint256)
+    {
         Config storage config = _configs[msg.sender];
         (bool shaped, bytes calldata ownerSignature, bytes calldata trailing) = _prefixed(rest);
         uint48 openAt = config.escapeOpenAt;
@@ -387,10 +350,7 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     }
 
     /// @dev Whether every call of the operation is a declared exit of the account.
-    function _onlyExits(
-        address account,
-        bytes calldata callData
-    ) private view returns (bool) {
+    function _onlyExits(address account, bytes calldata callData) private view returns (bool) {
         (bool canonical, bytes32 mode, bytes calldata executionCalldata) = UserOpLib.decodeExecute(callData);
         address authority = _authorityOf(account);
         if (!canonical || authority == address(0) || authority.code.length == 0) return false;
@@ -419,9 +379,7 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     // ------------------------------------------------------------------ inside
 
     /// @dev Split `uint16 length || bytes` off the front.
-    function _prefixed(
-        bytes calldata data
-    ) private pure returns (bool ok, bytes calldata head, bytes calldata tail) {
+    function _prefixed(bytes calldata data) private pure returns (bool ok, bytes calldata head, bytes calldata tail) {
         head = data[0:0];
         tail = data[0:0];
         if (data.length < 2) return (false, head, tail);
@@ -430,19 +388,16 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         return (true, data[2:end], data[end:]);
     }
 
-    function _failed(
-        Claim memory claim
-    ) private pure returns (Claim memory) {
+    function _failed(Claim memory claim) private pure returns (Claim memory) {
         claim.ok = false;
         return claim;
     }
 
-    function _isOwnerSignature(
-        Config storage config,
-        address account,
-        bytes32 hash,
-        bytes calldata signature
-    ) private view returns (bool) {
+    function _isOwnerSignature(Config storage config, address account, bytes32 hash, bytes calldata signature)
+        private
+        view
+        returns (bool)
+    {
         if (!config.ownKeys) return IRiskAccount(account).isOwnerSignature(hash, signature);
         (uint8 kind, address owner) = (config.ownerKind, config.owner);
         if (kind == OwnerLib.KIND_ECDSA) return OwnerLib.isValidEcdsa(owner, hash, signature);
@@ -454,20 +409,12 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         return OwnerLib.isValid(kind, owner, key, hash, signature);
     }
 
-    function _engineEnabled(
-        Config storage config,
-        address account,
-        address engine
-    ) private view returns (bool) {
+    function _engineEnabled(Config storage config, address account, address engine) private view returns (bool) {
         uint64 generation = _engines[engine][account];
         return generation != 0 && generation == config.generation && config.installed;
     }
 
-    function _setEngine(
-        Config storage config,
-        address engine,
-        bool enabled
-    ) private {
+    function _setEngine(Config storage config, address engine, bool enabled) private {
         if (engine == address(0) || _engineEnabled(config, msg.sender, engine) == enabled) {
             revert InvalidEngine(engine);
         }
@@ -476,27 +423,18 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         emit EngineSet(msg.sender, engine, enabled);
     }
 
-    function _setThreshold(
-        Config storage config,
-        uint8 threshold
-    ) private {
+    function _setThreshold(Config storage config, uint8 threshold) private {
         if (threshold == 0 || threshold > config.engines) revert InvalidThreshold(threshold, config.engines);
         config.threshold = threshold;
         emit ThresholdSet(msg.sender, threshold);
     }
 
-    function _setPolicy(
-        Config storage config,
-        bytes32 policyId
-    ) private {
+    function _setPolicy(Config storage config, bytes32 policyId) private {
         config.policyId = policyId;
         emit PolicySet(msg.sender, policyId, ++config.policyEpoch);
     }
 
-    function _setOwner(
-        Config storage config,
-        bytes memory owner
-    ) private {
+    function _setOwner(Config storage config, bytes memory owner) private {
         config.ownKeys = owner.length != 0;
         if (owner.length == 0) {
             (bool success, bytes memory answer) =
@@ -519,23 +457,16 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     }
 
     /// @dev Zero when the account does not say.
-    function _entryPointOf(
-        address account
-    ) private view returns (address) {
+    function _entryPointOf(address account) private view returns (address) {
         return _addressFrom(account, abi.encodeWithSignature("entryPoint()"));
     }
 
     /// @dev Zero when the account keeps no risk state of its own.
-    function _authorityOf(
-        address account
-    ) private view returns (address) {
+    function _authorityOf(address account) private view returns (address) {
         return _addressFrom(account, abi.encodeCall(IRiskState.riskAuthority, ()));
     }
 
-    function _addressFrom(
-        address account,
-        bytes memory question
-    ) private view returns (address) {
+    function _addressFrom(address account, bytes memory question) private view returns (address) {
         (bool success, bytes memory answer) = account.staticcall(question);
         return success && answer.length == 32 ? address(uint160(uint256(bytes32(answer)))) : address(0);
     }

@@ -59,9 +59,7 @@ contract SessionValidator is ISessionValidator, IERC7579Validator {
     // ------------------------------------------------------------------ module
 
     /// @inheritdoc IERC7579Module
-    function onInstall(
-        bytes calldata data
-    ) external {
+    function onInstall(bytes calldata data) external {
         Installation storage installation = _installations[msg.sender];
         if (installation.installed) revert AlreadyInstalled(msg.sender);
         (installation.installed, installation.generation) = (true, installation.generation + 1);
@@ -74,42 +72,32 @@ contract SessionValidator is ISessionValidator, IERC7579Validator {
 
     /// @inheritdoc IERC7579Module
     /// @dev Every session dies with the installation.
-    function onUninstall(
-        bytes calldata
-    ) external {
+    function onUninstall(bytes calldata) external {
         if (!_installations[msg.sender].installed) revert NotInstalled(msg.sender);
         _installations[msg.sender].installed = false;
     }
 
     /// @inheritdoc IERC7579Module
-    function isModuleType(
-        uint256 moduleTypeId
-    ) external pure returns (bool) {
+    function isModuleType(uint256 moduleTypeId) external pure returns (bool) {
         return moduleTypeId == MODULE_TYPE_VALIDATOR;
     }
 
     // ------------------------------------------------------------------ sessions
 
     /// @inheritdoc ISessionValidator
-    function sessionIdOf(
-        Session memory session
-    ) public pure returns (bytes32) {
+    function sessionIdOf(Session memory session) public pure returns (bytes32) {
         return keccak256(abi.encode(session));
     }
 
     /// @inheritdoc ISessionValidator
-    function enableSession(
-        Session calldata session
-    ) external returns (bytes32 sessionId) {
+    function enableSession(Session calldata session) external returns (bytes32 sessionId) {
         Installation memory installation = _installations[msg.sender];
         if (!installation.installed) revert NotInstalled(msg.sender);
         return _enable(session, installation.generation);
     }
 
     /// @inheritdoc ISessionValidator
-    function revokeSession(
-        bytes32 sessionId
-    ) external {
+    function revokeSession(bytes32 sessionId) external {
         Entry storage entry = _sessions[sessionId][msg.sender];
         if (!_alive(entry, msg.sender)) revert SessionUnknown(sessionId);
         delete _sessions[sessionId][msg.sender];
@@ -117,10 +105,11 @@ contract SessionValidator is ISessionValidator, IERC7579Validator {
     }
 
     /// @inheritdoc ISessionValidator
-    function sessionOf(
-        address account,
-        bytes32 sessionId
-    ) external view returns (Session memory session, uint128 prefundSpent) {
+    function sessionOf(address account, bytes32 sessionId)
+        external
+        view
+        returns (Session memory session, uint128 prefundSpent)
+    {
         Entry storage entry = _sessions[sessionId][account];
         if (!_alive(entry, account)) return (session, 0);
         session = Session({
@@ -139,10 +128,7 @@ contract SessionValidator is ISessionValidator, IERC7579Validator {
     /// @inheritdoc IERC7579Validator
     /// @dev Fails, never reverts, so that gas can be estimated with a signature that has only the right shape; for the same reason the
     /// budget is charged before the signature is known to be right (the entry point undoes it together with the operation).
-    function validateUserOp(
-        PackedUserOperation calldata userOp,
-        bytes32 userOpHash
-    ) external returns (uint256) {
+    function validateUserOp(PackedUserOperation calldata userOp, bytes32 userOpHash) external returns (uint256) {
         bytes calldata signature = userOp.signature;
         bool shaped = userOp.sender == msg.sender && userOp.laneOf() == UserOpLib.LANE_KEEPER
             && signature.length == SIGNATURE_LENGTH && uint8(signature[0]) == SIGNATURE_TYPE;
@@ -162,39 +148,25 @@ contract SessionValidator is ISessionValidator, IERC7579Validator {
 
     /// @inheritdoc IERC7579Validator
     /// @notice A session never signs messages.
-    function isValidSignatureWithSender(
-        address,
-        bytes32,
-        bytes calldata
-    ) external pure returns (bytes4) {
+    function isValidSignatureWithSender(address, bytes32, bytes calldata) external pure returns (bytes4) {
         return bytes4(0xffffffff);
     }
 
     // ------------------------------------------------------------------ inside
 
     /// @dev Whether `callData` is, canonically encoded, a single default-mode `execute` of `target`.`selector` without value.
-    function _isSessionCall(
-        bytes calldata callData,
-        address target,
-        bytes4 selector
-    ) private pure returns (bool) {
+    function _isSessionCall(bytes calldata callData, address target, bytes4 selector) private pure returns (bool) {
         (bool ok, bytes32 mode, bytes calldata call) = UserOpLib.decodeExecute(callData);
         return ok && mode == bytes32(0) && call.length >= 56 && address(bytes20(call[0:20])) == target
             && uint256(bytes32(call[20:52])) == 0 && bytes4(call[52:56]) == selector;
     }
 
-    function _alive(
-        Entry storage entry,
-        address account
-    ) private view returns (bool) {
+    function _alive(Entry storage entry, address account) private view returns (bool) {
         Installation memory installation = _installations[account];
         return installation.installed && entry.key != address(0) && entry.generation == installation.generation;
     }
 
-    function _enable(
-        Session memory session,
-        uint64 generation
-    ) private returns (bytes32 sessionId) {
+    function _enable(Session memory session, uint64 generation) private returns (bytes32 sessionId) {
         bool sound = session.key != address(0) && session.validUntil > session.validAfter
             && (session.validUntil | session.validAfter) & ERC4337Utils.BLOCK_RANGE_FLAG == 0;
         if (!sound) revert InvalidSession();
@@ -215,10 +187,7 @@ contract SessionValidator is ISessionValidator, IERC7579Validator {
         emit SessionEnabled(msg.sender, sessionId, session);
     }
 
-    function _checkTarget(
-        address target,
-        bytes4 selector
-    ) private view {
+    function _checkTarget(address target, bytes4 selector) private view {
         address account = msg.sender;
         bool forbidden = target == address(0) || target == account || target == address(this)
             || target == address(ERC4337Utils.ENTRYPOINT_V07) || target == address(ERC4337Utils.ENTRYPOINT_V08)
@@ -230,17 +199,12 @@ contract SessionValidator is ISessionValidator, IERC7579Validator {
     }
 
     /// @dev Zero when the account does not say.
-    function _entryPointOf(
-        address account
-    ) private view returns (address) {
+    function _entryPointOf(address account) private view returns (address) {
         (bool success, bytes memory answer) = account.staticcall(abi.encodeWithSignature("entryPoint()"));
         return success && answer.length == 32 ? address(uint160(uint256(bytes32(answer)))) : address(0);
     }
 
-    function _isModule(
-        address account,
-        address target
-    ) private view returns (bool) {
+    function _isModule(address account, address target) private view returns (bool) {
         IERC7579ModuleConfig config = IERC7579ModuleConfig(account);
         return config.isModuleInstalled(MODULE_TYPE_VALIDATOR, target, "")
             || config.isModuleInstalled(MODULE_TYPE_EXECUTOR, target, "")

@@ -115,9 +115,7 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
 
     /// @inheritdoc IERC7579Module
     /// @notice `data` is empty or abi.encode(uint256[] ids, Stop[] stops).
-    function onInstall(
-        bytes calldata data
-    ) external {
+    function onInstall(bytes calldata data) external {
         Installation storage installation = _installations[msg.sender];
         if (installation.installed) revert AlreadyInstalled(msg.sender);
         (installation.installed, installation.generation) = (true, installation.generation + 1);
@@ -130,36 +128,27 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
 
     /// @inheritdoc IERC7579Module
     /// @dev Every stop dies with the installation.
-    function onUninstall(
-        bytes calldata
-    ) external {
+    function onUninstall(bytes calldata) external {
         if (!_installations[msg.sender].installed) revert NotInstalled(msg.sender);
         _installations[msg.sender].installed = false;
     }
 
     /// @inheritdoc IERC7579Module
-    function isModuleType(
-        uint256 moduleTypeId
-    ) external pure returns (bool) {
+    function isModuleType(uint256 moduleTypeId) external pure returns (bool) {
         return moduleTypeId == MODULE_TYPE_EXECUTOR;
     }
 
     // ------------------------------------------------------------------ arming
 
     /// @inheritdoc IStopLoss
-    function arm(
-        uint256 id,
-        Stop calldata stop
-    ) external nonReentrant {
+    function arm(uint256 id, Stop calldata stop) external nonReentrant {
         if (!_installations[msg.sender].installed) revert NotInstalled(msg.sender);
         _arm(id, stop);
         IVenueAdapter(stop.adapter).position(msg.sender, stop.market); // reverts for a market that is not the venue's
     }
 
     /// @inheritdoc IStopLoss
-    function cancel(
-        uint256 id
-    ) external nonReentrant {
+    function cancel(uint256 id) external nonReentrant {
         Entry storage entry = _stops[id][msg.sender];
         if (_statusOf(entry, msg.sender) != Status.ARMED) revert Final(msg.sender, id);
         entry.status = Status.CANCELLED;
@@ -169,10 +158,7 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
     // ------------------------------------------------------------------ acting
 
     /// @inheritdoc IGuard
-    function touch(
-        address account,
-        uint256 id
-    ) external nonReentrant {
+    function touch(address account, uint256 id) external nonReentrant {
         Entry storage entry = _stops[id][account];
         Reading memory reading = _read(entry, account, id);
         if (reading.due == Due.FINAL) revert Final(account, id);
@@ -186,10 +172,7 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IGuard
-    function execute(
-        address account,
-        uint256 id
-    ) external nonReentrant {
+    function execute(address account, uint256 id) external nonReentrant {
         uint256 gasBefore = gasleft();
         Entry storage entry = _stops[id][account];
         Reading memory reading = _read(entry, account, id);
@@ -222,10 +205,7 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
     /// @inheritdoc IStopLoss
     /// @dev When the feed gives no valid price the venue's own mean price is used alone: a call that can only reduce is not denied for
     /// want of a fact.
-    function reduce(
-        uint256 id,
-        uint256 size
-    ) external nonReentrant {
+    function reduce(uint256 id, uint256 size) external nonReentrant {
         Entry storage entry = _stops[id][msg.sender];
         if (_statusOf(entry, msg.sender) == Status.NONE) revert Final(msg.sender, id);
         bytes memory market = _market(entry);
@@ -244,19 +224,17 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
     // ------------------------------------------------------------------ views
 
     /// @inheritdoc IGuard
-    function due(
-        address account,
-        uint256 id
-    ) external view returns (Due status, bytes4 reason) {
+    function due(address account, uint256 id) external view returns (Due status, bytes4 reason) {
         Reading memory reading = _read(_stops[id][account], account, id);
         return (reading.due, reading.reason);
     }
 
     /// @inheritdoc IStopLoss
-    function stopOf(
-        address account,
-        uint256 id
-    ) external view returns (Stop memory stop, Status status, uint256 arming, uint48 dueSince, uint48 lastExecution) {
+    function stopOf(address account, uint256 id)
+        external
+        view
+        returns (Stop memory stop, Status status, uint256 arming, uint48 dueSince, uint48 lastExecution)
+    {
         Entry storage entry = _stops[id][account];
         status = _statusOf(entry, account);
         if (status == Status.NONE) return (stop, status, entry.arming, 0, 0);
@@ -283,11 +261,7 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
     // ------------------------------------------------------------------ judging
 
     /// @dev Everything that decides whether the stop may act now, in the order in which a caller wants to know it.
-    function _read(
-        Entry storage entry,
-        address account,
-        uint256
-    ) private view returns (Reading memory reading) {
+    function _read(Entry storage entry, address account, uint256) private view returns (Reading memory reading) {
         bool over = entry.expiry != 0 && block.timestamp > entry.expiry;
         if (over || _statusOf(entry, account) != Status.ARMED) {
             (reading.due, reading.reason) = (Due.FINAL, Final.selector);
@@ -329,21 +303,13 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
         reading.due = Due.DUE;
     }
 
-    function _blocked(
-        Reading memory reading,
-        bytes4 reason
-    ) private pure returns (Reading memory) {
+    function _blocked(Reading memory reading, bytes4 reason) private pure returns (Reading memory) {
         (reading.due, reading.reason) = (Due.BLOCKED, reason);
         return reading;
     }
 
     /// @dev The typed error for a stop that is not due.
-    function _revert(
-        Entry storage entry,
-        address account,
-        uint256 id,
-        Reading memory reading
-    ) private view {
+    function _revert(Entry storage entry, address account, uint256 id, Reading memory reading) private view {
         bytes4 reason = reading.reason;
         if (reason == Final.selector) revert Final(account, id);
         if (reason == NotDue.selector) revert NotDue(account, id);
@@ -356,11 +322,7 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
 
     /// @dev Record that the condition holds now. A record that nobody confirmed for too long starts anew, so that an old dip neither
     /// opens the stop to the public nor has its slippage bound already widened.
-    function _confirm(
-        Entry storage entry,
-        address account,
-        uint256 id
-    ) private {
+    function _confirm(Entry storage entry, address account, uint256 id) private {
         if (_dueSince(entry) == 0) {
             entry.dueSince = uint48(block.timestamp);
             emit StopTouched(account, id, uint48(block.timestamp));
@@ -369,9 +331,7 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
     }
 
     /// @dev 0 when the stop is not recorded as due, or the record lapsed.
-    function _dueSince(
-        Entry storage entry
-    ) private view returns (uint48) {
+    function _dueSince(Entry storage entry) private view returns (uint48) {
         uint256 longest = entry.publicDelay;
         if (entry.widenSeconds > longest) longest = entry.widenSeconds;
         if (entry.deviationPatience > longest) longest = entry.deviationPatience;
@@ -379,10 +339,7 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
     }
 
     /// @dev What is still to be closed (base, 1e18): the rest of the first target, or a new one when the position turned or grew since.
-    function _target(
-        Entry storage entry,
-        int256 size
-    ) private view returns (uint256) {
+    function _target(Entry storage entry, int256 size) private view returns (uint256) {
         uint256 whole = _abs(size);
         bool continued = entry.remaining != 0 && (size > 0) == (entry.sizeAfter > 0) && whole <= _abs(entry.sizeAfter);
         if (continued) return entry.remaining < whole ? entry.remaining : whole;
@@ -391,9 +348,7 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
     }
 
     /// @dev slippage(t) = first + (max - first) * t / widenSeconds, at most max; t = seconds since recorded as due.
-    function _slippageBps(
-        Entry storage entry
-    ) private view returns (uint256) {
+    function _slippageBps(Entry storage entry) private view returns (uint256) {
         uint256 elapsed = block.timestamp - _dueSince(entry);
         uint256 span = entry.widenSeconds;
         if (elapsed >= span) return span == 0 ? entry.slippageBps : entry.maxSlippageBps;
@@ -402,13 +357,11 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
 
     /// @dev The worst mean fill (quote per base, 1e18) that is accepted: the conservative source (the lower one for a sale, the higher for
     /// a purchase) less the bound in force, but never further than `maxSlippageBps` from the guarded price. Rounded for the account.
-    function _limitPrice(
-        Entry storage entry,
-        uint256 price,
-        uint256 venuePrice,
-        bool sale,
-        uint256 slippageBps
-    ) private view returns (uint256) {
+    function _limitPrice(Entry storage entry, uint256 price, uint256 venuePrice, bool sale, uint256 slippageBps)
+        private
+        view
+        returns (uint256)
+    {
         uint256 cap = entry.maxSlippageBps;
         if (sale) {
             uint256 conservative = price < venuePrice ? price : venuePrice;
@@ -448,11 +401,7 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
     }
 
     /// @dev Pay an outside caller for his gas, within both caps. A refund that cannot be paid never undoes the stop.
-    function _refund(
-        Entry storage entry,
-        address account,
-        uint256 gasBefore
-    ) private {
+    function _refund(Entry storage entry, address account, uint256 gasBefore) private {
         uint256 refund = (gasBefore - gasleft() + UNSEEN_GAS) * tx.gasprice * entry.refundBps / BPS;
         if (refund > entry.refundCap) refund = entry.refundCap;
         if (refund == 0 || refund > account.balance) return;
@@ -461,10 +410,7 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
 
     // ------------------------------------------------------------------ inside
 
-    function _arm(
-        uint256 id,
-        Stop memory stop
-    ) private {
+    function _arm(uint256 id, Stop memory stop) private {
         bool sound = stop.adapter.code.length != 0 && stop.oracle.feed.code.length != 0
             && stop.market.length <= MAX_MARKET && stop.triggerPrice != 0 && stop.sizeBps != 0 && stop.sizeBps <= BPS
             && stop.maxSizePerExecution != 0 && stop.slippageBps <= stop.maxSlippageBps
@@ -510,18 +456,13 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
         emit StopArmed(msg.sender, id, entry.arming, stop);
     }
 
-    function _statusOf(
-        Entry storage entry,
-        address account
-    ) private view returns (Status) {
+    function _statusOf(Entry storage entry, address account) private view returns (Status) {
         Installation memory installation = _installations[account];
         bool present = installation.installed && entry.generation == installation.generation;
         return present ? entry.status : Status.NONE;
     }
 
-    function _market(
-        Entry storage entry
-    ) private view returns (bytes memory market) {
+    function _market(Entry storage entry) private view returns (bytes memory market) {
         market = abi.encodePacked(entry.market);
         uint256 length = entry.marketLength;
         assembly ("memory-safe") {
@@ -529,9 +470,7 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
         }
     }
 
-    function _oracle(
-        Entry storage entry
-    ) private view returns (OracleConfig memory) {
+    function _oracle(Entry storage entry) private view returns (OracleConfig memory) {
         return OracleConfig({
             feed: entry.feed,
             heartbeat: entry.heartbeat,
@@ -544,22 +483,15 @@ contract StopLoss is IStopLoss, IERC7579Module, ReentrancyGuardTransient {
         });
     }
 
-    function _abs(
-        int256 value
-    ) private pure returns (uint256) {
+    function _abs(int256 value) private pure returns (uint256) {
         return value < 0 ? uint256(-value) : uint256(value);
     }
 
-    function _ceilDiv(
-        uint256 a,
-        uint256 b
-    ) private pure returns (uint256) {
+    function _ceilDiv(uint256 a, uint256 b) private pure returns (uint256) {
         return (a + b - 1) / b;
     }
 
-    function _toUint128(
-        uint256 value
-    ) private pure returns (uint128) {
+    function _toUint128(uint256 value) private pure returns (uint128) {
         return value > type(uint128).max ? type(uint128).max : uint128(value);
     }
 }

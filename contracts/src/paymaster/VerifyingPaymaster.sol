@@ -28,11 +28,10 @@ contract VerifyingPaymaster is IVerifyingPaymaster, Paymaster, EIP712, Ownable2S
     mapping(address signer => bool) public isSigner;
 
     /// @param signer the first signer.
-    constructor(
-        IEntryPoint entryPoint_,
-        address owner_,
-        address signer
-    ) EIP712("Seawall VerifyingPaymaster", "1") Ownable(owner_) {
+    constructor(IEntryPoint entryPoint_, address owner_, address signer)
+        EIP712("Seawall VerifyingPaymaster", "1")
+        Ownable(owner_)
+    {
         ENTRY_POINT = entryPoint_;
         _setSigner(signer, true);
     }
@@ -43,10 +42,7 @@ contract VerifyingPaymaster is IVerifyingPaymaster, Paymaster, EIP712, Ownable2S
     }
 
     /// @inheritdoc IVerifyingPaymaster
-    function setSigner(
-        address signer,
-        bool enabled
-    ) external onlyOwner {
+    function setSigner(address signer, bool enabled) external onlyOwner {
         _setSigner(signer, enabled);
     }
 
@@ -56,17 +52,12 @@ contract VerifyingPaymaster is IVerifyingPaymaster, Paymaster, EIP712, Ownable2S
     }
 
     /// @notice Take from the deposit.
-    function withdraw(
-        address payable to,
-        uint256 value
-    ) external onlyOwner {
+    function withdraw(address payable to, uint256 value) external onlyOwner {
         _withdraw(to, value);
     }
 
     /// @notice Lock the sent value as stake for at least `unstakeDelaySec`.
-    function addStake(
-        uint32 unstakeDelaySec
-    ) external payable onlyOwner {
+    function addStake(uint32 unstakeDelaySec) external payable onlyOwner {
         _addStake(msg.value, unstakeDelaySec);
     }
 
@@ -76,20 +67,18 @@ contract VerifyingPaymaster is IVerifyingPaymaster, Paymaster, EIP712, Ownable2S
     }
 
     /// @notice Withdraw the unlocked stake.
-    function withdrawStake(
-        address payable to
-    ) external onlyOwner {
+    function withdrawStake(address payable to) external onlyOwner {
         _withdrawStake(to);
     }
 
     /// @notice What a signer signs for `userOp` (its paymaster fields but the signature must be final).
-    function sponsorshipHash(
-        PackedUserOperation calldata userOp,
-        uint48 validUntil,
-        uint48 validAfter
-    ) public view returns (bytes32) {
-        uint256 paymasterGasLimits =
-            ERC4337Utils.paymasterVerificationGasLimit(userOp) << 128 | ERC4337Utils.paymasterPostOpGasLimit(userOp);
+    function sponsorshipHash(PackedUserOperation calldata userOp, uint48 validUntil, uint48 validAfter)
+        public
+        view
+        returns (bytes32)
+    {
+        uint256 paymasterGasLimits = ERC4337Utils.paymasterVerificationGasLimit(userOp) << 128
+            | ERC4337Utils.paymasterPostOpGasLimit(userOp);
         return _hashTypedDataV4(
             keccak256(
                 abi.encode(
@@ -110,11 +99,12 @@ contract VerifyingPaymaster is IVerifyingPaymaster, Paymaster, EIP712, Ownable2S
     }
 
     /// @dev No context, so `postOp` is never called.
-    function _validatePaymasterUserOp(
-        PackedUserOperation calldata userOp,
-        bytes32,
-        uint256
-    ) internal view override returns (bytes memory, uint256) {
+    function _validatePaymasterUserOp(PackedUserOperation calldata userOp, bytes32, uint256)
+        internal
+        view
+        override
+        returns (bytes memory, uint256)
+    {
         bytes calldata data = userOp.paymasterAndData[52:];
         if (data.length != DATA_LENGTH) return ("", ERC4337Utils.SIG_VALIDATION_FAILED);
         (uint48 validUntil, uint48 validAfter) = (uint48(bytes6(data[0:6])), uint48(bytes6(data[6:12])));
@@ -126,10 +116,7 @@ contract VerifyingPaymaster is IVerifyingPaymaster, Paymaster, EIP712, Ownable2S
         return ("", ERC4337Utils.packValidationData(isSigner[signer], validAfter, validUntil));
     }
 
-    function _setSigner(
-        address signer,
-        bool enabled
-    ) private {
+    function _setSigner(address signer, bool enabled) private {
         if (signer == address(0)) revert InvalidSigner(signer);
         isSigner[signer] = enabled;
         emit SignerSet(signer, enabled);

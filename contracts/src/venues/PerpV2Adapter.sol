@@ -28,46 +28,27 @@ interface IPerpClearingHouse {
 
     function getAccountBalance() external view returns (address);
     function getExchange() external view returns (address);
-    function openPosition(
-        OpenPositionParams calldata params
-    ) external returns (uint256 base, uint256 quote);
-    function closePosition(
-        ClosePositionParams calldata params
-    ) external returns (uint256 base, uint256 quote);
+    function openPosition(OpenPositionParams calldata params) external returns (uint256 base, uint256 quote);
+    function closePosition(ClosePositionParams calldata params) external returns (uint256 base, uint256 quote);
 }
 
 interface IPerpAccountBalance {
-    function getTakerPositionSize(
-        address trader,
-        address baseToken
-    ) external view returns (int256);
-    function getTakerOpenNotional(
-        address trader,
-        address baseToken
-    ) external view returns (int256);
-    function getMarkPrice(
-        address baseToken
-    ) external view returns (uint256);
+    function getTakerPositionSize(address trader, address baseToken) external view returns (int256);
+    function getTakerOpenNotional(address trader, address baseToken) external view returns (int256);
+    function getMarkPrice(address baseToken) external view returns (uint256);
 }
 
 interface IPerpExchange {
     function getMarketRegistry() external view returns (address);
-    function getSqrtMarketTwapX96(
-        address baseToken,
-        uint32 twapInterval
-    ) external view returns (uint160);
+    function getSqrtMarketTwapX96(address baseToken, uint32 twapInterval) external view returns (uint160);
 }
 
 interface IPerpMarketRegistry {
-    function hasPool(
-        address baseToken
-    ) external view returns (bool);
+    function hasPool(address baseToken) external view returns (bool);
 }
 
 interface IPerpBaseToken {
-    function getIndexPrice(
-        uint256 interval
-    ) external view returns (uint256);
+    function getIndexPrice(uint256 interval) external view returns (uint256);
 }
 
 /// @title Perpetual Protocol v2
@@ -85,10 +66,7 @@ contract PerpV2Adapter is IVenueAdapter {
     uint32 public immutable twapSeconds;
 
     /// @param clearingHouse_ the venue's entry; its other contracts are read from it once.
-    constructor(
-        address clearingHouse_,
-        uint32 twapSeconds_
-    ) {
+    constructor(address clearingHouse_, uint32 twapSeconds_) {
         if (twapSeconds_ < 10) revert InvalidLimit(twapSeconds_);
         clearingHouse = IPerpClearingHouse(clearingHouse_);
         accountBalance = IPerpAccountBalance(clearingHouse.getAccountBalance());
@@ -99,10 +77,7 @@ contract PerpV2Adapter is IVenueAdapter {
 
     /// @inheritdoc IVenueAdapter
     /// @dev Debt: of a long the quote it was bought with, of a short the base it sold, at the index price.
-    function position(
-        address account,
-        bytes calldata market
-    ) external view returns (Position memory p) {
+    function position(address account, bytes calldata market) external view returns (Position memory p) {
         address base = _base(market);
         p.size = accountBalance.getTakerPositionSize(account, base);
         if (p.size == 0) return p;
@@ -117,9 +92,7 @@ contract PerpV2Adapter is IVenueAdapter {
     }
 
     /// @inheritdoc IVenueAdapter
-    function venuePrice(
-        bytes calldata market
-    ) external view returns (uint256) {
+    function venuePrice(bytes calldata market) external view returns (uint256) {
         uint256 sqrtPrice = exchange.getSqrtMarketTwapX96(_base(market), twapSeconds);
         return Math.mulDiv(Math.mulDiv(sqrtPrice, sqrtPrice, 1 << 96), 1e18, 1 << 96);
     }
@@ -127,12 +100,11 @@ contract PerpV2Adapter is IVenueAdapter {
     /// @inheritdoc IVenueAdapter
     /// @dev The venue may close less than asked when one block moves its price too far; it then scales the bound by the same ratio.
     /// Its bound compares quote after fees with us, so fees count as slippage.
-    function reduceCalls(
-        address account,
-        bytes calldata market,
-        uint256 size,
-        uint256 limitPrice
-    ) external view returns (Execution[] memory calls) {
+    function reduceCalls(address account, bytes calldata market, uint256 size, uint256 limitPrice)
+        external
+        view
+        returns (Execution[] memory calls)
+    {
         address base = _base(market);
         int256 held = accountBalance.getTakerPositionSize(account, base);
         uint256 whole = _abs(held);
@@ -169,17 +141,13 @@ contract PerpV2Adapter is IVenueAdapter {
             );
     }
 
-    function _base(
-        bytes calldata market
-    ) private view returns (address base) {
+    function _base(bytes calldata market) private view returns (address base) {
         if (market.length != 32 || uint256(bytes32(market)) >> 160 != 0) revert UnknownMarket(market);
         base = address(uint160(uint256(bytes32(market))));
         if (!marketRegistry.hasPool(base)) revert UnknownMarket(market);
     }
 
-    function _abs(
-        int256 value
-    ) private pure returns (uint256) {
+    function _abs(int256 value) private pure returns (uint256) {
         return value < 0 ? uint256(-value) : uint256(value);
     }
 }

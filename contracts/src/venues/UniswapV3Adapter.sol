@@ -10,17 +10,14 @@ import {TickPrice} from "../libraries/TickPrice.sol";
 
 /// @dev What we call of Uniswap v3, written from its public ABI.
 interface IUniswapV3FactoryLike {
-    function getPool(
-        address tokenA,
-        address tokenB,
-        uint24 fee
-    ) external view returns (address);
+    function getPool(address tokenA, address tokenB, uint24 fee) external view returns (address);
 }
 
 interface IUniswapV3PoolLike {
-    function observe(
-        uint32[] calldata secondsAgos
-    ) external view returns (int56[] memory tickCumulatives, uint160[] memory secondsPerLiquidityCumulativeX128s);
+    function observe(uint32[] calldata secondsAgos)
+        external
+        view
+        returns (int56[] memory tickCumulatives, uint160[] memory secondsPerLiquidityCumulativeX128s);
 }
 
 interface IUniswapV3RouterLike {
@@ -35,9 +32,7 @@ interface IUniswapV3RouterLike {
         uint160 sqrtPriceLimitX96;
     }
 
-    function exactInputSingle(
-        ExactInputSingleParams calldata params
-    ) external payable returns (uint256 amountOut);
+    function exactInputSingle(ExactInputSingleParams calldata params) external payable returns (uint256 amountOut);
 }
 
 /// @title Spot holdings sold through one Uniswap v3 pool
@@ -61,11 +56,7 @@ contract UniswapV3Adapter is IVenueAdapter {
     }
 
     /// @param router_ Uniswap's first `SwapRouter` (the one whose parameters carry a deadline).
-    constructor(
-        address factory_,
-        address router_,
-        uint32 twapSeconds_
-    ) {
+    constructor(address factory_, address router_, uint32 twapSeconds_) {
         if (twapSeconds_ == 0) revert InvalidLimit(0);
         factory = IUniswapV3FactoryLike(factory_);
         router = IUniswapV3RouterLike(router_);
@@ -73,10 +64,7 @@ contract UniswapV3Adapter is IVenueAdapter {
     }
 
     /// @inheritdoc IVenueAdapter
-    function position(
-        address account,
-        bytes calldata market
-    ) external view returns (Position memory p) {
+    function position(address account, bytes calldata market) external view returns (Position memory p) {
         Market memory m = _market(market);
         uint256 size = _toWad(IERC20(m.asset).balanceOf(account), IERC20Metadata(m.asset).decimals());
         p.size = int256(size);
@@ -84,19 +72,16 @@ contract UniswapV3Adapter is IVenueAdapter {
     }
 
     /// @inheritdoc IVenueAdapter
-    function venuePrice(
-        bytes calldata market
-    ) external view returns (uint256) {
+    function venuePrice(bytes calldata market) external view returns (uint256) {
         return _meanPrice(_market(market));
     }
 
     /// @inheritdoc IVenueAdapter
-    function reduceCalls(
-        address account,
-        bytes calldata market,
-        uint256 size,
-        uint256 limitPrice
-    ) external view returns (Execution[] memory calls) {
+    function reduceCalls(address account, bytes calldata market, uint256 size, uint256 limitPrice)
+        external
+        view
+        returns (Execution[] memory calls)
+    {
         Market memory m = _market(market);
         uint256 amountIn = _amountIn(m, account, size);
         uint256 minimum = _minimumOut(m, size, limitPrice);
@@ -120,11 +105,7 @@ contract UniswapV3Adapter is IVenueAdapter {
     }
 
     /// @dev Token units of `size`; the whole balance exactly when `size` is all of it.
-    function _amountIn(
-        Market memory m,
-        address account,
-        uint256 size
-    ) private view returns (uint256 amount) {
+    function _amountIn(Market memory m, address account, uint256 size) private view returns (uint256 amount) {
         uint256 balance = IERC20(m.asset).balanceOf(account);
         uint8 decimals = IERC20Metadata(m.asset).decimals();
         uint256 whole = _toWad(balance, decimals);
@@ -132,19 +113,13 @@ contract UniswapV3Adapter is IVenueAdapter {
         if (size > whole || amount == 0) revert NotReducing(whole, size);
     }
 
-    function _minimumOut(
-        Market memory m,
-        uint256 size,
-        uint256 limitPrice
-    ) private view returns (uint256 minimum) {
+    function _minimumOut(Market memory m, uint256 size, uint256 limitPrice) private view returns (uint256 minimum) {
         uint256 quote = Math.mulDiv(size, limitPrice, 1e18, Math.Rounding.Ceil);
         minimum = _fromWad(quote, IERC20Metadata(m.quote).decimals(), Math.Rounding.Ceil);
         if (minimum == 0) revert InvalidLimit(limitPrice);
     }
 
-    function _meanPrice(
-        Market memory m
-    ) private view returns (uint256) {
+    function _meanPrice(Market memory m) private view returns (uint256) {
         uint32[] memory ago = new uint32[](2);
         ago[0] = twapSeconds;
         (int56[] memory cumulatives,) = IUniswapV3PoolLike(m.pool).observe(ago);
@@ -156,27 +131,18 @@ contract UniswapV3Adapter is IVenueAdapter {
         return TickPrice.wad(tick, shift);
     }
 
-    function _market(
-        bytes calldata market
-    ) private view returns (Market memory m) {
+    function _market(bytes calldata market) private view returns (Market memory m) {
         if (market.length != 96) revert UnknownMarket(market);
         (m.asset, m.quote, m.fee) = abi.decode(market, (address, address, uint24));
         m.pool = factory.getPool(m.asset, m.quote, m.fee);
         if (m.pool == address(0)) revert UnknownMarket(market);
     }
 
-    function _toWad(
-        uint256 amount,
-        uint8 decimals
-    ) private pure returns (uint256) {
+    function _toWad(uint256 amount, uint8 decimals) private pure returns (uint256) {
         return decimals <= 18 ? amount * 10 ** (18 - decimals) : amount / 10 ** (decimals - 18);
     }
 
-    function _fromWad(
-        uint256 amount,
-        uint8 decimals,
-        Math.Rounding rounding
-    ) private pure returns (uint256) {
+    function _fromWad(uint256 amount, uint8 decimals, Math.Rounding rounding) private pure returns (uint256) {
         if (decimals > 18) return amount * 10 ** (decimals - 18);
         return Math.mulDiv(amount, 1, 10 ** (18 - decimals), rounding);
     }

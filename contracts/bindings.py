@@ -190,6 +190,8 @@ REQUEST_THAW = Function.parse("requestThaw(address,uint8,uint48,address[],bytes[
 THAW = Function.parse("thaw(address)")
 FREEZE_NONCE = Function.parse("nonceOf(address)(uint256)")
 IS_GUARDIAN = Function.parse("isGuardian(address,address)(bool)")
+PENDING_OF = Function.parse("pendingOf(address)(uint48,uint8,uint48,uint48)")
+QUORUM_OF = Function.parse("quorumOf(address)(uint8,uint8)")
 FROZEN = Event.parse("Frozen(address indexed,uint8,address indexed,uint48)")
 
 

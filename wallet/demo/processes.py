@@ -20,11 +20,10 @@ _START_TIMEOUT_S = 30.0
 class Service:
     """One `python -m MODULE` that prints `{"event":"listening","url":...}` when it is ready. Its log goes to a file."""
 
-    def __init__(self, name: str, module: str, arguments: Sequence[str], log: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, name: str, module: str, arguments: Sequence[str], log: Path) -> None:
         self.name = name
         self._command = [sys.executable, "-m", module, *arguments]
         self._log = log
-        self._env = {**os.environ, **env}
         self._process: asyncio.subprocess.Process | None = None
         self.rpc: RpcClient | None = None
         self.url = ""
@@ -33,15 +32,16 @@ class Service:
     def alive(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
-    async def start(self) -> None:
+    async def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Start and wait until it listens. Raises SetupError with the end of its log if it does not."""
+        env = {**os.environ, **(environment or {})}
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=self._env,
+                env=env,
             )
         assert self._process.stdout is not None
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,10 @@ from eth_keys.datatypes import PrivateKey
 from contracts.errors import BadInput, OperationFailed
 from contracts.rpc import RpcClient
 from contracts.types import Address, Hash32, Wei, checksum, parse_bytes, to_hex
+
+# eth-account imports py_ecc, which raises the limit to 100,000; deeply nested JSON then overflows the C stack of the decoder, and
+# one small request would kill a service (msgspec issue 1033). Nothing here recurses deeply.
+sys.setrecursionlimit(min(sys.getrecursionlimit(), 5_000))
 
 
 class Eoa:

@@ -11,7 +11,7 @@ from typing import Any
 from contracts.abi import Function
 from contracts.entrypoint import USER_OPERATION_EVENT
 from contracts.entrypoint.base import BALANCE_OF, GET_NONCE
-from contracts.errors import NodeUnreachable, RpcError, SeawallError, SetupError
+from contracts.errors import NodeError, NodeUnreachable, RpcError, SeawallError, SetupError
 from contracts.rpc import RpcClient
 from contracts.types import Address, Wei, checksum, parse_bytes, parse_hash, parse_quantity, to_hex
 from contracts.userop import UserOperation
@@ -22,6 +22,8 @@ IS_SIGNER = Function.parse("isSigner(address)(bool)")
 """Source: IVerifyingPaymaster."""
 
 _log = logging.getLogger("seawall.paymaster")
+_UNUSABLE = (SeawallError, ArithmeticError, LookupError, TypeError, ValueError)
+"""What reading a node's answer can raise: an error of its own, none at all, or nonsense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +66,23 @@ def _head(block: Mapping[str, Any]) -> Head:
 
 
 async def snapshot(rpc: RpcClient, entry_point: Address, paymaster: Address, op: UserOperation) -> Snapshot:
-    """Read the chain for one decision. Raises NodeError."""
-    block, deposit, nonce = await rpc.batch(
-        [
-            ("eth_getBlockByNumber", ["latest", False]),
-            _call(entry_point, BALANCE_OF.encode(paymaster)),
-            _call(entry_point, GET_NONCE.encode(op.sender, op.nonce_key)),
-        ]
-    )
-    return Snapshot(
-        head=_head(block),
-        deposit_wei=BALANCE_OF.decode(parse_bytes(deposit))[0],
-        next_nonce=GET_NONCE.decode(parse_bytes(nonce))[0],
-    )
+    """Read the chain for one decision. Raises NodeError when there is no answer, or one that cannot be used."""
+    try:
+        block, deposit, nonce = await rpc.batch(
+            [
+                ("eth_getBlockByNumber", ["latest", False]),
+                _call(entry_point, BALANCE_OF.encode(paymaster)),
+                _call(entry_point, GET_NONCE.encode(op.sender, op.nonce_key)),
+            ]
+        )
+        return Snapshot(
+            head=_head(block),
+            deposit_wei=BALANCE_OF.decode(parse_bytes(deposit))[0],
+            next_nonce=GET_NONCE.decode(parse_bytes(nonce))[0],
+        )
+    except _UNUSABLE as error:
+        _log.warning("a decision needs the chain: %s", error)
+        raise NodeError("the sponsor cannot read the chain now; ask again later", rule="chain") from error
 
 
 class Follower:
@@ -127,7 +133,7 @@ class Follower:
             except SetupError as error:
                 _log.error("%s", error)
                 self.status = Status(("the ledger cannot be written",))
-            except (SeawallError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            except _UNUSABLE as error:
                 _log.warning("the node's answer cannot be used: %s", error)
                 self.status = Status(("the node's answer cannot be used",))
             return self.status

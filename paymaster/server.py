@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from contracts.entrypoint import by_address
-from contracts.errors import BadInput, InvalidFields, NodeError, SeawallError, SponsorRefused
+from contracts.errors import BadInput, InvalidFields, SeawallError, SponsorRefused
 from contracts.faults import checkpoint
 from contracts.rpc import RpcClient
 from contracts.types import Address, Hash32, checksum, parse_address, parse_quantity, to_hex
@@ -150,11 +150,7 @@ class Service:
         """Sign for an approved operation, once its promise is on disk."""
         op, entry_point, paymaster, context = self._read(params, partial=False)
         approval = Approval.from_context(context)
-        try:
-            seen = await snapshot(self._rpc, entry_point, paymaster, op)
-        except NodeError as error:
-            _log.warning("a decision needs the chain: %s", error)
-            raise NodeError("the sponsor cannot read the chain now; ask again later", rule="chain") from error
+        seen = await snapshot(self._rpc, entry_point, paymaster, op)
         claim = judge(op, entry_point, approval, self._terms, self._chain_id, seen.head.timestamp_s)
         check_nonce(op, seen.next_nonce)
         budget = self._terms.budget

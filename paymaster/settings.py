@@ -115,9 +115,13 @@ def _put(tree: dict[str, Any], path: list[str], value: str) -> None:
 def from_mapping(fields: Mapping[str, Any]) -> Settings:
     """Read the form of the settings file. Raises BadInput naming the setting."""
     try:
-        given = msgspec.convert(dict(fields), _File, strict=False)
+        given = msgspec.convert(dict(fields), _File, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise BadInput(f"paymaster settings: {error}") from None
+    for table in (given.budget, given.gas, given.signer, given.offer, given.limits):
+        name = next(n for n in given.__struct_fields__ if getattr(given, n) is table)
+        if unknown := fields.get(name, {}).keys() - table.__dataclass_fields__.keys():
+            raise BadInput(f"paymaster settings: {name}.{min(unknown)} is no setting")
     if unknown := given.paymasters.keys() - ENTRY_POINTS.keys():
         raise BadInput(f"paymasters.{min(unknown)}: no such entry point version; there are {', '.join(ENTRY_POINTS)}")
     if not given.paymasters or not given.engines:
@@ -151,6 +155,13 @@ def from_mapping(fields: Mapping[str, Any]) -> Settings:
         offer=given.offer,
         limits=given.limits,
     )
+
+
+def _path(kind: type, value: object) -> Path:
+    """A file name for msgspec, which knows no paths."""
+    if kind is not Path or not isinstance(value, str):
+        raise ValueError(f"Expected a file name, got `{type(value).__name__}`")
+    return Path(value)
 
 
 def _check_ranges(given: _File) -> None:

@@ -16,10 +16,10 @@ BUNDLE_OVERHEAD = 11_500
 """What `handleOps` spends outside all operations: dispatch, the guard, paying the beneficiary (9,000 + 2,600 cold)."""
 OP_OVERHEAD = 9_600
 """What the entry point spends on one operation outside its own measurement: decoding, event, refund. Measured on v0.7 and
-v0.8 (tests/bundler/test_gas.py holds it to the receipts)."""
+v0.8 (tests/bundler/test_estimate.py holds it to the receipts)."""
 OP_WORD_GAS = 6
 """Copying and hashing of one 32-byte word of an operation outside that measurement."""
-MIN_EXECUTION_GAS = 40_000
+MIN_EXECUTION_GAS = 38_000
 """Every operation executes at least this much beside its calldata (nonce, deposit, event), so that the calldata floor of its
 transaction is that much less likely to bind."""
 

@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from bundler.server import Server
@@ -67,15 +68,23 @@ async def _wait_for_chain(rpc: RpcClient, settings: Settings) -> int:
             await asyncio.sleep(0.2)
 
 
-async def run(settings: Settings, *, stopping: asyncio.Event | None = None, announce: bool = True) -> None:
-    """Run a bundler until SIGTERM, SIGINT or `stopping`, then drain.
+def print_listening(url: str) -> None:
+    """Tell whoever started this process where it serves: one JSON line on stdout."""
+    print(json.dumps({"event": "listening", "url": url}), flush=True)
 
-    With `announce` one JSON line {"event":"listening","url":...} goes to stdout once requests are served. Raises SetupError,
-    BadInput (key, database, address taken), NodeError (no node within `node_wait_s`).
+
+async def run(
+    settings: Settings, *, stopping: asyncio.Event | None = None, listening: Callable[[str], None] = print_listening
+) -> None:
+    """Run a bundler until `stopping` is set (None: until SIGTERM or SIGINT), then drain.
+
+    `listening` is called with the URL once requests are served. Raises SetupError, BadInput (key, database, address taken),
+    NodeError (no node within `node_wait_s`).
     """
-    stopping = stopping or asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    signals = () if stopping is not None else (signal.SIGTERM, signal.SIGINT)
+    stopping = stopping or asyncio.Event()
+    for number in signals:
         loop.add_signal_handler(number, stopping.set)
     executor = settings.executor_key.load()
     store = SqliteStore(settings.database)
@@ -94,8 +103,7 @@ async def run(settings: Settings, *, stopping: asyncio.Event | None = None, anno
             log.info("executor %s, chain %d, %s", checksum(executor.address), chain_id, server.url)
             if await rpc.get_balance(executor.address) == 0:
                 log.warning("the executor %s has no money: no bundle can be sent", checksum(executor.address))
-            if announce:
-                print(json.dumps({"event": "listening", "url": server.url}), flush=True)
+            listening(server.url)
             drained = asyncio.ensure_future(_refuse_when(stopping, bundler))
             try:
                 await bundler.run(stopping)
@@ -105,7 +113,7 @@ async def run(settings: Settings, *, stopping: asyncio.Event | None = None, anno
                 log.info("stopped; %d operations are on disk for the next start", len(bundler.pool))
     finally:
         await store.close()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in signals:
             loop.remove_signal_handler(number)
 
 

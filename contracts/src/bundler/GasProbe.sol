@@ -81,6 +81,7 @@ contract GasProbe {
     /// @notice Measure one operation. Reverts only if the gas of the whole call does not suffice.
     function probe(Request calldata request) external returns (Result memory result) {
         uint256 cap = request.verificationCap;
+        require(REAL.code.length != 0, "GasProbe: no entry point"); // and warm it: the real one is, being called
         result.verificationGas = _search(abi.encodeCall(this.tryVerification, (request, cap)), cap, 36);
         (result.stage, result.reason, result.validationData) = _verify(request, cap);
         if (result.stage != 0) return result;

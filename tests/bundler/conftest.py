@@ -1,0 +1,39 @@
+"""One chain and one bundler a session for tests that leave both as they are; `own_chain` for those that do not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from contracts.types import Address
+from tests.bundler.rig import Chain, Client, serving, settings_for
+
+
+@pytest.fixture(scope="session")
+async def chain_state(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Address]]:
+    """A chain with entry points and account factories, on disk."""
+    state = tmp_path_factory.mktemp("chain") / "state.json"
+    return state, await Chain.build(state)
+
+
+@pytest.fixture(scope="session")
+async def shared_chain(chain_state: tuple[Path, dict[str, Address]]) -> AsyncIterator[Chain]:
+    """A chain that tests share: take fresh accounts, do not rewind it."""
+    async with Chain.start(*chain_state) as chain:
+        yield chain
+
+
+@pytest.fixture
+async def own_chain(chain_state: tuple[Path, dict[str, Address]]) -> AsyncIterator[Chain]:
+    """A chain of the test's own: stop, rewind or silence it."""
+    async with Chain.start(*chain_state) as chain:
+        yield chain
+
+
+@pytest.fixture(scope="session")
+async def bundler(shared_chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    """A bundler with default settings on the shared chain."""
+    async with serving(settings_for(shared_chain, tmp_path_factory.mktemp("bundler"))) as client:
+        yield client

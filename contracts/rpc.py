@@ -10,15 +10,26 @@ import itertools
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
-from contracts.errors import NodeUnreachable, RpcError
-from contracts.types import Address, Hash32, Wei, parse_bytes, to_hex
+from contracts.errors import InvalidFields, NodeUnreachable, RpcError
+from contracts.types import Address, Hash32, Wei, parse_bytes, parse_quantity, to_hex
 
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
+
+
+def without_secrets(url: str) -> str:
+    """Scheme, host and port of an address: providers put their API keys into the rest."""
+    try:
+        parts = urlsplit(url)
+        port = "" if parts.port is None else f":{parts.port}"
+    except ValueError:
+        return "the given address"
+    return f"{parts.scheme}://{parts.hostname or ''}{port}"
 
 
 class RpcClient:
@@ -53,28 +64,45 @@ class RpcClient:
                 raw = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
+            if self.url in reason:
+                reason = type(error).__name__
+            # The cause is cut off: aiohttp's errors carry the whole address.
             raise NodeUnreachable(
-                f"no answer from {self.url}: {reason}. Is it running, and is the address right?"
-            ) from error
+                f"no answer from {without_secrets(self.url)}: {reason}. Is it running, and is the address right?"
+            ) from None
         try:
             return _decode(raw)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             raise NodeUnreachable(
-                f"{self.url} answered HTTP {response.status} without JSON; is this a JSON-RPC address?"
+                f"{without_secrets(self.url)} answered HTTP {response.status} without JSON; is this a JSON-RPC address?"
             ) from None
 
     @staticmethod
     def _result(answer: Any, method: str) -> Any:
-        if not isinstance(answer, dict) or ("result" not in answer and "error" not in answer):
-            raise NodeUnreachable(f"the answer to {method} is no JSON-RPC answer: {answer!r:.200}")
-        error = answer.get("error")
-        if error is not None:
-            if not isinstance(error, dict):
-                raise RpcError(-32603, str(error), method=method)
-            raise RpcError(
-                int(error.get("code", -32603)), str(error.get("message", "")), error.get("data"), method=method
-            )
-        return answer["result"]
+        error = answer.get("error") if isinstance(answer, dict) else None
+        if error is None:
+            if not isinstance(answer, dict) or "result" not in answer:
+                raise NodeUnreachable(f"the answer to {method} is no JSON-RPC answer: {answer!r:.200}")
+            return answer["result"]
+        if not isinstance(error, dict):
+            raise RpcError(-32603, f"{error!s:.500}", method=method)
+        code = error.get("code")
+        message = str(error.get("message", ""))
+        raise RpcError(code if isinstance(code, int) else -32603, message, error.get("data"), method=method)
+
+    @staticmethod
+    def _quantity(value: object, method: str) -> int:
+        try:
+            return parse_quantity(value, "it")
+        except InvalidFields:
+            raise NodeUnreachable(f"the answer to {method} is no quantity: {value!r:.80}") from None
+
+    @staticmethod
+    def _bytes(value: object, method: str) -> bytes:
+        try:
+            return parse_bytes(value, "it")
+        except InvalidFields:
+            raise NodeUnreachable(f"the answer to {method} is no 0x data: {value!r:.80}") from None
 
     async def call(self, method: str, *params: object) -> Any:
         """One request. Raises RpcError for an error answer, NodeUnreachable for none."""
@@ -94,17 +122,18 @@ class RpcClient:
         )
         answers = await self._post(body)
         if not isinstance(answers, list):
-            return [self._result(answers, "batch")]
-        by_id = {answer.get("id"): answer for answer in answers if isinstance(answer, dict)}
+            self._result(answers, "batch")  # raises the error that refuses the batch as a whole
+            raise NodeUnreachable(f"one answer to a batch of {len(calls)}: {answers!r:.200}")
+        by_id = {a["id"]: a for a in answers if isinstance(a, dict) and isinstance(a.get("id"), int)}
         return [self._result(by_id.get(i), method) for i, (method, _) in zip(ids, calls, strict=True)]
 
     # The handful of node methods that everyone needs, with bytes and integers instead of hex.
 
     async def chain_id(self) -> int:
-        return int(await self.call("eth_chainId"), 16)
+        return self._quantity(await self.call("eth_chainId"), "eth_chainId")
 
     async def block_number(self) -> int:
-        return int(await self.call("eth_blockNumber"), 16)
+        return self._quantity(await self.call("eth_blockNumber"), "eth_blockNumber")
 
     async def block(self, number: int | str = "latest") -> dict[str, Any]:
         """The header as the node gives it. Raises RpcError if there is no such block."""
@@ -112,17 +141,19 @@ class RpcClient:
         found = await self.call("eth_getBlockByNumber", tag, False)
         if found is None:
             raise RpcError(-32000, f"block {tag} not found", method="eth_getBlockByNumber")
-        result: dict[str, Any] = found
-        return result
+        if not isinstance(found, dict):
+            raise NodeUnreachable(f"the answer to eth_getBlockByNumber is no block: {found!r:.80}")
+        return found
 
     async def get_balance(self, address: Address, block: str = "latest") -> Wei:
-        return int(await self.call("eth_getBalance", to_hex(address), block), 16)
+        return self._quantity(await self.call("eth_getBalance", to_hex(address), block), "eth_getBalance")
 
     async def get_code(self, address: Address, block: str = "latest") -> bytes:
-        return parse_bytes(await self.call("eth_getCode", to_hex(address), block), "code")
+        return self._bytes(await self.call("eth_getCode", to_hex(address), block), "eth_getCode")
 
     async def get_nonce(self, address: Address, block: str = "pending") -> int:
-        return int(await self.call("eth_getTransactionCount", to_hex(address), block), 16)
+        method = "eth_getTransactionCount"
+        return self._quantity(await self.call(method, to_hex(address), block), method)
 
     async def eth_call(
         self, to: Address, data: bytes, *, sender: Address | None = None, block: str = "latest", value: Wei = 0
@@ -133,7 +164,7 @@ class RpcClient:
             request["from"] = to_hex(sender)
         if value:
             request["value"] = hex(value)
-        return parse_bytes(await self.call("eth_call", request, block), "result")
+        return self._bytes(await self.call("eth_call", request, block), "eth_call")
 
     async def receipt(self, tx_hash: Hash32) -> dict[str, Any] | None:
         """The receipt as the node gives it, or None while the transaction is not in a block."""

@@ -1,0 +1,151 @@
+"""Hashing and packing against the real entry points on anvil, and against eth-account's independent typed data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from eth_abi.abi import encode
+from eth_account.messages import _hash_eip191_message, encode_typed_data
+from hypothesis import HealthCheck, given, settings
+
+from contracts.devnet import Devnet
+from contracts.entrypoint import ENTRY_POINTS, V07, V08, EntryPoint, FailedOp, by_address, decode_failed_op
+from contracts.entrypoint.base import FAILED_OP, FAILED_OP_WITH_REVERT, GET_USER_OP_HASH, unpack
+from contracts.errors import InvalidFields
+from contracts.types import checksum, keccak
+from contracts.userop import UserOperation
+from tests.contracts.operations import DEPLOYING, PLAIN, SPONSORED, operations
+
+GOLDEN = {
+    ("v0.7", 1337, "plain"): "29dbeee46044b14a3152e6c09630cd1307514e6392f0d1d64429c9e3fb8c4381",
+    ("v0.7", 1337, "deploying"): "42b158d5e0a4af76e93dd1f1fd13d57960f98144d243637f0501bac5b272ccfd",
+    ("v0.7", 1337, "sponsored"): "bc21f04a8843a6f0f3a104c21af4dad668bc6fe0f3065e4b6250de3f52a7b0b7",
+    ("v0.8", 1337, "plain"): "53b086dbbd955ebe1199c507ebc01ba10e7c6cc00933b73f00f9193771bcbb33",
+    ("v0.8", 1337, "deploying"): "5c9bd84b20b9609381b07586cd4235e5efd143c87c48ebdeb4d2759b367cfdc3",
+    ("v0.8", 1337, "sponsored"): "20f9a09762cfed7ccf518e016d942a405292ff814b3c8caa2f7cfe91b6858740",
+    ("v0.7", 1, "plain"): "bbc38e98b3a51d1253895af9dac06d95b9467eeda3b444cdecbd2f2a794c663a",
+    ("v0.8", 1, "plain"): "111d499dba1a3f36d56ef88ba23f4fdcfb63e459fbc12a7721cd88868a738e60",
+    ("v0.7", 1, "deploying"): "b14a8a37035003106413a6c1995ecdd5957b96a80549d51de8de84000e14fb58",
+    ("v0.8", 1, "deploying"): "adaf6c36e0ee5f2282d1677236bf0b596dca8bb4bae9eec0f38b1d22bd1e6103",
+    ("v0.7", 1, "sponsored"): "cc40a37e27be60847a3683827cf92b1f6cdd9c467c3db3256b544bf81a6ad6e1",
+    ("v0.8", 1, "sponsored"): "b53547fc6eb99c22d950c6a3dd5cdf240060e772f8500fe840c2333794d834e0",
+}
+"""What the entry points' own getUserOpHash answered on anvil (chain 1337); chain 1 through eth-account and eth-abi."""
+NAMED = {"plain": PLAIN, "deploying": DEPLOYING, "sponsored": SPONSORED}
+
+
+def by_eth_account(op: UserOperation, chain_id: int) -> bytes:
+    """v0.8's hash as a wallet would compute it from EIP-712 JSON."""
+    fields = [
+        *("sender address", "nonce uint256", "initCode bytes", "callData bytes", "accountGasLimits bytes32"),
+        *("preVerificationGas uint256", "gasFees bytes32", "paymasterAndData bytes"),
+    ]
+    names = [field.split()[0] for field in fields]
+    message: dict[str, Any] = dict(zip(names, V08.pack(op)[:8], strict=True)) | {"sender": checksum(op.sender)}
+    domain = ("name string", "version string", "chainId uint256", "verifyingContract address")
+    typed = {
+        "types": {
+            "EIP712Domain": [dict(zip(("name", "type"), d.split(), strict=True)) for d in domain],
+            "PackedUserOperation": [dict(zip(("name", "type"), f.split(), strict=True)) for f in fields],
+        },
+        "primaryType": "PackedUserOperation",
+        "domain": {
+            "name": "ERC4337",
+            "version": "1",
+            "chainId": chain_id,
+            "verifyingContract": checksum(V08.address),
+        },
+        "message": message,
+    }
+    return bytes(_hash_eip191_message(encode_typed_data(full_message=typed)))
+
+
+def by_eth_abi(op: UserOperation, chain_id: int) -> bytes:
+    """v0.7's hash in plain words of the specification."""
+    words = ["address", "uint256", "bytes32", "bytes32", "bytes32", "uint256", "bytes32", "bytes32"]
+    sender, nonce, init_code, call_data, limits, gas, fees, paymaster, _ = V07.pack(op)
+    values = [checksum(sender), nonce, keccak(init_code), keccak(call_data), limits, gas, fees, keccak(paymaster)]
+    outer = [keccak(encode(words, values)), checksum(V07.address), chain_id]
+    return keccak(encode(["bytes32", "address", "uint256"], outer))
+
+
+@pytest.mark.parametrize(("version", "chain_id", "name"), GOLDEN)
+def test_golden_hashes(version: str, chain_id: int, name: str) -> None:
+    assert ENTRY_POINTS[version].user_op_hash(NAMED[name], chain_id).hex() == GOLDEN[version, chain_id, name]
+
+
+@pytest.mark.parametrize("version", ENTRY_POINTS)
+@pytest.mark.parametrize("name", NAMED)
+async def test_the_golden_hashes_are_what_the_entry_point_answers(devnet: Devnet, version: str, name: str) -> None:
+    entry_point = ENTRY_POINTS[version]
+    call_data = GET_USER_OP_HASH.encode(entry_point.pack(NAMED[name]))
+    (answer,) = GET_USER_OP_HASH.decode(await devnet.rpc.eth_call(entry_point.address, call_data))
+    assert answer.hex() == GOLDEN[version, devnet.chain_id, name]
+
+
+@pytest.mark.parametrize("version", ENTRY_POINTS)
+@given(op=operations())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_operation_hashes_as_on_chain(devnet: Devnet, version: str, op: UserOperation) -> None:
+    entry_point = ENTRY_POINTS[version]
+    call_data = GET_USER_OP_HASH.encode(entry_point.pack(op))
+    (answer,) = GET_USER_OP_HASH.decode(await devnet.rpc.eth_call(entry_point.address, call_data))
+    assert entry_point.user_op_hash(op, devnet.chain_id) == answer
+
+
+@given(operations())
+def test_any_operation_hashes_as_foreign_code_says(op: UserOperation) -> None:
+    assert V08.user_op_hash(op, 10) == by_eth_account(op, 10)
+    assert V07.user_op_hash(op, 10) == by_eth_abi(op, 10)
+
+
+@given(operations())
+def test_packing_round_trips_through_a_bundle(op: UserOperation) -> None:
+    assert unpack(V08.pack(op)) == op
+    assert V08.decode_handle_ops(V08.encode_handle_ops([op, PLAIN], b"\x11" * 20)) == ([op, PLAIN], b"\x11" * 20)
+
+
+@pytest.mark.parametrize("field", ["call_gas_limit", "max_fee_per_gas"])
+def test_a_number_above_128_bits_cannot_be_packed(field: str) -> None:
+    with pytest.raises(InvalidFields, match="128 bits"):
+        V08.pack(PLAIN.replace(**{field: 2**128}))
+
+
+def test_another_call_is_no_bundle() -> None:
+    with pytest.raises(InvalidFields):
+        V08.decode_handle_ops(b"\x12\x34\x56\x78" + bytes(64))
+
+
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS.values())
+def test_an_entry_point_is_found_by_its_address(entry_point: EntryPoint) -> None:
+    assert by_address(entry_point.address) is entry_point
+
+
+def test_an_unknown_entry_point_is_answered_with_those_that_are_known() -> None:
+    with pytest.raises(InvalidFields, match=r"v0\.7 0x0000000071727De22E5E9d8BAf0edAc6f37da032"):
+        by_address(bytes(20))
+
+
+@pytest.mark.parametrize("version", ENTRY_POINTS)
+async def test_the_canonical_addresses_hold_the_entry_points(devnet: Devnet, version: str) -> None:
+    assert len(await devnet.rpc.get_code(ENTRY_POINTS[version].address)) > 10_000
+
+
+def test_the_entry_points_reasons_are_read() -> None:
+    assert decode_failed_op(FAILED_OP.encode(3, "AA24 signature error")) == FailedOp(3, "AA24 signature error")
+    inner = FAILED_OP_WITH_REVERT.encode(0, "AA23 reverted", b"\xde\xad")
+    assert decode_failed_op(inner) == FailedOp(0, "AA23 reverted", b"\xde\xad")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x08\xc3\x79\xa0", FAILED_OP.selector, FAILED_OP.encode(0, "x")[:-32], FAILED_OP.selector + b"\xff" * 96],
+)
+def test_other_revert_data_is_no_failed_op(data: bytes) -> None:
+    assert decode_failed_op(data) is None
+
+
+def test_a_reason_that_is_no_text_is_no_failed_op() -> None:
+    text = FAILED_OP.encode(0, "AAAA").replace(b"AAAA", b"\xff\xfe\xfd\xfc")
+    assert decode_failed_op(text) is None

@@ -148,7 +148,7 @@ abstract contract Base is Assertions {
 
     function _announced(bytes memory data) internal {
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (data)));
-        vm.warp(block.timestamp + DELAY);
+        vm.warp(_now() + DELAY);
         account.executeAdmin(data);
     }
 

@@ -423,7 +423,7 @@ contract RiskAccountTest is Base {
         _install(address(account), 3, address(module), abi.encodePacked(bytes4(0x12345678)));
         bytes memory change = abi.encodeCall(account.setOwner, (_ownerBytes()));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (change)));
-        vm.warp(block.timestamp + DELAY);
+        vm.warp(_now() + DELAY);
         for (uint8 i = 1; i < 3; ++i) {
             _state(RiskState(i));
             bytes4 closed = RiskAccount.NotInState.selector;
@@ -496,13 +496,13 @@ contract RiskAccountTest is Base {
         vm.expectRevert(abi.encodeWithSelector(RiskAccount.NotAnnounced.selector, keccak256(change)));
         account.executeAdmin(change);
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (change)));
-        eq(account.adminExecutableAt(keccak256(change)), block.timestamp + DELAY, "executable");
+        eq(account.adminExecutableAt(keccak256(change)), _now() + DELAY, "executable");
         vm.expectRevert(abi.encodeWithSelector(RiskAccount.AlreadyAnnounced.selector, keccak256(change)));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (change)));
-        vm.warp(block.timestamp + DELAY - 1);
+        vm.warp(_now() + DELAY - 1);
         vm.expectPartialRevert(RiskAccount.TooEarly.selector);
         account.executeAdmin(change);
-        vm.warp(block.timestamp + 1);
+        vm.warp(_now() + 1);
         vm.prank(address(0x1234));
         account.executeAdmin(change);
         eq(account.ownerSigner(), abi.encodePacked(uint8(0), thief), "owner");
@@ -530,7 +530,7 @@ contract RiskAccountTest is Base {
     function test_announcement_lapses_with_time_and_can_be_made_again() public {
         bytes memory change = abi.encodeCall(account.setPrefundCaps, ([CAP, CAP, CAP]));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (change)));
-        vm.warp(block.timestamp + DELAY + 14 days + 1);
+        vm.warp(_now() + DELAY + 14 days + 1);
         vm.expectRevert(abi.encodeWithSelector(RiskAccount.Lapsed.selector, keccak256(change)));
         account.executeAdmin(change);
         _announced(change);
@@ -548,7 +548,7 @@ contract RiskAccountTest is Base {
         _install(address(account), 2, address(module), "");
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (removal)));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (force)));
-        vm.warp(block.timestamp + DELAY);
+        vm.warp(_now() + DELAY);
         account.executeAdmin(removal);
         _install(address(account), 2, address(module), "");
         vm.expectRevert(abi.encodeWithSelector(RiskAccount.Lapsed.selector, keccak256(force)));
@@ -580,7 +580,7 @@ contract RiskAccountTest is Base {
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (removal)));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (force)));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (replace)));
-        vm.warp(block.timestamp + DELAY);
+        vm.warp(_now() + DELAY);
         _state(RiskState.REDUCE_ONLY);
         bytes4 closed = RiskAccount.NotInState.selector;
         vm.expectPartialRevert(closed);
@@ -598,7 +598,7 @@ contract RiskAccountTest is Base {
         PlainModule next = new PlainModule();
         bytes memory replace = abi.encodeCall(account.setRiskAuthority, (address(next)));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (replace)));
-        vm.warp(block.timestamp + DELAY);
+        vm.warp(_now() + DELAY);
         vm.expectRevert(abi.encodeWithSelector(RiskAccount.AuthorityNotInstalled.selector, address(next)));
         account.executeAdmin(replace);
         _install(address(account), 2, address(next), "");
@@ -618,7 +618,7 @@ contract RiskAccountTest is Base {
         bytes memory force = abi.encodeCall(account.forceUninstallModule, (4, address(hook), ""));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (removal)));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (force)));
-        vm.warp(block.timestamp + DELAY);
+        vm.warp(_now() + DELAY);
         vm.expectRevert(VetoHook.Vetoed.selector);
         account.executeAdmin(removal);
         account.executeAdmin(force);
@@ -647,7 +647,7 @@ contract RiskAccountTest is Base {
         _install(address(account), 2, address(module), "");
         bytes memory force = abi.encodeCall(account.forceUninstallModule, (2, address(module), ""));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (force)));
-        vm.warp(block.timestamp + DELAY);
+        vm.warp(_now() + DELAY);
         vm.expectRevert(RiskAccount.InsufficientGas.selector);
         account.executeAdmin{gas: 230_000}(force);
         account.executeAdmin(force);

@@ -340,7 +340,7 @@ abstract contract RiskValidatorBehaviour is Base {
         vm.expectRevert(abi.encodeWithSelector(RiskValidator.Expired.selector, 1));
         this.startEscape(OWNER_KEY, 1);
         _startEscape(OWNER_KEY, type(uint48).max);
-        uint48 openAt = uint48(block.timestamp + 3 days);
+        uint48 openAt = uint48(_now() + 3 days);
         eq(validator.escapeOpenAt(subject), openAt, "open at");
         eq(validator.escapeNonce(subject), 1, "nonce");
         (bool valid2, uint48 validAfter,) = _escapeVerdict(call);
@@ -486,7 +486,7 @@ contract RiskValidatorOnRiskAccountTest is RiskValidatorBehaviour {
 
     function test_gas_of_validation() public {
         _isValid(_good());
-        vm.snapshotGasLastCall("validate", "RiskValidator, one engine");
+        vm.snapshotGasLastCall("modules", "validateUserOp with RiskValidator and one engine");
     }
 }
 

@@ -213,7 +213,6 @@ contract SessionValidatorOnRiskAccountTest is SessionValidatorBehaviour {
         isTrue(_isValid(op), "valid");
         _op(subject, op.callData);
         eq(target.calls(), 1, "ran");
-        vm.snapshotGasLastCall("execute", "session call");
     }
 
     function test_sessions_die_with_the_installation() public {
@@ -226,7 +225,9 @@ contract SessionValidatorOnRiskAccountTest is SessionValidatorBehaviour {
     }
 
     function test_a_session_cannot_act_outside_active() public {
-        _as(vm.addr(GUARDIAN_KEYS[0]), address(authority), abi.encodeCall(authority.freeze, (subject, RiskState.FROZEN)));
+        _as(
+            vm.addr(GUARDIAN_KEYS[0]), address(authority), abi.encodeCall(authority.freeze, (subject, RiskState.FROZEN))
+        );
         vm.expectRevert();
         _op(subject, _executeData(address(target), 0, abi.encodeCall(Target.hit, (1, owner))));
     }

@@ -18,6 +18,7 @@ interface Vm {
     function deal(address account, uint256 balance) external;
     function etch(address account, bytes calldata code) external;
     function warp(uint256 timestamp) external;
+    function getBlockTimestamp() external view returns (uint256);
     function chainId(uint256 id) external;
     function txGasPrice(uint256 price) external;
     function assume(bool condition) external pure;
@@ -71,6 +72,11 @@ abstract contract Assertions {
 
     function eq(bytes memory got, bytes memory wanted, string memory what) internal pure {
         eq(keccak256(got), keccak256(wanted), what);
+    }
+
+    /// The time now. The optimiser takes `block.timestamp` for constant and would move a read across `warp`.
+    function _now() internal view returns (uint256) {
+        return vm.getBlockTimestamp();
     }
 
     /// Map `value` into [low, high].

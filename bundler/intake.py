@@ -60,6 +60,7 @@ class Intake:
         self.head: Head | None = None
         """The latest block the service's loop has seen."""
         self.validating = 0
+        self.accepted_count = 0
         self.draining = False
 
     @asynccontextmanager
@@ -99,15 +100,7 @@ class Intake:
         if replaced is None and rules.sender_is_full(self._pool, op, self._settings):
             _, staked = await self._deposit(entry_point, op.sender)
             rules.check_sender_stake(op, staked, self._settings)
-        prefix = [entry.op for entry in self._pool.before(op, entry_point)]
-        validation = await simulation.validate(
-            self._rpc,
-            entry_point,
-            op,
-            executor=self._executor,
-            prefix=prefix,
-            min_validity_s=self._settings.min_validity_s,
-        )
+        validation = await self._validate(op, entry_point)
         deposit_wei: Wei | None = None
         if op.paymaster is not None and self._pool.promised(entry_point, op.paymaster):
             deposit_wei, _ = await self._deposit(entry_point, op.paymaster)
@@ -138,7 +131,29 @@ class Intake:
             raise
         self._pool.land([entry.hash])
         log.info("operation %s of %s is accepted", to_hex(op_hash), to_hex(op.sender))
+        self.accepted_count += 1
         self._accepted.set()
+
+    async def _validate(self, op: UserOperation, entry_point: EntryPoint) -> simulation.Validation:
+        """Validate behind the sender's earlier pending operations.
+
+        One of those that is in a block already (its nonce is used, the loop has just not noticed) needs no place in front.
+        """
+        prefix = [entry.op for entry in self._pool.before(op, entry_point)]
+        while True:
+            try:
+                return await simulation.validate(
+                    self._rpc,
+                    entry_point,
+                    op,
+                    executor=self._executor,
+                    prefix=prefix,
+                    min_validity_s=self._settings.min_validity_s,
+                )
+            except simulation.PredecessorFailed as error:
+                if not error.failed.reason.startswith("AA25"):
+                    raise
+                del prefix[error.failed.op_index]
 
     def _check_rules(self, op: UserOperation, entry_point: EntryPoint) -> Entry | None:
         """Everything the pool alone can decide; returns what `op` replaces."""

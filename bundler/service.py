@@ -50,6 +50,7 @@ class Bundler:
         self._last_build_s = float("-inf")
         self._scanned_to: int | None = None
         self._turn = 0
+        self._fruitless: tuple[Hash32, int] | None = None
 
     def resume(self) -> None:
         """Take up what an earlier process left on disk."""
@@ -112,7 +113,12 @@ class Bundler:
             await self._build(head)
 
     async def _build(self, head: Head) -> None:
-        """One bundle, of the first entry point in turn that has something to send."""
+        """One bundle, of the first entry point in turn that has something to send.
+
+        When nothing could be sent (nothing due, or it does not pay), the next try waits for a new block or operation.
+        """
+        if self._fruitless == (head.hash, self.intake.accepted_count):
+            return
         for offset in range(len(self.settings.entry_points)):
             entry_point = self.settings.entry_points[(self._turn + offset) % len(self.settings.entry_points)]
             entries = select(self.pool, entry_point, head, self.settings)
@@ -125,6 +131,7 @@ class Bundler:
                 self._turn += offset + 1
                 await self.submitter.submit(draft, head)
                 return
+        self._fruitless = (head.hash, self.intake.accepted_count)
 
     async def _give_up(self, entry_point: EntryPoint, dropped: tuple[tuple[Hash32, str], ...]) -> None:
         """Drop what failed, unless it failed because another bundler included it."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from contracts.types import Address
-from tests.bundler.rig import Chain, Client, serving, settings_for
+from tests.bundler.rig import Chain, Client, process, serving, settings_for
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +40,24 @@ async def bundler(shared_chain: Chain, tmp_path_factory: pytest.TempPathFactory)
     """A bundler with default settings on the shared chain."""
     async with serving(settings_for(shared_chain, tmp_path_factory.mktemp("bundler"))) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def bundler_process(
+    chain_state: tuple[Path, dict[str, Address]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """URL of a real bundler process on a chain of its own, kept by a thread: for tests that are not coroutines."""
+    folder = tmp_path_factory.mktemp("process")
+    url: Future[str] = Future()
+    stop = threading.Event()
+
+    async def keep() -> None:
+        async with Chain.start(*chain_state) as chain, process(settings_for(chain, folder)) as running:
+            url.set_result(running.client.rpc.url)
+            await asyncio.to_thread(stop.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(keep(),))
+    thread.start()
+    yield url.result(60)
+    stop.set()
+    thread.join()

@@ -31,6 +31,8 @@ from contracts.userop import UserOperation
 
 ROOT = Path(__file__).resolve().parents[2]
 GWEI = 10**9
+START_S = 1_700_000_000
+"""Unix time at which the chain begins; its clock runs on from there."""
 DUMMY_SIGNATURE = bytes.fromhex("ff" * 15 + "f0" + "00" * 16 + "7a" + "aa" * 31 + "1c")
 """Recovers to nobody's key, at the cost of a real one."""
 TARGET: Address = keccak(b"somebody to pay")[:20]
@@ -92,12 +94,11 @@ class Chain:
         simple = {V07: simple_account_package("0.7.0"), V08: simple_account_package("0.8.0")}
         await asyncio.to_thread(packages.fetch, [*wanted, *simple.values()])
         accounts = Accounts.derive()
-        start_s = 1_700_000_000
-        arguments = [*_ARGUMENTS, "--no-mining", "--timestamp", str(start_s)]
+        arguments = [*_ARGUMENTS, "--no-mining", "--timestamp", str(START_S)]
         async with await anvil.Anvil.start(binary.path, arguments) as node, RpcClient(node.url) as rpc:
             for eoa in accounts.by_name().values():
                 await rpc.call("anvil_setBalance", to_hex(eoa.address), hex(FUNDS_WEI))
-            builder = Builder(rpc, accounts, start_s)
+            builder = Builder(rpc, accounts, START_S)
             await deploy_entry_points(builder)
             factories = {
                 entry_point.version: await builder.deploy(
@@ -115,8 +116,9 @@ class Chain:
     async def start(cls, state: Path, factories: dict[str, Address]) -> AsyncIterator[Chain]:
         """A chain of its own."""
         binary = await asyncio.to_thread(anvil.find_binary)
+        arguments = [*_ARGUMENTS, "--load-state", str(state), "--timestamp", str(START_S + 60)]
         async with (
-            await anvil.Anvil.start(binary.path, [*_ARGUMENTS, "--load-state", str(state)]) as node,
+            await anvil.Anvil.start(binary.path, arguments) as node,
             RpcClient(node.url) as rpc,
         ):
             yield cls(node, rpc, factories)
@@ -319,11 +321,14 @@ async def serving(settings: Settings) -> AsyncIterator[Client]:
     stopping = asyncio.Event()
     url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     task = asyncio.ensure_future(run(settings, stopping=stopping, listening=url.set_result))
-    await asyncio.wait([task, url], return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        url.cancel()
-        task.result()
-    async with RpcClient(url.result()) as rpc:
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not url.done():
+            url.set_exception(task.exception() or EOFError("it stopped before it listened"))
+
+    task.add_done_callback(ended)
+    address = await url
+    async with RpcClient(address) as rpc:
         try:
             yield Client(rpc)
         finally:

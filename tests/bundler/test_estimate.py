@@ -75,7 +75,8 @@ async def succeeds(chain: Chain, entry_point: EntryPoint, op: UserOperation) -> 
 
 async def true_need(chain: Chain, account: SimpleAccount, op: UserOperation, name: str) -> int:
     """The least limit `name` under which the operation succeeds, to 100 gas, by trying the real entry point."""
-    low, high = 0, getattr(op, name)
+    low = 0
+    high: int = getattr(op, name)
     while high - low > 100:
         middle = (low + high) // 2
         if await succeeds(chain, account.entry_point, account.sign(op.replace(**{name: middle}))):

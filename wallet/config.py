@@ -24,13 +24,15 @@ USER_FILE = "config.toml"
 
 # fmt: off
 ADDRESS_NAMES = (
-    "entry_point_v08", "entry_point_v07", "weth", "usdc", "multicall3", "uniswap_factory", "uniswap_pool",
-    "uniswap_router", "uniswap_quoter", "aave_pool", "aave_addresses_provider", "aave_oracle",
-    "aave_data_provider", "aave_atoken_weth", "perp_clearing_house", "perp_vault", "perp_exchange",
-    "perp_account_balance", "perp_market_registry", "perp_base_token", "perp_quote_token", "perp_pool",
-    "perp_config", "feed_eth_usd", "sequencer_feed", "perp_price_feed", "gas_price_oracle", "l1_block",
-    "risk_account_factory", "risk_account_implementation", "risk_validator", "session_validator", "stop_loss",
-    "emergency_freeze", "perp_adapter", "uniswap_adapter", "verifying_paymaster",
+    "entry_point_v07", "entry_point_v08", "multicall3", "weth", "usdc", "feed_eth_usd", "feed_usdc_usd",
+    "sequencer_feed", "uniswap_factory", "uniswap_pool", "uniswap_router", "uniswap_quoter",
+    "uniswap_position_manager", "aave_pool", "aave_addresses_provider", "aave_oracle", "aave_data_provider",
+    "aave_sentinel", "aave_atoken_weth", "perp_clearing_house", "perp_vault", "perp_exchange",
+    "perp_account_balance", "perp_market_registry", "perp_order_book", "perp_insurance_fund",
+    "perp_delegate_approval", "perp_config", "perp_base_token", "perp_quote_token", "perp_pool",
+    "perp_price_feed", "gas_price_oracle", "l1_block", "risk_account_implementation", "risk_account_factory",
+    "risk_validator", "session_validator", "stop_loss", "emergency_freeze", "verifying_paymaster",
+    "perp_adapter", "uniswap_adapter",
 )
 # fmt: on
 """Contracts and venues that a profile can name, as the deployments file names them."""

@@ -27,6 +27,8 @@ CALL_GAS_MARGIN_BPS = 13_000
 VERIFICATION_GAS_MARGIN_BPS = 12_000
 REPLACEMENT_BPS = 11_200
 """A same-nonce replacement pays 12 % more; bundlers ask for at least 10 %."""
+NO_SESSION, NO_BUDGET = "session", "session-budget"
+"""Rule ids of what the keeper itself refuses to send, because no bundler could accept it."""
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.1, 2.0
 
 _T = TypeVar("_T")
@@ -87,14 +89,18 @@ def check_session(session_id: Hash32 | None, detail: Detail, key: Eoa, head: Hea
     advice = "enable a new session for this key; until then only the public delay protects this stop"
     account = checksum(trigger.account)
     if session_id is None or detail.session is None:
-        raise OperationRejected(f"account {account} has no session for keeper key {checksum(key.address)}: {advice}")
+        raise OperationRejected(
+            f"account {account} has no session for keeper key {checksum(key.address)}: {advice}", rule=NO_SESSION
+        )
     session = detail.session
     if session.key != key.address:
         raise OperationRejected(
             f"session {to_hex(session_id)} of {account} is for key {checksum(session.key)}: {advice}"
         )
     if head.timestamp_s > session.valid_until_s:
-        raise OperationRejected(f"session {to_hex(session_id)} of {account} ended at {session.valid_until_s}: {advice}")
+        raise OperationRejected(
+            f"session {to_hex(session_id)} of {account} ended at {session.valid_until_s}: {advice}", rule=NO_SESSION
+        )
     return session_id
 
 
@@ -105,7 +111,8 @@ def check_budget(op: UserOperation, detail: Detail) -> None:
     if (need := required_prefund(op)) > left:
         raise OperationRejected(
             f"the operation may cost {need} wei and the session of {checksum(op.sender)} has {left} wei left of its prefund "
-            "budget: enable a new session with a larger one"
+            "budget: enable a new session with a larger one",
+            rule=NO_BUDGET,
         )
 
 

@@ -230,7 +230,7 @@ class Keeper:
         except OperationRejected as error:
             if current is not None:
                 self._store.mark(current.op_hash, records.REJECTED, error.message)
-            self._audit(trigger, detail, "rejected", error.message, head, {"reason": error.message})
+            self._audit(trigger, detail, "rejected", error.rule or error.message, head, {"reason": error.message})
             await self._last_resort(trigger, detail, head)
             return True
         except BundlersUnreachable as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from contracts.compile import ARTIFACTS, LOCK
+from contracts.compile import ARTIFACTS, LOCK, read_lock
 from contracts.errors import ArtifactError
 
 
@@ -24,12 +24,7 @@ class Artifact:
 
 @cache
 def _locked() -> dict[str, str]:
-    try:
-        hashes: dict[str, str] = json.loads(LOCK.read_text())["artifacts"]
-    except (OSError, ValueError, KeyError):
-        raise ArtifactError(
-            f"{LOCK} is missing or damaged: reinstall seawall, or run `seawall contracts build`"
-        ) from None
+    hashes: dict[str, str] = read_lock()["artifacts"]
     return hashes
 
 

@@ -172,9 +172,22 @@ def build(compiler: Compiler) -> list[str]:
     return sorted(artifacts)
 
 
+def read_lock() -> dict[str, Any]:
+    """The lock: `compiler`, `libraries`, `sources`, `artifacts`. Raises ArtifactError when it is missing or damaged."""
+    try:
+        lock: dict[str, Any] = json.loads(LOCK.read_text())
+        if not all(isinstance(lock[part], dict) for part in ("compiler", "libraries", "sources", "artifacts")):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ArtifactError(
+            f"{LOCK} is missing or damaged: reinstall seawall, or run `seawall contracts build`"
+        ) from None
+    return lock
+
+
 def check_sources() -> None:
     """Compare sources and settings with the lock, without compiling. Raises ArtifactError naming what differs."""
-    lock = json.loads(LOCK.read_text())
+    lock = read_lock()
     if lock["compiler"] != settings():
         raise ArtifactError("contracts/compiler.json differs from the artifacts' lock: run `seawall contracts build`")
     now = source_hashes()

@@ -153,28 +153,38 @@ class Chain:
     ) -> SimpleAccount:
         """A SimpleAccount with a fresh owner, counterfactual unless `deployed`."""
         self._fresh += 1
-        owner = Eoa(devnet_key(f"owner {self.anvil.port} {self._fresh}"))
+        key = devnet_key(f"owner {self.anvil.port} {self._fresh}")
+        account = await self.account_of(key, entry_point, funds_wei=funds_wei)
+        if deployed:
+            await self._deploy(account)
+        return account
+
+    async def account_of(self, key: bytes, entry_point: EntryPoint = V08, *, funds_wei: Wei = 10**18) -> SimpleAccount:
+        """The funded, counterfactual SimpleAccount of one owner."""
+        owner = Eoa(key)
         factory = self.factories[entry_point.version]
         answer = await self.rpc.eth_call(factory, GET_ADDRESS.encode(owner.address, 0))
         address: Address = GET_ADDRESS.decode(answer)[0]
         await self.rpc.call("anvil_setBalance", to_hex(address), hex(funds_wei))
-        account = SimpleAccount(self.rpc, entry_point, address, owner, factory)
-        if deployed:
-            creator = "senderCreator()(address)"
-            call = {"to": to_hex(factory), "data": to_hex(CREATE_ACCOUNT.encode(owner.address, 0))}
-            call["from"] = to_hex(self.accounts.trader2.address)
-            if entry_point is V08:  # its factory listens to nobody else
-                function = Function.parse(creator)
-                found = function.decode(await self.rpc.eth_call(factory, function.encode()))[0]
-                call["from"] = to_hex(found)
-                await self.rpc.call("anvil_setBalance", call["from"], hex(10**20))
-                await self.rpc.call("anvil_impersonateAccount", call["from"])
-            else:
-                await self.rpc.call("anvil_impersonateAccount", call["from"])
-            tx_hash = await self.rpc.call("eth_sendTransaction", call | {"gas": hex(1_000_000)})
-            await self.rpc.wait_receipt(parse_hash(tx_hash))
-            await self.rpc.call("anvil_stopImpersonatingAccount", call["from"])
-        return account
+        return SimpleAccount(self.rpc, entry_point, address, owner, factory)
+
+    async def _deploy(self, account: SimpleAccount) -> None:
+        """Through the factory; v0.8's listens to nobody but the entry point's SenderCreator."""
+        caller = self.accounts.trader2.address
+        if account.entry_point is V08:
+            function = Function.parse("senderCreator()(address)")
+            caller = function.decode(await self.rpc.eth_call(account.factory, function.encode()))[0]
+            await self.rpc.call("anvil_setBalance", to_hex(caller), hex(10**20))
+        await self.rpc.call("anvil_impersonateAccount", to_hex(caller))
+        call = {
+            "from": to_hex(caller),
+            "to": to_hex(account.factory),
+            "data": to_hex(CREATE_ACCOUNT.encode(account.owner.address, 0)),
+            "gas": hex(1_000_000),
+        }
+        tx_hash = await self.rpc.call("eth_sendTransaction", call)
+        await self.rpc.wait_receipt(parse_hash(tx_hash))
+        await self.rpc.call("anvil_stopImpersonatingAccount", to_hex(caller))
 
     async def receipts_of(self, entry_point: EntryPoint, op_hash: Hash32) -> list[dict[str, Any]]:
         """Every event of the operation on chain: the judge of exactly-once."""

@@ -19,6 +19,8 @@ from typing import Any
 from contracts.errors import BadInput, SetupError
 from contracts.types import Address, checksum, parse_address
 
+_SERVICES = ("bundler", "paymaster")
+"""Tables that belong to those services, which read and check them; they may share the file."""
 PROJECT_FILE = "seawall.toml"
 USER_FILE = "config.toml"
 
@@ -319,7 +321,7 @@ def _read_toml(path: Path) -> list[tuple[str, object, str, Path]]:
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{path}: not valid TOML: {error}") from None
     found: list[tuple[str, object, str, Path]] = []
-    for key, value in _leaves(tree, ""):
+    for key, value in _leaves({k: v for k, v in tree.items() if k not in _SERVICES}, ""):
         origin = f"{path}:{_line_of(text, key)}"
         if key not in SETTINGS:
             raise BadInput(f"{origin}: unknown key {key!r}{_did_you_mean(key)}")
@@ -329,7 +331,7 @@ def _read_toml(path: Path) -> list[tuple[str, object, str, Path]]:
 
 def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in tree.items():
-        if isinstance(value, dict) and not (prefix == "" and f"{name}" in SETTINGS):
+        if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

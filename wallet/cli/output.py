@@ -27,7 +27,7 @@ PassphraseFd = Annotated[
 def emit(data: Any, as_json: bool, show: Callable[[Console], None] | None = None) -> None:
     """The answer on stdout: `data` as JSON, else what `show` prints (by default the items of `data`, one a line)."""
     if as_json:
-        print(json.dumps(data, indent=1))
+        print(json.dumps(data, indent=1), flush=True)
         return
     from rich.console import Console
 

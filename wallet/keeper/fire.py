@@ -15,13 +15,12 @@ from contracts.errors import ExecutionReverted, NodeUnreachable, OperationReject
 from contracts.faults import checkpoint
 from contracts.types import Hash32, Wei, checksum, to_hex
 from contracts.userop import UserOperation, required_prefund
+from policies.attestation import encode_session_envelope
 from wallet.account import DUMMY_OWNER_SIGNATURE, signable_hash
 from wallet.keeper.triggers import Detail, Modules
 from wallet.keeper.watch import Head, Trigger
 from wallet.services import BundlerClient
 
-SIGNATURE_TYPE = b"\x02"
-"""First byte of a session's signature. Source: ISessionValidator."""
 CALL_GAS_MARGIN_BPS = 13_000
 """A falling market crosses more ticks at inclusion than at the estimate; each revert on chain adds 50 % more."""
 VERIFICATION_GAS_MARGIN_BPS = 12_000
@@ -56,14 +55,14 @@ class Signer:
             call_data=encode_execute([call]),
             max_fee_per_gas=max_fee,
             max_priority_fee_per_gas=priority_fee,
-            signature=SIGNATURE_TYPE + session_id + DUMMY_OWNER_SIGNATURE,
+            signature=encode_session_envelope(session_id, DUMMY_OWNER_SIGNATURE),
         )
 
     def sign(self, op: UserOperation, session_id: Hash32) -> tuple[UserOperation, Hash32]:
         """The signed operation and its userOpHash."""
         op_hash = self.modules.entry_point.user_op_hash(op, self.chain_id)
         digest = signable_hash(self.modules.entry_point, op_hash, op.sender, self.chain_id)
-        return op.replace(signature=SIGNATURE_TYPE + session_id + self.key.sign_hash(digest)), op_hash
+        return op.replace(signature=encode_session_envelope(session_id, self.key.sign_hash(digest))), op_hash
 
 
 def with_margin(op: UserOperation, reverts: int) -> UserOperation:
@@ -95,7 +94,7 @@ def check_session(session_id: Hash32 | None, detail: Detail, key: Eoa, head: Hea
     session = detail.session
     if session.key != key.address:
         raise OperationRejected(
-            f"session {to_hex(session_id)} of {account} is for key {checksum(session.key)}: {advice}"
+            f"session {to_hex(session_id)} of {account} is for key {checksum(session.key)}: {advice}", rule=NO_SESSION
         )
     if head.timestamp_s > session.valid_until_s:
         raise OperationRejected(

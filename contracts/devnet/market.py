@@ -1,8 +1,9 @@
 """The market driver: replays one-minute bars through real trades.
 
-Per bar two legs, the low and then the close. In each leg the feed moves, an arbitrageur with its own funds moves the perp and the
-spot pool to the index, sixteen seconds later the perp's mark price has caught up, keepers act, and a second later a
-liquidator takes whoever may be liquidated. Nothing is set by cheat code: only the clock and the moment of mining are ours.
+Per bar two legs, the low and then the close (the low is left out where its wick is shorter than the perp's fee: nobody would trade
+on it). In each leg the feed moves, an arbitrageur with its own funds moves the perp and the spot pool to the index, sixteen seconds
+later the perp's mark price has caught up, keepers act, and a second later a liquidator takes whoever may be liquidated. Nothing is
+set by cheat code: only the clock and the moment of mining are ours.
 
 Automatic mining is off in a replay. Other processes may send transactions at any time: they are in the block that is mined next.
 The same bars on the same devnet give the same transactions.
@@ -67,7 +68,7 @@ class Phase(StrEnum):
     SETTLED = "settled"
     """The block at t+16: the mark price has caught up. Keepers act now; what they send is in the block at t+17."""
     DONE = "done"
-    """The block at t+17: keepers' transactions and liquidations are in."""
+    """The block at t+17: keepers' transactions and liquidations are in. Not mined when there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ OnPhase = Callable[[Moment], Awaitable[None]]
 @dataclass(frozen=True, slots=True)
 class _Reading:
     block: int
+    block_hash: str
     time_s: int
     index_e8: int
     mark_wad: int
@@ -139,6 +141,7 @@ class Market:
         self._aave_watch: dict[Address, None] = {}
         self._weth_is_token0 = addresses.weth < addresses.usdc
         self._settled_perp_sqrt: int | None = None
+        self._reading: _Reading | None = None
         self._static_calls = [
             (addresses.feed_eth_usd, feeds.LATEST_ROUND_DATA.encode()),
             (addresses.perp_account_balance, perp_v2.GET_MARK_PRICE.encode(addresses.perp_base_token)),
@@ -164,25 +167,29 @@ class Market:
             yield await self.advance(bar, on_phase)
 
     async def advance(
-        self, bar: Bar, on_phase: OnPhase | None = None, *, legs: tuple[Leg, ...] = (Leg.LOW, Leg.CLOSE)
+        self, bar: Bar, on_phase: OnPhase | None = None, *, legs: tuple[Leg, ...] | None = None
     ) -> BarReport:
         """Replay one bar. Automatic mining is off from here on, until `release`.
 
-        `on_phase` is awaited in every phase of every leg; the driver waits for it. Legs are 30 s apart (two), from the bar's start.
+        `on_phase` is awaited in every phase of every leg; the driver waits for it. The second leg is 30 s after the first. `legs`
+        defaults to the low, unless its wick is within the perp's fee, and the close.
         Raises BadInput if the bar does not lie after the chain's latest block.
         """
-        if not 1 <= len(legs) <= 2:
-            raise BadInput(f"a one-minute bar has room for one or two legs, got {len(legs)}")
         await self._rpc.call("evm_setAutomine", False)
+        start = await self._current()
+        if legs is None:
+            wick_e8 = min(start.index_e8, bar.close) - bar.low
+            wick_is_traded = wick_e8 * 10**6 > perp_v2.EXCHANGE_FEE_PIPS * bar.low
+            legs = (Leg.LOW, Leg.CLOSE) if wick_is_traded else (Leg.CLOSE,)
+        elif not 1 <= len(legs) <= 2:
+            raise BadInput(f"a one-minute bar has room for one or two legs, got {len(legs)}")
         liquidations: list[Liquidation] = []
-        first_block = 0
         for i, leg in enumerate(legs):
-            quoted, settled = await self._leg(bar, leg, bar.timestamp_s + i * _LEG_S, on_phase, liquidations)
-            first_block = first_block or quoted
+            settled = await self._leg(bar, leg, bar.timestamp_s + i * _LEG_S, on_phase, liquidations)
         return BarReport(
             bar=bar,
-            first_block=first_block,
-            last_block=settled.block + 1,
+            first_block=start.block + 1,
+            last_block=(await self._current()).block,
             index_e8=settled.index_e8,
             mark_wad=settled.mark_wad,
             perp_wad=self._perp_wad(settled),
@@ -202,7 +209,7 @@ class Market:
         reading = await self._read()
         index_e8, target_e8 = reading.index_e8, price_wad * feeds.UNIT // WAD
         time_s = reading.time_s + SETTLE_S
-        reports = []
+        reports: list[BarReport] = []
         while not reports or index_e8 != target_e8:
             index_e8 = min(max(target_e8, index_e8 * 92 // 100), index_e8 * 108 // 100 + 1)
             bar = Bar(time_s, index_e8, index_e8, index_e8, index_e8)
@@ -238,33 +245,38 @@ class Market:
 
     async def _leg(
         self, bar: Bar, leg: Leg, time_s: int, on_phase: OnPhase | None, liquidations: list[Liquidation]
-    ) -> tuple[int, _Reading]:
-        """Run one leg. Returns the number of its first block and the settled reading."""
+    ) -> _Reading:
+        """Run one leg. Returns the settled reading."""
         index_e8 = {Leg.LOW: bar.low, Leg.HIGH: bar.high, Leg.CLOSE: bar.close}[leg]
-        before = await self._read()
+        before = await self._current()
         if time_s <= before.time_s:
             raise BadInput(
                 f"the bar at {bar.timestamp_s} must lie after the latest block, which is at {before.time_s}: "
                 "start the devnet with the first bar's timestamp and replay bars in order"
             )
-        await self._quote(index_e8, time_s, before.nonces)
-        await self._arbitrage(index_e8, before, also_within=self._settled_perp_sqrt)
+        feeder = self._accounts.feeder
+        push = feeds.PUSH.encode(index_e8, time_s)
+        await self._send(feeder, before.nonces[feeder.address], self._at.feed_eth_usd, push)
+        # The perp caches the new price by itself whenever somebody trades, and reads it from the feed until then.
+        stopped_short = await self._arbitrage(index_e8, before, also_within=self._settled_perp_sqrt)
         await self._mine(time_s)
-        quoted = await self._read()
-        await self._tell(on_phase, bar, leg, Phase.QUOTED, quoted)
-        await self._arbitrage(index_e8, quoted)
+        if stopped_short or on_phase is not None:
+            quoted = await self._read()
+            await self._tell(on_phase, bar, leg, Phase.QUOTED, quoted)
+            await self._arbitrage(index_e8, quoted)
         await self._mine(time_s + SETTLE_S)
         settled = await self._read(watch=True)
         self._settled_perp_sqrt = settled.perp_sqrt
         await self._tell(on_phase, bar, leg, Phase.SETTLED, settled)
         if settled.liquidatable:
             await self._liquidate(settled)
-        await self._mine(time_s + ACT_S)
-        if settled.liquidatable:
-            liquidations += await self._liquidations_in(settled.block + 1)
+        if settled.liquidatable or (on_phase is not None and await self._is_pending()):
+            await self._mine(time_s + ACT_S)
+            if settled.liquidatable:
+                liquidations += await self._liquidations_in(settled.block + 1)
         if on_phase is not None:
-            await self._tell(on_phase, bar, leg, Phase.DONE, await self._read())
-        return before.block + 1, settled
+            await self._tell(on_phase, bar, leg, Phase.DONE, await self._current())
+        return settled
 
     async def _tell(self, on_phase: OnPhase | None, bar: Bar, leg: Leg, phase: Phase, reading: _Reading) -> None:
         if on_phase is None:
@@ -283,36 +295,31 @@ class Market:
             )
         )
 
-    async def _quote(self, index_e8: int, time_s: int, nonces: dict[Address, int]) -> None:
-        feeder = self._accounts.feeder
-        nonce = nonces[feeder.address]
-        await self._send(feeder, nonce, self._at.feed_eth_usd, feeds.PUSH.encode(index_e8, time_s))
-        await self._send(feeder, nonce + 1, self._at.perp_price_feed, perp_v2.UPDATE_FEED.encode())
-
-    async def _arbitrage(self, index_e8: int, reading: _Reading, also_within: int | None = None) -> None:
+    async def _arbitrage(self, index_e8: int, reading: _Reading, also_within: int | None = None) -> bool:
         """Trade each pool that is outside its fee band to the index, the perp no further than it allows in one block.
 
-        The perp counts its 1,000 ticks from the price at its last update, at most 15 s ago: the price of `reading`, or, when somebody
-        traded in the block before, the one settled before that (`also_within`).
+        The perp counts its 1,000 ticks from the price at its last update, at most 15 s ago: the price of `reading`, or, when
+        somebody traded in the block before, the one settled before that (`also_within`). Returns whether that stopped it short.
         """
         eoa = self._accounts.arbitrageur
         nonce = reading.nonces[eoa.address]
-        target = sqrt_price_x96(index_e8, feeds.UNIT)
-        if _outside_band(reading.perp_sqrt, target, perp_v2.EXCHANGE_FEE_PIPS):
-            up = target > reading.perp_sqrt
+        index = limit = sqrt_price_x96(index_e8, feeds.UNIT)
+        if _outside_band(reading.perp_sqrt, index, perp_v2.EXCHANGE_FEE_PIPS):
             for origin in (reading.perp_sqrt, also_within or reading.perp_sqrt):
-                target = min(target, origin * _STEP_NUMERATOR // _STEP_DENOMINATOR)
-                target = max(target, origin * _STEP_DENOMINATOR // _STEP_NUMERATOR)
-            if (target > reading.perp_sqrt) == up and target != reading.perp_sqrt:
-                order = (self._at.perp_base_token, not up, True, _OVERSIZED, 0, FOREVER, target, bytes(32))
+                limit = min(limit, origin * _STEP_NUMERATOR // _STEP_DENOMINATOR)
+                limit = max(limit, origin * _STEP_DENOMINATOR // _STEP_NUMERATOR)
+            up = index > reading.perp_sqrt
+            if (limit > reading.perp_sqrt) == up and limit != reading.perp_sqrt:
+                order = (self._at.perp_base_token, not up, True, _OVERSIZED, 0, FOREVER, limit, bytes(32))
                 await self._send(eoa, nonce, self._at.perp_clearing_house, perp_v2.OPEN_POSITION.encode(order))
                 nonce += 1
         target = self._spot_target(index_e8)
         if _outside_band(reading.spot_sqrt, target, SPOT_FEE_PIPS):
             token0, token1 = sorted((self._at.weth, self._at.usdc))
             sold, bought = (token1, token0) if target > reading.spot_sqrt else (token0, token1)
-            order = (sold, bought, SPOT_FEE_PIPS, eoa.address, FOREVER, _OVERSIZED, 0, target)
-            await self._send(eoa, nonce, self._at.uniswap_router, EXACT_INPUT_SINGLE.encode(order))
+            swap = (sold, bought, SPOT_FEE_PIPS, eoa.address, FOREVER, _OVERSIZED, 0, target)
+            await self._send(eoa, nonce, self._at.uniswap_router, EXACT_INPUT_SINGLE.encode(swap))
+        return limit != index
 
     async def _liquidate(self, reading: _Reading) -> None:
         eoa = self._accounts.liquidator
@@ -357,6 +364,19 @@ class Market:
 
     async def _mine(self, time_s: int) -> None:
         await self._rpc.call("evm_mine", time_s)
+        self._reading = None
+
+    async def _is_pending(self) -> bool:
+        """Whether anybody's transaction waits for a block."""
+        status = await self._rpc.call("txpool_status")
+        return int(status["pending"], 16) > 0
+
+    async def _current(self) -> _Reading:
+        """The last reading if no block has come since, else a new one."""
+        last = self._reading
+        if last is not None and (await self._rpc.block())["hash"] == last.block_hash:
+            return last
+        return await self._read()
 
     async def _send(self, eoa: Eoa, nonce: int, to: Address, data: bytes) -> None:
         await self._rpc.call("eth_sendRawTransaction", sign(eoa, nonce, to, data, gas=_GAS))
@@ -389,10 +409,12 @@ class Market:
                 if value < required:
                     liquidatable.append(("perp", trader))
             for user in self._aave_watch:
-                if _GET_USER_ACCOUNT_DATA.decode(next(rest))[5] < WAD:
+                health_wad = _GET_USER_ACCOUNT_DATA.decode(next(rest))[5]
+                if health_wad < WAD:
                     liquidatable.append(("aave", user))
-        return _Reading(
+        self._reading = _Reading(
             block=int(head["number"], 16),
+            block_hash=head["hash"],
             time_s=int(head["timestamp"], 16),
             index_e8=index_e8,
             mark_wad=perp_v2.GET_MARK_PRICE.decode(needed[1])[0],
@@ -401,6 +423,7 @@ class Market:
             liquidatable=tuple(liquidatable),
             nonces={eoa.address: int(count, 16) for eoa, count in zip(movers, counts, strict=True)},
         )
+        return self._reading
 
     # -- prices -----------------------------------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ _TICK_SPACING = {500: 10, 3000: 60, 10000: 200}
 _HALF_WIDTH_TICKS = 20_000
 """A maker's range reaches to e^2 = 7.4 times the first price on either side."""
 _SPOT_DEPTH_USDC = 20_000_000 * USDC
-_OBSERVATIONS = 500
-"""Room for more than 30 minutes of blocks, four a minute."""
+_OBSERVATIONS = 200
+"""Room for more than 30 minutes of blocks, four a minute. Not more: anvil hashes every slot in every block."""
 Q96 = 2**96
 
 _MINT_POSITION = (

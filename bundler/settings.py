@@ -169,9 +169,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """`SEAWALL_BUNDLER_RPC_URL=...` and so on; lists are separated by commas."""
+    """`SEAWALL_BUNDLER_RPC_URL=...` and so on; lists are separated by commas. SEAWALL_BUNDLER_URL is for our clients."""
     prefix = "SEAWALL_BUNDLER_"
     found: dict[str, Any] = {k[len(prefix) :].lower(): v for k, v in environment.items() if k.startswith(prefix)}
+    found.pop("url", None)
     if "entry_points" in found:
         found["entry_points"] = [part.strip() for part in found["entry_points"].split(",") if part.strip()]
     return found

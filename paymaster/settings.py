@@ -27,7 +27,8 @@ from paymaster.sponsor import Budget, GasCeilings, Terms
 
 PREFIX = "SEAWALL_PAYMASTER_"
 _LISTS = {"engines", "accounts", "policies"}
-_NOT_SETTINGS = {"CONFIG", "KEY_FD", "PASSWORD_FD"}
+_NOT_SETTINGS = {"CONFIG", "KEY_FD", "PASSWORD_FD", "URL"}
+"""Names that others read: the key's descriptor, and where our clients find this service."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ async def fires_once_after_a_kill(rig: Rig, bundler_url: str, point: str) -> Non
         assert keeper._process is not None
         return keeper._process.returncode is not None
 
-    await until(died, f"the keeper to die at {point}; its log: {keeper.log.read_text()[-3000:]}")
+    await until(died, f"the keeper to die at {point}", keeper)
     assert await keeper.ended() == -signal.SIGKILL
     await keeper.start()
 
@@ -43,7 +43,7 @@ async def fires_once_after_a_kill(rig: Rig, bundler_url: str, point: str) -> Non
         await rig.mine()
         return bool((await rig.status(keeper))["fired"])
 
-    await until(fired, f"the restarted keeper to report the stop as fired; its log: {keeper.log.read_text()[-3000:]}")
+    await until(fired, "the restarted keeper to report the stop as fired", keeper)
     for _ in range(4):  # and nothing more comes of it
         await rig.mine()
         status = await rig.wait_head(keeper)

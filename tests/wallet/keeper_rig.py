@@ -31,20 +31,21 @@ WAD = 10**18
 SPOT_FEE_PIPS = 500
 STOP_ID = 7
 KEEPER_KEY = devnet_key("keeper")
-DEADLINE_S = 40.0
+DEADLINE_S = 15.0
 WETH_DEPOSIT = Function.parse("deposit()")
 
 _T = TypeVar("_T")
 
 
-async def until(ask: Callable[[], Awaitable[_T | None]], what: str) -> _T:
-    """Poll until `ask` gives something true."""
+async def until(ask: Callable[[], Awaitable[_T | None]], what: str, process: Process | None = None) -> _T:
+    """Poll until `ask` gives something true. A failure quotes the end of the log of `process`."""
     deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline:
         if found := await ask():
             return found
         await asyncio.sleep(0.02)
-    raise AssertionError(f"waited {DEADLINE_S:g} s in vain for {what}")
+    log = process.log.read_text()[-4_000:] if process is not None else ""
+    raise AssertionError(f"waited {DEADLINE_S:g} s in vain for {what}\n{log}")
 
 
 class Process:
@@ -273,7 +274,7 @@ class Rig:
             fired = (await self.status(keeper))["fired"]
             return fired[0] if fired else None
 
-        return await until(ask, f"the keeper to report the stop as fired; its log: {keeper.log.read_text()[-3000:]}")
+        return await until(ask, "the keeper to report the stop as fired", keeper)
 
     async def wait_head(self, keeper: Process) -> dict[str, Any]:
         """The keeper's status once it has dealt with the newest block."""
@@ -283,7 +284,7 @@ class Rig:
             status = await self.status(keeper)
             return status if status["head"] is not None and status["head"] >= head else None
 
-        return await until(ask, f"the keeper to process head {head}; its log: {keeper.log.read_text()[-3000:]}")
+        return await until(ask, f"the keeper to process head {head}", keeper)
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,15 +49,6 @@ def _given(**flags: Any) -> dict[str, str]:
     return {name: str(value) for name, value in flags.items() if value is not None}
 
 
-def _environment() -> Mapping[str, str]:
-    """Without the wallet's own addresses of these services, which share their prefix."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("SEAWALL_BUNDLER_URL", "SEAWALL_PAYMASTER_URL")
-    }
-
-
 @bundler.command("run")
 def run_bundler(
     ctx: typer.Context,
@@ -86,7 +76,7 @@ def run_bundler(
 
     own = profile(ctx, {"rpc_url": rpc_url}).profile
     values: dict[str, Any] = {"rpc_url": own.rpc_url, "database": str(data_directory() / "bundler.db")}
-    values |= (read_toml(config) if config else {}) | read_environment(_environment())
+    values |= (read_toml(config) if config else {}) | read_environment(os.environ)
     if key is not None:
         if passphrase_file is None:
             raise BadInput("--key needs --passphrase-file: the bundler starts without a terminal")
@@ -137,4 +127,4 @@ def run_paymaster(
         flags["signer.key_file"] = str(key_file)
     environment = {"SEAWALL_PAYMASTER_RPC_URL": own.rpc_url} if config is None else {}
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(run(load(config, environment | dict(_environment()), flags | _pairs(sets))))
+    asyncio.run(run(load(config, environment | dict(os.environ), flags | _pairs(sets))))

@@ -336,6 +336,8 @@ class Keeper:
     async def _finish(self, trigger: Trigger, head: Head) -> None:
         """The trigger can never fire again: find out who fired it, if anyone did and we have not noted it yet."""
         since = self._live_at.get(trigger)
+        if since is None and (due := self._store.audited("due", trigger)):
+            since = due[-1].block  # an earlier run ended before any head was done with
         if since is not None:
             topics = [GUARD_FIRED.topic, bytes(12) + trigger.account, trigger.id.to_bytes(32)]
             for log in await self._rpc.logs(self._modules.stop_loss, topics, since, head.number):

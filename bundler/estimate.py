@@ -42,13 +42,15 @@ VERIFICATION_OVERHEAD = 2_000
 """What the entry point spends on copying, hashing and checks within the verification limit beyond what the probe spends itself:
 1,600 on v0.8, 1,100 on v0.7 (measured; tests/bundler/test_estimate.py holds the result to the true need)."""
 VERIFICATION_WORD_GAS = 12
-PAYMASTER_OVERHEAD = 7_200
+PAYMASTER_OVERHEAD = 7_000
 """The paymaster's deposit (a write of 5,000) and the call, within the paymaster's verification limit."""
 _MARGIN = 20
 """1/20 on top of every limit: state moves between the estimate and the block."""
 _DUMMY_MARGIN = 10
 """1/10 on verification when the signature did not pass: the real one may take a longer path."""
 _MIN_CALL_GAS = 9_100
+_FIRST_GUESS = 100_000
+_PASSES = 3
 
 
 def sender_creator(entry_point: EntryPoint) -> Address:
@@ -112,24 +114,29 @@ class Estimator:
                 raise InvalidFields(f"{to_hex(address)} cannot be overridden in an estimate")
         head = await read_head(self._rpc)
         deposit_wei = await self._deposit(entry_point, op.sender)
-        # First as if the account had to bring the whole prefund, then, if its deposit covers what came out, without that.
-        capped = op.replace(
-            verification_gas_limit=self._settings.max_verification_gas,
-            call_gas_limit=op.call_gas_limit or 1_000_000,
-            pre_verification_gas=100_000,
+        # An account may cap its prefund: limits must be realistic when it looks at them. Guess, measure, measure with the result.
+        guess = op.replace(
+            verification_gas_limit=op.verification_gas_limit or _FIRST_GUESS,
+            call_gas_limit=op.call_gas_limit or _FIRST_GUESS,
+            pre_verification_gas=op.pre_verification_gas or _FIRST_GUESS,
             max_fee_per_gas=op.max_fee_per_gas or 2 * head.base_fee_wei or 1,
-            paymaster_verification_gas_limit=self._settings.max_verification_gas if op.paymaster else 0,
-            paymaster_post_op_gas_limit=self._settings.max_verification_gas if op.paymaster else 0,
+            paymaster_verification_gas_limit=(op.paymaster_verification_gas_limit or _FIRST_GUESS)
+            if op.paymaster
+            else 0,
+            paymaster_post_op_gas_limit=(op.paymaster_post_op_gas_limit or _FIRST_GUESS) if op.paymaster else 0,
         )
-        limits = await self._probe(capped, entry_point, head, overrides, deposit_wei)
-        if op.paymaster is None and deposit_wei:
-            limited = capped.replace(
+        limits: dict[str, int] = {}
+        for _ in range(_PASSES):
+            before, limits = limits, await self._probe(guess, entry_point, head, overrides, deposit_wei)
+            if limits == before:
+                break
+            guess = guess.replace(
                 verification_gas_limit=limits["verificationGasLimit"],
                 call_gas_limit=limits["callGasLimit"],
                 pre_verification_gas=limits["preVerificationGas"],
+                paymaster_verification_gas_limit=limits.get("paymasterVerificationGasLimit", 0),
+                paymaster_post_op_gas_limit=limits.get("paymasterPostOpGasLimit", 0),
             )
-            if required_prefund(limited) <= deposit_wei:
-                limits = await self._probe(limited, entry_point, head, overrides, deposit_wei)
         return {name: hex(gas) for name, gas in limits.items()}
 
     async def _deposit(self, entry_point: EntryPoint, sender: Address) -> Wei:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bundler.keys import KeyFile
 from bundler.main import run
@@ -352,6 +352,12 @@ class Process:
 
     client: Client
     process: asyncio.subprocess.Process
+    log: IO[bytes]
+
+    def output(self) -> str:
+        """What it has logged so far."""
+        self.log.seek(0)
+        return self.log.read().decode()
 
     async def died(self, timeout_s: float = 20.0) -> int:
         """Its exit code, once it has ended."""
@@ -374,7 +380,7 @@ def arguments_of(settings: Settings) -> list[str]:
 async def process(settings: Settings, *, crash_at: str | None = None) -> AsyncIterator[Process]:
     """Start `python -m bundler`, wait until it listens, and end it (SIGKILL) at the latest when the block is left."""
     environment = dict(os.environ) | ({"SEAWALL_CRASH_AT": crash_at} if crash_at else {})
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile("a+b") as log:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -392,7 +398,7 @@ async def process(settings: Settings, *, crash_at: str | None = None) -> AsyncIt
                 log.seek(0)
                 raise AssertionError(f"the bundler did not start: {log.read().decode()}")
             async with RpcClient(json.loads(line)["url"]) as rpc:
-                yield Process(Client(rpc), child)
+                yield Process(Client(rpc), child, log)
         finally:
             if child.returncode is None:
                 child.kill()

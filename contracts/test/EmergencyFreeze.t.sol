@@ -10,6 +10,7 @@ import {IEmergencyFreeze} from "../src/interfaces/IEmergencyFreeze.sol";
 import {IGuard} from "../src/interfaces/IGuard.sol";
 import {RiskState} from "../src/interfaces/IRiskState.sol";
 import {EmergencyFreeze} from "../src/modules/EmergencyFreeze.sol";
+import {ExitRegistry} from "../src/modules/ExitRegistry.sol";
 import {PlainModule, Target} from "./Actors.sol";
 import {Base} from "./Base.sol";
 
@@ -392,7 +393,7 @@ abstract contract EmergencyFreezeBehaviour is Base {
         bad[4] = _exit(address(target), 0x12345678, true);
         bad[4].plainValue = true;
         for (uint256 i = 0; i < 5; ++i) {
-            vm.expectRevert(EmergencyFreeze.InvalidExit.selector);
+            vm.expectRevert(ExitRegistry.InvalidExit.selector);
             _asAccount(abi.encodeCall(authority.setExit, (bad[i], true)));
         }
     }

@@ -7,6 +7,8 @@ import {ERC7579Utils} from "@openzeppelin/contracts/account/utils/draft-ERC7579U
 import {IAccount, PackedUserOperation} from "@openzeppelin/contracts/interfaces/IERC4337.sol";
 import {Execution} from "@openzeppelin/contracts/interfaces/draft-IERC7579.sol";
 import {Initializable} from "@openzeppelin/contracts/proxy/utils/Initializable.sol";
+import {AccountStorage} from "../src/account/AccountStorage.sol";
+import {AnnouncedAdmin} from "../src/account/AnnouncedAdmin.sol";
 import {RiskAccount} from "../src/account/RiskAccount.sol";
 import {AccountConfig, IRiskAccount, ModuleInit} from "../src/interfaces/IRiskAccount.sol";
 import {IRiskAccountFactory} from "../src/interfaces/IRiskAccountFactory.sol";
@@ -426,7 +428,7 @@ contract RiskAccountTest is Base {
         vm.warp(_now() + DELAY);
         for (uint8 i = 1; i < 3; ++i) {
             _state(RiskState(i));
-            bytes4 closed = RiskAccount.NotInState.selector;
+            bytes4 closed = AccountStorage.NotInState.selector;
             vm.expectPartialRevert(closed);
             _install(address(account), 2, address(stopLoss), "");
             vm.expectPartialRevert(closed);
@@ -438,7 +440,7 @@ contract RiskAccountTest is Base {
             (bool paid,) = address(account).call{value: 1}("");
             isTrue(paid, "receive");
         }
-        vm.expectPartialRevert(RiskAccount.NotInState.selector);
+        vm.expectPartialRevert(AccountStorage.NotInState.selector);
         account.executeAdmin(change);
         _state(RiskState.REDUCE_ONLY);
         account.executeAdmin(change);
@@ -479,11 +481,11 @@ contract RiskAccountTest is Base {
             abi.encodeCall(account.upgradeToAndCall, (factory.implementation(), ""))
         ];
         for (uint256 i = 0; i < calls.length; ++i) {
-            vm.expectRevert(RiskAccount.OnlyAnnounced.selector);
+            vm.expectRevert(AnnouncedAdmin.OnlyAnnounced.selector);
             _op(address(account), calls[i]);
-            vm.expectRevert(RiskAccount.OnlyAnnounced.selector);
+            vm.expectRevert(AnnouncedAdmin.OnlyAnnounced.selector);
             _execute(address(account), address(account), 0, calls[i]);
-            vm.expectRevert(RiskAccount.OnlyAnnounced.selector);
+            vm.expectRevert(AnnouncedAdmin.OnlyAnnounced.selector);
             _execute(address(account), address(0), 0, calls[i]);
         }
     }
@@ -493,20 +495,20 @@ contract RiskAccountTest is Base {
     function test_announced_call_waits_then_anyone_carries_it_out_once() public {
         address thief = vm.addr(THIEF_KEY);
         bytes memory change = abi.encodeCall(account.setOwner, (abi.encodePacked(uint8(0), thief)));
-        vm.expectRevert(abi.encodeWithSelector(RiskAccount.NotAnnounced.selector, keccak256(change)));
+        vm.expectRevert(abi.encodeWithSelector(AnnouncedAdmin.NotAnnounced.selector, keccak256(change)));
         account.executeAdmin(change);
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (change)));
         eq(account.adminExecutableAt(keccak256(change)), _now() + DELAY, "executable");
-        vm.expectRevert(abi.encodeWithSelector(RiskAccount.AlreadyAnnounced.selector, keccak256(change)));
+        vm.expectRevert(abi.encodeWithSelector(AnnouncedAdmin.AlreadyAnnounced.selector, keccak256(change)));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (change)));
         vm.warp(_now() + DELAY - 1);
-        vm.expectPartialRevert(RiskAccount.TooEarly.selector);
+        vm.expectPartialRevert(AnnouncedAdmin.TooEarly.selector);
         account.executeAdmin(change);
         vm.warp(_now() + 1);
         vm.prank(address(0x1234));
         account.executeAdmin(change);
         eq(account.ownerSigner(), abi.encodePacked(uint8(0), thief), "owner");
-        vm.expectRevert(abi.encodeWithSelector(RiskAccount.NotAnnounced.selector, keccak256(change)));
+        vm.expectRevert(abi.encodeWithSelector(AnnouncedAdmin.NotAnnounced.selector, keccak256(change)));
         account.executeAdmin(change);
     }
 
@@ -523,7 +525,7 @@ contract RiskAccountTest is Base {
             );
             eq(account.adminExecutableAt(keccak256(change)), 0, "withdrawn");
         }
-        vm.expectRevert(abi.encodeWithSelector(RiskAccount.NotAnnounced.selector, keccak256(change)));
+        vm.expectRevert(abi.encodeWithSelector(AnnouncedAdmin.NotAnnounced.selector, keccak256(change)));
         _op(address(account), abi.encodeCall(account.cancelAdmin, (keccak256(change))));
     }
 
@@ -531,7 +533,7 @@ contract RiskAccountTest is Base {
         bytes memory change = abi.encodeCall(account.setPrefundCaps, ([CAP, CAP, CAP]));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (change)));
         vm.warp(_now() + DELAY + 14 days + 1);
-        vm.expectRevert(abi.encodeWithSelector(RiskAccount.Lapsed.selector, keccak256(change)));
+        vm.expectRevert(abi.encodeWithSelector(AnnouncedAdmin.Lapsed.selector, keccak256(change)));
         account.executeAdmin(change);
         _announced(change);
         eq(account.prefundCaps()[2], CAP, "caps");
@@ -551,14 +553,14 @@ contract RiskAccountTest is Base {
         vm.warp(_now() + DELAY);
         account.executeAdmin(removal);
         _install(address(account), 2, address(module), "");
-        vm.expectRevert(abi.encodeWithSelector(RiskAccount.Lapsed.selector, keccak256(force)));
+        vm.expectRevert(abi.encodeWithSelector(AnnouncedAdmin.Lapsed.selector, keccak256(force)));
         account.executeAdmin(force); // announced before this installation
         eq(account.adminExecutableAt(keccak256(force)), 0, "lapsed");
     }
 
     function test_only_administrative_calls_can_be_announced() public {
         bytes4 selector = account.execute.selector;
-        vm.expectRevert(abi.encodeWithSelector(RiskAccount.NotAdministrative.selector, selector));
+        vm.expectRevert(abi.encodeWithSelector(AnnouncedAdmin.NotAdministrative.selector, selector));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (abi.encodePacked(selector))));
         vm.expectRevert(abi.encodeWithSelector(Account.AccountUnauthorized.selector, address(this)));
         account.scheduleAdmin("");
@@ -573,6 +575,19 @@ contract RiskAccountTest is Base {
         eq(uint256(state), 0, "state survives");
     }
 
+    function test_one_announcement_opens_one_function_once() public {
+        bytes memory change = abi.encodeCall(account.setOwner, (_ownerBytes()));
+        RiskAccount next = new RiskAccount(ENTRY_POINT);
+        bytes memory upgrade = abi.encodeCall(account.upgradeToAndCall, (address(next), change));
+        _op(address(account), abi.encodeCall(account.scheduleAdmin, (upgrade)));
+        vm.warp(_now() + DELAY);
+        vm.expectRevert(AnnouncedAdmin.OnlyAnnounced.selector);
+        account.executeAdmin(upgrade);
+        _announced(change);
+        vm.expectRevert(AnnouncedAdmin.OnlyAnnounced.selector); // in the same transaction
+        _execute(address(account), address(account), 0, change);
+    }
+
     function test_authority_leaves_only_while_active() public {
         bytes memory removal = abi.encodeCall(account.uninstallModule, (2, address(authority), ""));
         bytes memory force = abi.encodeCall(account.forceUninstallModule, (2, address(authority), ""));
@@ -582,7 +597,7 @@ contract RiskAccountTest is Base {
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (replace)));
         vm.warp(_now() + DELAY);
         _state(RiskState.REDUCE_ONLY);
-        bytes4 closed = RiskAccount.NotInState.selector;
+        bytes4 closed = AccountStorage.NotInState.selector;
         vm.expectPartialRevert(closed);
         account.executeAdmin(removal);
         vm.expectPartialRevert(closed);

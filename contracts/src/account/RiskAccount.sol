@@ -5,14 +5,11 @@ import {
     AccountERC7579Upgradeable
 } from "@openzeppelin/contracts-upgradeable/account/extensions/draft-AccountERC7579Upgradeable.sol";
 import {
-    AccountERC7579HookedUpgradeable
-} from "@openzeppelin/contracts-upgradeable/account/extensions/draft-AccountERC7579HookedUpgradeable.sol";
-import {
     ERC7739Upgradeable
 } from "@openzeppelin/contracts-upgradeable/utils/cryptography/signers/draft-ERC7739Upgradeable.sol";
 import {Account} from "@openzeppelin/contracts/account/Account.sol";
 import {ERC4337Utils} from "@openzeppelin/contracts/account/utils/ERC4337Utils.sol";
-import {CallType, ERC7579Utils, ExecType, Mode} from "@openzeppelin/contracts/account/utils/draft-ERC7579Utils.sol";
+import {CallType, ERC7579Utils, Mode} from "@openzeppelin/contracts/account/utils/draft-ERC7579Utils.sol";
 import {IAccount, IEntryPoint, PackedUserOperation} from "@openzeppelin/contracts/interfaces/IERC4337.sol";
 import {
     Execution,
@@ -24,12 +21,9 @@ import {
     MODULE_TYPE_VALIDATOR
 } from "@openzeppelin/contracts/interfaces/draft-IERC7579.sol";
 import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
-import {UUPSUpgradeable} from "@openzeppelin/contracts/proxy/utils/UUPSUpgradeable.sol";
 import {ERC1155Holder} from "@openzeppelin/contracts/token/ERC1155/utils/ERC1155Holder.sol";
 import {IERC721Receiver} from "@openzeppelin/contracts/token/ERC721/IERC721Receiver.sol";
 import {ERC721Holder} from "@openzeppelin/contracts/token/ERC721/utils/ERC721Holder.sol";
-import {Calldata} from "@openzeppelin/contracts/utils/Calldata.sol";
-import {LowLevelCall} from "@openzeppelin/contracts/utils/LowLevelCall.sol";
 import {AbstractSigner} from "@openzeppelin/contracts/utils/cryptography/signers/AbstractSigner.sol";
 import {EnumerableSet} from "@openzeppelin/contracts/utils/structs/EnumerableSet.sol";
 import {LibCall} from "solady/utils/LibCall.sol";
@@ -39,6 +33,7 @@ import {AccountConfig, IRiskAccount} from "../interfaces/IRiskAccount.sol";
 import {IRiskState, RiskState} from "../interfaces/IRiskState.sol";
 import {OwnerLib} from "../libraries/OwnerLib.sol";
 import {UserOpLib} from "../libraries/UserOpLib.sol";
+import {AnnouncedAdmin} from "./AnnouncedAdmin.sol";
 
 /// @title The account whose promises hold when nobody is watching
 /// @notice ERC-7579 account with a risk state of its own. What each caller may do:
@@ -57,30 +52,12 @@ import {UserOpLib} from "../libraries/UserOpLib.sol";
 /// `validateUserOp` called that way can at most top up the account's own deposit by one prefund cap.
 /// @dev Entry points v0.7, v0.8 and v0.9. On v0.7 the operation hash is wrapped in EIP-712 before it is signed. Validation writes no
 /// storage of the account. Storage: ERC-7201 only.
-contract RiskAccount is
-    AccountERC7579HookedUpgradeable,
-    ERC7739Upgradeable,
-    UUPSUpgradeable,
-    ERC721Holder,
-    ERC1155Holder,
-    IRiskAccount
-{
+contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC1155Holder {
     using EnumerableSet for EnumerableSet.AddressSet;
     using UserOpLib for PackedUserOperation;
 
-    /// Not while the state is what it is.
-    error NotInState(RiskState state);
     /// Only `riskAuthority()`.
     error NotAuthority(address caller);
-    /// Only through `scheduleAdmin` and `executeAdmin`.
-    error OnlyAnnounced();
-    /// `data` does not begin with the selector of an administrative function.
-    error NotAdministrative(bytes4 selector);
-    error AlreadyAnnounced(bytes32 actionHash);
-    error NotAnnounced(bytes32 actionHash);
-    error TooEarly(uint48 executableAt);
-    /// Announced too long ago, or before a module was installed: announce it again.
-    error Lapsed(bytes32 actionHash);
     /// The call is no declared exit and goes to no guard.
     error NotPermitted(RiskState state, address target, uint256 value, bytes data);
     /// An executor may not act in this state unless it is a declared guard.
@@ -94,70 +71,14 @@ contract RiskAccount is
     /// A forced uninstallation needs enough gas to give the module its fair share.
     error InsufficientGas();
 
-    /// The word that OpenZeppelin's hooked account keeps its hook in, and beside it our state. OpenZeppelin declares only `hook` and
-    /// writes only those 160 bits.
-    /// @param attested how many installed validators close the native owner path.
-    struct StateWord {
-        address hook;
-        RiskState state;
-        uint8 attested;
-        uint64 epoch;
-    }
-
-    /// @custom:storage-location erc7201:seawall.storage.RiskAccount
-    /// @param activeCap prefund cap while ACTIVE (wei), saturated at 2^88 - 1, which no deposit can reach.
-    /// @param installs grows with every installation; announcements made before it are void.
-    struct RiskAccountStorage {
-        address owner;
-        uint8 ownerKind;
-        uint88 activeCap;
-        address authority;
-        uint48 adminDelay;
-        uint48 installs;
-        uint128 reduceOnlyCap;
-        uint128 frozenCap;
-        bytes ownerKey;
-        mapping(bytes32 actionHash => Announcement) announcements;
-        mapping(address validator => bool) attested;
-        mapping(address handler => uint256) handlers;
-    }
-
-    struct Announcement {
-        uint48 executableAt;
-        uint48 installs;
-    }
-
-    // keccak256(abi.encode(uint256(keccak256("openzeppelin.storage.AccountERC7579Hooked")) - 1)) & ~bytes32(uint256(0xff))
-    bytes32 private constant STATE_WORD_SLOT = 0x2b49b75317ffc1021ca7da4ca3423bf8403e18b223e63e6bc7abe8f39a5ed700;
-    // keccak256(abi.encode(uint256(keccak256("openzeppelin.storage.AccountERC7579")) - 1)) & ~bytes32(uint256(0xff))
-    bytes32 private constant MODULES_SLOT = 0x0a47d913d72b2639f4ca1c145cc07ddf7170b73b257c8e0d4fced7cc8e3e3900;
-    // keccak256(abi.encode(uint256(keccak256("seawall.storage.RiskAccount")) - 1)) & ~bytes32(uint256(0xff))
-    bytes32 private constant STORAGE_SLOT = 0x5a2c7621610bb5812fa23aae5b9db82720aab3ec04bc07a265af9c8fad35fb00;
-
     bytes32 private constant USER_OPERATION_HASH_TYPEHASH = keccak256("UserOperationHash(bytes32 userOpHash)");
 
-    /// Seconds after `executableAt` in which an announced call can still be carried out.
-    uint48 public constant ADMIN_WINDOW = 14 days;
     /// Gas that `onUninstall` gets in a forced uninstallation.
     uint256 public constant FORCED_UNINSTALL_GAS = 200_000;
     uint256 private constant MARKER_GAS = 30_000;
 
     IEntryPoint private immutable ENTRY_POINT;
     bool private immutable WRAPS_HASH;
-    /// True while `executeAdmin` is on its way to the one function it names.
-    bool private transient announced;
-
-    /// @dev Only as `executeAdmin` calls it, once.
-    modifier onlyAnnounced() {
-        if (msg.sender != address(this) || !announced) revert OnlyAnnounced();
-        announced = false;
-        _;
-    }
-
-    modifier onlyActive() {
-        _requireActive();
-        _;
-    }
 
     /// @param entryPoint_ the only entry point whose operations the account accepts.
     constructor(IEntryPoint entryPoint_) {
@@ -191,7 +112,7 @@ contract RiskAccount is
         return ENTRY_POINT;
     }
 
-    /// @notice The ERC-1967 implementation version, in ERC-7579's form.
+    /// @notice vendor.account.version, as ERC-7579 wants it.
     function accountId() public pure override returns (string memory) {
         return "seawall.risk-account.1.0.0";
     }
@@ -229,22 +150,9 @@ contract RiskAccount is
     }
 
     /// @inheritdoc IRiskAccount
-    function adminDelay() external view returns (uint48) {
-        return _storage().adminDelay;
-    }
-
-    /// @inheritdoc IRiskAccount
     function prefundCaps() external view returns (uint128[3] memory) {
         RiskAccountStorage storage $ = _storage();
         return [uint128($.activeCap), $.reduceOnlyCap, $.frozenCap];
-    }
-
-    /// @inheritdoc IRiskAccount
-    function adminExecutableAt(bytes32 actionHash) external view returns (uint48) {
-        RiskAccountStorage storage $ = _storage();
-        Announcement memory announcement = $.announcements[actionHash];
-        bool alive = announcement.installs == $.installs && block.timestamp <= announcement.executableAt + ADMIN_WINDOW;
-        return alive ? announcement.executableAt : 0;
     }
 
     /// @notice ERC-165: the account's own interfaces, ERC-1271 and the token receivers.
@@ -507,60 +415,6 @@ contract RiskAccount is
     // ------------------------------------------------------------------ announced administration
 
     /// @inheritdoc IRiskAccount
-    function scheduleAdmin(bytes calldata data) external onlyEntryPointOrSelf onlyActive {
-        bytes4 selector = bytes4(data);
-        if (selector == this.uninstallModule.selector || selector == this.forceUninstallModule.selector) {
-            (uint256 moduleTypeId, address module, bytes memory context) =
-                abi.decode(data[4:], (uint256, address, bytes));
-            // Nothing can be armed against a module that is not there yet.
-            if (!this.isModuleInstalled(moduleTypeId, module, context)) {
-                revert ERC7579Utils.ERC7579UninstalledModule(moduleTypeId, module);
-            }
-        } else if (
-            selector != UUPSUpgradeable.upgradeToAndCall.selector && selector != this.setOwner.selector
-                && selector != this.setRiskAuthority.selector && selector != this.setPrefundCaps.selector
-        ) {
-            revert NotAdministrative(selector);
-        }
-        RiskAccountStorage storage $ = _storage();
-        bytes32 actionHash = keccak256(data);
-        Announcement memory standing = $.announcements[actionHash];
-        bool alive = standing.executableAt != 0 && standing.installs == $.installs
-            && block.timestamp <= standing.executableAt + ADMIN_WINDOW;
-        if (alive) revert AlreadyAnnounced(actionHash);
-        uint48 executableAt = uint48(block.timestamp) + $.adminDelay;
-        $.announcements[actionHash] = Announcement({executableAt: executableAt, installs: $.installs});
-        emit AdminScheduled(actionHash, data, executableAt);
-    }
-
-    /// @inheritdoc IRiskAccount
-    function cancelAdmin(bytes32 actionHash) external {
-        if (msg.sender != _storage().authority) _checkEntryPointOrSelf();
-        RiskAccountStorage storage $ = _storage();
-        if ($.announcements[actionHash].executableAt == 0) revert NotAnnounced(actionHash);
-        delete $.announcements[actionHash];
-        emit AdminCancelled(actionHash);
-    }
-
-    /// @inheritdoc IRiskAccount
-    function executeAdmin(bytes calldata data) external {
-        RiskState state = _word().state;
-        if (state == RiskState.FROZEN) revert NotInState(state);
-        RiskAccountStorage storage $ = _storage();
-        bytes32 actionHash = keccak256(data);
-        Announcement memory announcement = $.announcements[actionHash];
-        if (announcement.executableAt == 0) revert NotAnnounced(actionHash);
-        if (block.timestamp < announcement.executableAt) revert TooEarly(announcement.executableAt);
-        if (block.timestamp > announcement.executableAt + ADMIN_WINDOW || announcement.installs != $.installs) {
-            revert Lapsed(actionHash);
-        }
-        delete $.announcements[actionHash];
-        announced = true;
-        if (!LowLevelCall.callNoReturn(address(this), 0, data)) LowLevelCall.bubbleRevert();
-        emit AdminExecuted(actionHash);
-    }
-
-    /// @inheritdoc IRiskAccount
     function setOwner(bytes calldata owner) external onlyAnnounced {
         _setOwner(owner);
     }
@@ -599,11 +453,6 @@ contract RiskAccount is
         if (!_modules()._executors.contains(authority)) revert AuthorityNotInstalled(authority);
     }
 
-    function _requireActive() private view {
-        RiskState state = _word().state;
-        if (state != RiskState.ACTIVE) revert NotInState(state);
-    }
-
     function _prefundCap(RiskState state) private view returns (uint256) {
         RiskAccountStorage storage $ = _storage();
         if (state == RiskState.ACTIVE) return $.activeCap;
@@ -627,23 +476,5 @@ contract RiskAccount is
 
     function _EIP712Version() internal pure override returns (string memory) {
         return "1";
-    }
-
-    function _word() private pure returns (StateWord storage word) {
-        assembly ("memory-safe") {
-            word.slot := STATE_WORD_SLOT
-        }
-    }
-
-    function _modules() private pure returns (AccountERC7579Storage storage $) {
-        assembly ("memory-safe") {
-            $.slot := MODULES_SLOT
-        }
-    }
-
-    function _storage() private pure returns (RiskAccountStorage storage $) {
-        assembly ("memory-safe") {
-            $.slot := STORAGE_SLOT
-        }
     }
 }

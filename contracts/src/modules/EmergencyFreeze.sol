@@ -14,18 +14,16 @@ import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 import {ERC165Checker} from "@openzeppelin/contracts/utils/introspection/ERC165Checker.sol";
 import {IEmergencyFreeze} from "../interfaces/IEmergencyFreeze.sol";
-import {IGuard} from "../interfaces/IGuard.sol";
 import {IRiskAccount} from "../interfaces/IRiskAccount.sol";
 import {IRiskState, RiskState} from "../interfaces/IRiskState.sol";
+import {ExitRegistry} from "./ExitRegistry.sol";
 
 /// @title Who may stop an account, and what still works then
 /// @notice One contract for all accounts. The state has two layers: a lasting one that only a quorum tightens or (after a delay) loosens,
 /// and a solo freeze by one guardian on top of it, which ends by itself. The account is in the stricter of the two.
 /// No account can be bricked: a solo freeze expires and cannot be renewed by one guardian before its cool-down, and the account itself
 /// can always start an escape, which after a delay lands one step looser unless the quorum cancels it.
-/// @dev Everything that an account's validation may read (`permits`) is keyed with the account innermost (ERC-7562). Values carry the
-/// generation of the installation, so that nothing of an earlier one survives an uninstallation.
-contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
+contract EmergencyFreeze is ExitRegistry, IERC7579Hook, EIP712 {
     error NotInstalled(address account);
     error AlreadyInstalled(address account);
     error NotGuardian(address caller);
@@ -33,7 +31,6 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
     error InvalidQuorum(uint8 quorum, uint8 guardians);
     /// The cool-down must be longer than the freeze, or one guardian could hold the account for ever.
     error InvalidTimes();
-    error InvalidExit();
     /// A freeze names REDUCE_ONLY or FROZEN and never loosens; a thaw never tightens.
     error WrongDirection(RiskState current, RiskState asked);
     /// One guardian may freeze again only then; the quorum may now.
@@ -99,29 +96,10 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
     bytes32 private constant CANCEL_ADMIN_TYPEHASH =
         keccak256("CancelAdmin(address account,bytes32 actionHash,uint64 epoch,uint256 nonce,uint48 expiry)");
 
-    uint8 private constant IN_REDUCE_ONLY = 1;
-    uint8 private constant IN_FROZEN = 2;
-    uint256 private constant PLAIN_VALUE_MASK = 256;
-
     mapping(address account => Config) private _configs;
     mapping(address account => Layers) private _layers;
     mapping(address account => Pending) private _pendings;
     mapping(address guardian => mapping(address account => uint64 generation)) private _guardians;
-    mapping(address guard => mapping(address account => uint64 generation)) private _guards;
-    /// Which argument masks occur among the exits of a target and selector: bit i of `masks` for mask i.
-    mapping(bytes32 call => mapping(address account => Masks)) private _masks;
-    mapping(bytes32 exitId => mapping(address account => ExitEntry)) private _exits;
-
-    struct Masks {
-        uint256 masks;
-        uint64 generation;
-    }
-
-    struct ExitEntry {
-        uint64 generation;
-        uint8 level;
-    }
-
     constructor() EIP712("Seawall EmergencyFreeze", "1") {}
 
     modifier onlyInstalled(address account) {
@@ -149,7 +127,7 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
         if (init.soloCooldownSeconds <= init.soloFreezeSeconds || init.soloFreezeSeconds == 0) revert InvalidTimes();
         config.installed = true;
         config.native = ERC165Checker.supportsInterface(account, type(IRiskState).interfaceId);
-        uint64 generation = ++config.generation;
+        ++config.generation;
         config.soloFreezeSeconds = init.soloFreezeSeconds;
         config.soloCooldownSeconds = init.soloCooldownSeconds;
         config.thawDelaySeconds = init.thawDelaySeconds;
@@ -160,11 +138,10 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
         }
         _setQuorum(config, account, init.quorum);
         for (uint256 i = 0; i < init.guards.length; ++i) {
-            _guards[init.guards[i]][account] = generation;
-            emit GuardSet(account, init.guards[i], true);
+            _setGuard(account, init.guards[i], true);
         }
         for (uint256 i = 0; i < init.exits.length; ++i) {
-            _setExit(account, generation, init.exits[i], true);
+            _setExit(account, init.exits[i], true);
         }
     }
 
@@ -394,13 +371,12 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
 
     /// @inheritdoc IEmergencyFreeze
     function setGuard(address guard, bool enabled) external onlyActiveAccount {
-        _guards[guard][msg.sender] = enabled ? _configs[msg.sender].generation : 0;
-        emit GuardSet(msg.sender, guard, enabled);
+        _setGuard(msg.sender, guard, enabled);
     }
 
     /// @inheritdoc IEmergencyFreeze
     function setExit(Exit calldata exit, bool enabled) external onlyActiveAccount {
-        _setExit(msg.sender, _configs[msg.sender].generation, exit, enabled);
+        _setExit(msg.sender, exit, enabled);
     }
 
     // ------------------------------------------------------------------ views
@@ -414,12 +390,7 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
 
     /// @inheritdoc IEmergencyFreeze
     function isGuardian(address account, address guardian) public view returns (bool) {
-        return _current(account, _guardians[guardian][account]);
-    }
-
-    /// @inheritdoc IEmergencyFreeze
-    function isGuard(address account, address guard) public view returns (bool) {
-        return _current(account, _guards[guard][account]);
+        return _isCurrent(account, _guardians[guardian][account]);
     }
 
     /// @inheritdoc IEmergencyFreeze
@@ -448,15 +419,6 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
         return _domainSeparatorV4();
     }
 
-    /// @inheritdoc IEmergencyFreeze
-    function permits(address account, RiskState state, address target, uint256 value, bytes calldata data)
-        external
-        view
-        returns (bool)
-    {
-        return _permits(account, state, target, value, data);
-    }
-
     // ------------------------------------------------------------------ inside
 
     function _checkCall(
@@ -473,99 +435,9 @@ contract EmergencyFreeze is IEmergencyFreeze, IERC7579Hook, EIP712 {
         if (!permitted) revert NotPermitted(state, target, value, data);
     }
 
-    function _permits(address account, RiskState state, address target, uint256 value, bytes memory data)
-        private
-        view
-        returns (bool)
-    {
-        if (state == RiskState.ACTIVE) return true;
-        if (target == address(0) || target == account || !_configs[account].installed) return false;
-        if (data.length == 0) {
-            return _isExit(account, state, _exitId(target, bytes4(0), PLAIN_VALUE_MASK, new bytes32[](0)));
-        }
-        if (value != 0 || data.length < 4) return false;
-        bytes4 selector = bytes4(data);
-        if (target == address(this)) return selector == this.startEscape.selector;
-        bool guardCall = (selector == IGuard.execute.selector || selector == IGuard.touch.selector) && data.length == 68
-            && _word(data, 0) == bytes32(uint256(uint160(account)));
-        if (guardCall && isGuard(account, target)) return true;
-
-        Masks storage entry = _masks[_callKey(target, selector)][account];
-        if (!_current(account, entry.generation)) return false;
-        uint256 masks = entry.masks;
-        for (uint256 mask = 0; masks != 0; (masks >>= 1, ++mask)) {
-            if (masks & 1 == 0) continue;
-            (bool enough, bytes32[] memory args) = _masked(data, mask);
-            if (enough && _isExit(account, state, _exitId(target, selector, mask, args))) return true;
-        }
-        return false;
-    }
-
-    /// @dev The argument words that `mask` selects; not enough when the call data is too short to have them.
-    function _masked(bytes memory data, uint256 mask) private pure returns (bool enough, bytes32[] memory args) {
-        args = new bytes32[](_bits(mask));
-        uint256 next = 0;
-        for (uint256 i = 0; i < 8; ++i) {
-            if (mask >> i & 1 == 0) continue;
-            if (data.length < 36 + 32 * i) return (false, args);
-            args[next++] = _word(data, i);
-        }
-        return (true, args);
-    }
-
-    /// @dev The i-th argument word after the selector. The caller has checked the length.
-    function _word(bytes memory data, uint256 i) private pure returns (bytes32 word) {
-        assembly ("memory-safe") {
-            word := mload(add(add(data, 0x24), mul(i, 0x20)))
-        }
-    }
-
-    function _bits(uint256 mask) private pure returns (uint256 count) {
-        for (; mask != 0; mask &= mask - 1) {
-            ++count;
-        }
-    }
-
-    function _isExit(address account, RiskState state, bytes32 exitId) private view returns (bool) {
-        ExitEntry memory entry = _exits[exitId][account];
-        if (!_current(account, entry.generation)) return false;
-        return entry.level >= (state == RiskState.FROZEN ? IN_FROZEN : IN_REDUCE_ONLY);
-    }
-
-    function _setExit(address account, uint64 generation, Exit memory exit, bool enabled) private {
-        bool sound = exit.target != address(0) && exit.target != account && exit.target != address(this)
-            && exit.args.length == _bits(exit.argMask)
-            && (!exit.plainValue || (exit.selector == bytes4(0) && exit.argMask == 0));
-        if (!sound) revert InvalidExit();
-        uint256 mask = exit.plainValue ? PLAIN_VALUE_MASK : exit.argMask;
-        bytes32 exitId = _exitId(exit.target, exit.selector, mask, exit.args);
-        _exits[exitId][account] =
-            ExitEntry({generation: enabled ? generation : 0, level: exit.inFrozen ? IN_FROZEN : IN_REDUCE_ONLY});
-        if (enabled && !exit.plainValue) {
-            // A mask stays marked when its exits are gone: that costs a read and permits nothing.
-            Masks storage entry = _masks[_callKey(exit.target, exit.selector)][account];
-            if (entry.generation != generation) (entry.generation, entry.masks) = (generation, 0);
-            entry.masks |= uint256(1) << exit.argMask;
-        }
-        emit ExitSet(account, exitId, exit, enabled);
-    }
-
-    function _exitId(address target, bytes4 selector, uint256 mask, bytes32[] memory args)
-        private
-        pure
-        returns (bytes32)
-    {
-        return keccak256(abi.encode(target, selector, mask, args));
-    }
-
-    function _callKey(address target, bytes4 selector) private pure returns (bytes32) {
-        return keccak256(abi.encode(target, selector));
-    }
-
-    /// @dev Whether a value marked with `generation` belongs to the present installation.
-    function _current(address account, uint64 generation) private view returns (bool) {
+    function _generationOf(address account) internal view override returns (uint64) {
         Config storage config = _configs[account];
-        return generation != 0 && generation == config.generation && config.installed;
+        return config.installed ? config.generation : 0;
     }
 
     function _addGuardian(Config storage config, address account, address guardian) private {

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.28;
+
+import {ERC7579Utils} from "@openzeppelin/contracts/account/utils/draft-ERC7579Utils.sol";
+import {UUPSUpgradeable} from "@openzeppelin/contracts/proxy/utils/UUPSUpgradeable.sol";
+import {LowLevelCall} from "@openzeppelin/contracts/utils/LowLevelCall.sol";
+import {IRiskAccount} from "../interfaces/IRiskAccount.sol";
+import {RiskState} from "../interfaces/IRiskState.sol";
+import {AccountStorage} from "./AccountStorage.sol";
+
+/// @title Administrative calls that everyone sees coming
+/// @notice Announced by the account, carried out by anyone after the delay, withdrawn by the account or its authority. An announcement
+/// lapses with time and whenever a module is installed, so that nothing can be armed against a module that is not there yet.
+abstract contract AnnouncedAdmin is AccountStorage, UUPSUpgradeable, IRiskAccount {
+    /// Only through `scheduleAdmin` and `executeAdmin`.
+    error OnlyAnnounced();
+    /// `data` does not begin with the selector of an administrative function.
+    error NotAdministrative(bytes4 selector);
+    error AlreadyAnnounced(bytes32 actionHash);
+    error NotAnnounced(bytes32 actionHash);
+    error TooEarly(uint48 executableAt);
+    /// Announced too long ago, or before a module was installed: announce it again.
+    error Lapsed(bytes32 actionHash);
+
+    /// Seconds after `executableAt` in which an announced call can still be carried out.
+    uint48 public constant ADMIN_WINDOW = 14 days;
+
+    /// True while `executeAdmin` is on its way to the one function it names.
+    bool private transient announced;
+
+    /// @dev Only as `executeAdmin` calls it, once.
+    modifier onlyAnnounced() {
+        if (msg.sender != address(this) || !announced) revert OnlyAnnounced();
+        announced = false;
+        _;
+    }
+
+    /// @inheritdoc IRiskAccount
+    function adminDelay() external view returns (uint48) {
+        return _storage().adminDelay;
+    }
+
+    /// @inheritdoc IRiskAccount
+    function adminExecutableAt(bytes32 actionHash) external view returns (uint48) {
+        RiskAccountStorage storage $ = _storage();
+        Announcement memory announcement = $.announcements[actionHash];
+        bool alive = announcement.installs == $.installs && block.timestamp <= announcement.executableAt + ADMIN_WINDOW;
+        return alive ? announcement.executableAt : 0;
+    }
+
+    /// @inheritdoc IRiskAccount
+    function scheduleAdmin(bytes calldata data) external onlyEntryPointOrSelf onlyActive {
+        bytes4 selector = bytes4(data);
+        if (selector == this.uninstallModule.selector || selector == this.forceUninstallModule.selector) {
+            (uint256 moduleTypeId, address module, bytes memory context) =
+                abi.decode(data[4:], (uint256, address, bytes));
+            // Nothing can be armed against a module that is not there yet.
+            if (!this.isModuleInstalled(moduleTypeId, module, context)) {
+                revert ERC7579Utils.ERC7579UninstalledModule(moduleTypeId, module);
+            }
+        } else if (
+            selector != UUPSUpgradeable.upgradeToAndCall.selector && selector != this.setOwner.selector
+                && selector != this.setRiskAuthority.selector && selector != this.setPrefundCaps.selector
+        ) {
+            revert NotAdministrative(selector);
+        }
+        RiskAccountStorage storage $ = _storage();
+        bytes32 actionHash = keccak256(data);
+        Announcement memory standing = $.announcements[actionHash];
+        bool alive = standing.executableAt != 0 && standing.installs == $.installs
+            && block.timestamp <= standing.executableAt + ADMIN_WINDOW;
+        if (alive) revert AlreadyAnnounced(actionHash);
+        uint48 executableAt = uint48(block.timestamp) + $.adminDelay;
+        $.announcements[actionHash] = Announcement({executableAt: executableAt, installs: $.installs});
+        emit AdminScheduled(actionHash, data, executableAt);
+    }
+
+    /// @inheritdoc IRiskAccount
+    function cancelAdmin(bytes32 actionHash) external {
+        if (msg.sender != _storage().authority) _checkEntryPointOrSelf();
+        RiskAccountStorage storage $ = _storage();
+        if ($.announcements[actionHash].executableAt == 0) revert NotAnnounced(actionHash);
+        delete $.announcements[actionHash];
+        emit AdminCancelled(actionHash);
+    }
+
+    /// @inheritdoc IRiskAccount
+    function executeAdmin(bytes calldata data) external {
+        RiskState state = _word().state;
+        if (state == RiskState.FROZEN) revert NotInState(state);
+        RiskAccountStorage storage $ = _storage();
+        bytes32 actionHash = keccak256(data);
+        Announcement memory announcement = $.announcements[actionHash];
+        if (announcement.executableAt == 0) revert NotAnnounced(actionHash);
+        if (block.timestamp < announcement.executableAt) revert TooEarly(announcement.executableAt);
+        if (block.timestamp > announcement.executableAt + ADMIN_WINDOW || announcement.installs != $.installs) {
+            revert Lapsed(actionHash);
+        }
+        delete $.announcements[actionHash];
+        announced = true;
+        if (!LowLevelCall.callNoReturn(address(this), 0, data)) LowLevelCall.bubbleRevert();
+        emit AdminExecuted(actionHash);
+    }
+}

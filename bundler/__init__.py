@@ -23,5 +23,9 @@ CHECKPOINTS: tuple[str, ...] = (
     "bundler.resubmit.send.after",
     "bundler.reorg.record.before",
     "bundler.reorg.record.after",
+    "bundler.loss.record.before",
+    "bundler.loss.record.after",
+    "bundler.finality.record.before",
+    "bundler.finality.record.after",
 )
 """Every point at which a test may kill the process (contracts/faults.py)."""

@@ -84,7 +84,7 @@ def bundle_gas_limit(entry_point: EntryPoint, ops: Sequence[UserOperation]) -> i
     """
     tokens = sum(calldata_tokens(_op_calldata(entry_point, op)) for op in ops)
     limits = sum(execution_limits(op) for op in ops)
-    overhead = TRANSACTION_GAS + 2 * BUNDLE_OVERHEAD + 60_000 * len(ops)
+    overhead = TRANSACTION_GAS + 2 * BUNDLE_OVERHEAD + 45_000 * len(ops)
     return limits * 64 // 63 + FLOOR_TOKEN_GAS * tokens + overhead
 
 

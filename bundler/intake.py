@@ -120,17 +120,22 @@ class Intake:
         if replaced is not None:
             self._pool.remove(replaced.hash)
         self._pool.reserve(entry)
+        # A request that is given up now must not leave disk and pool at odds: what is begun is finished.
+        await asyncio.shield(self._record(entry, replaced))
+
+    async def _record(self, entry: Entry, replaced: Entry | None) -> None:
+        """Put a reserved operation on disk and release it to the builder; undo the reservation if the disk fails."""
         try:
             checkpoint("bundler.operation.record.before")
             await self._store.add_operation(entry, replaced.hash if replaced else None)
             checkpoint("bundler.operation.record.after")
-        except BaseException:
+        except SeawallError:
             self._pool.remove(entry.hash)
             if replaced is not None:
                 self._pool.add(replaced)
             raise
         self._pool.land([entry.hash])
-        log.info("operation %s of %s is accepted", to_hex(op_hash), to_hex(op.sender))
+        log.info("operation %s of %s is accepted", to_hex(entry.hash), to_hex(entry.op.sender))
         self.accepted_count += 1
         self._accepted.set()
 

@@ -40,7 +40,9 @@ class Server:
         app.router.add_get("/ready", self._ready)
         if settings.cors_origin is not None:
             app.router.add_options("/", self._preflight)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=settings.request_timeout_s
+        )
         self.url = ""
 
     async def start(self) -> None:

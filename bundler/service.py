@@ -56,7 +56,10 @@ class Bundler:
         """Take up what an earlier process left on disk."""
         records = self.store.live_operations()
         for record in records:
-            self.pool.add(record.entry)
+            if (
+                self.pool.at(*record.entry.slot) is None
+            ):  # else a reorganisation brought back one whose nonce is taken again
+                self.pool.add(record.entry)
         self.submitter.resume()
         if records:
             self._scanned_to = min(record.entry.received_block for record in records) - 1

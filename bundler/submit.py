@@ -214,7 +214,9 @@ class Submitter:
         """Another transaction of this key took the nonce: the operations wait for a new bundle."""
         attempts = self.in_flight[nonce]
         released = sorted({op_hash for attempt in attempts for op_hash in attempt.op_hashes})
+        checkpoint("bundler.loss.record.before")
         await self._store.lose([attempt.tx_hash for attempt in attempts], released)
+        checkpoint("bundler.loss.record.after")
         del self.in_flight[nonce]
         del self._missing[nonce]
         self._pool.land(released)
@@ -278,13 +280,17 @@ class Submitter:
                 attempt.tx_hash, int(receipt["blockNumber"], 16), parse_hash(receipt["blockHash"], "block hash")
             )
             if place != inclusion:
+                checkpoint("bundler.inclusion.record.before")
                 await self._store.include(attempt, place, attempt.op_hashes, ())
+                checkpoint("bundler.inclusion.record.after")
             if head.number - place.block_number >= self._settings.finality_depth:
                 final.append(attempt.tx_hash)
             else:
                 remaining.append((attempt, place))
         if final:
+            checkpoint("bundler.finality.record.before")
             await self._store.finalise(final)
+            checkpoint("bundler.finality.record.after")
         self.included = remaining
         for attempt in lost:
             await self._reopen(attempt, head)

@@ -158,8 +158,8 @@ async def test_duplicate_returns_the_same_hash_and_is_included_once(own_chain: C
         op = await (await own_chain.account()).operation()
         hashes = await asyncio.gather(*(client.send(op) for _ in range(5)))
         assert len(set(hashes)) == 1
-        await own_chain.automine(True)
         await client.becomes(hashes[0], "bundled")
+        await own_chain.automine(True)
         await own_chain.mine()
         await client.included(hashes[0])
         assert len(await own_chain.receipts_of(V08, hashes[0])) == 1

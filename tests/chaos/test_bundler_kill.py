@@ -13,11 +13,14 @@ import pytest
 
 import bundler
 from bundler.settings import Settings
+from contracts.devnet.chain import CHAIN_ID
 from contracts.entrypoint import V08
+from contracts.eoa import TransactionSender
 from contracts.errors import NodeUnreachable
 from contracts.types import Address, Hash32
 from contracts.userop import UserOperation
 from tests.bundler.rig import (
+    GWEI,
     Chain,
     Client,
     Process,
@@ -94,11 +97,11 @@ async def included_once(chain: Chain, operator: Operator, op_hash: Hash32) -> No
 async def test_killed_anywhere_every_acknowledged_operation_is_included_exactly_once(
     chain: Chain, tmp_path: Path, point: str
 ) -> None:
-    """One life: include, lose the block, include again; wait in vain and resubmit; let an operation expire.
+    """One life: include, lose the block, include again; wait in vain and resubmit; let an operation expire; lose a nonce.
 
     A wallet sends again what was not acknowledged; an operator restarts what died.
     """
-    settings = settings_for(chain, tmp_path, blocks_before_resubmit=2)
+    settings = settings_for(chain, tmp_path, blocks_before_resubmit=2, finality_depth=4)
     async with contextlib.AsyncExitStack() as lives:
         first_life = await lives.enter_async_context(process(settings, crash_at=point))
         operator = Operator(lives, settings, first_life)
@@ -144,7 +147,23 @@ async def test_killed_anywhere_every_acknowledged_operation_is_included_exactly_
         await operator.becomes(expired, "dropped")
         await operator.settled()
 
-        for op_hash in (lost, stuck, waiting):
+        # Another program uses the executor's key while a bundle waits: that bundle can never be mined.
+        await chain.automine(False)
+        robbed_op = await (await chain.account()).operation()
+        robbed = await operator.ask(lambda client: client.send(robbed_op))
+        await operator.becomes(robbed, "bundled")
+        thief = TransactionSender(chain.rpc, chain.accounts.bundler, CHAIN_ID)
+        await chain.rpc.call("anvil_dropAllTransactions")
+        await thief.send(
+            chain.accounts.bundler.address, gas=21_000, max_fee_wei=400 * GWEI, priority_fee_wei=300 * GWEI
+        )
+        await chain.mine()
+        await chain.automine(True)
+        await operator.becomes(robbed, "included")
+        await chain.mine(settings.finality_depth)
+        await operator.settled()
+
+        for op_hash in (lost, stuck, waiting, robbed):
             await included_once(chain, operator, op_hash)
         assert await chain.receipts_of(V08, expired) == []
         # And it still works.

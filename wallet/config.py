@@ -211,7 +211,7 @@ SETTINGS: dict[str, Setting] = {
     "policy": Setting(_path, None, "the policy file"),
     "deployments": Setting(_path, None, "JSON file with addresses, as `seawall devnet --json` prints it"),
     "keystore": Setting(_path, None, "directory of key files"),
-    "read_only": Setting(_flag, True, "refuse every command that would sign"),
+    "read_only": Setting(_flag, True, "refuse every command that would sign for the owner or a guardian"),
     **{
         f"keys.{role}": Setting(_key_name, None, f"name of the {role}'s key")
         for role in ("owner", "engine", "keeper", "guardian")

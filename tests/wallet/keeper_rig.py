@@ -31,7 +31,7 @@ WAD = 10**18
 SPOT_FEE_PIPS = 500
 STOP_ID = 7
 KEEPER_KEY = devnet_key("keeper")
-DEADLINE_S = 15.0
+DEADLINE_S = 30.0
 WETH_DEPOSIT = Function.parse("deposit()")
 
 _T = TypeVar("_T")

@@ -82,14 +82,24 @@ class Anvil:
 
         Raises SetupError with anvil's own words when it does not come up, for example because the port is taken.
         """
+        anvil = cls._spawn(binary, arguments, port)
+        try:
+            anvil.port = await anvil._listening(timeout_s)
+        except BaseException:
+            await anvil.stop()
+            raise
+        anvil.url = f"http://127.0.0.1:{anvil.port}"
+        return anvil
+
+    @classmethod
+    def _spawn(cls, binary: Path, arguments: Sequence[str], port: int) -> Self:
         scratch = Path(tempfile.mkdtemp(prefix="seawall-anvil-"))
-        log = scratch / "anvil.log"
         command = [str(binary), "--host", "127.0.0.1", "--port", str(port), "--cache-path", str(scratch), *arguments]
         try:
-            with log.open("wb") as out:
+            with (scratch / "anvil.log").open("wb") as log:
                 # A session of its own: Ctrl-C reaches us, and we stop anvil in order.
                 process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
                 )
         except OSError as error:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -97,22 +107,19 @@ class Anvil:
         watchdog = subprocess.Popen(
             ["/bin/sh", "-c", _WATCHDOG, str(process.pid), str(scratch)], stdin=subprocess.PIPE, start_new_session=True
         )
-        anvil = cls(process, watchdog, scratch, port)
-        try:
-            loop = asyncio.get_running_loop()
-            deadline = loop.time() + timeout_s
-            while (found := _LISTENING.search(text := log.read_bytes())) is None:
-                if process.poll() is not None or loop.time() > deadline:
-                    reason = " ".join(text.decode(errors="replace").split()[-60:]) or "no output"
-                    advice = f"port {port} may be in use: choose another, or 0 for a free one. " if port else ""
-                    raise SetupError(f"anvil did not start on port {port}. {advice}anvil says: {reason}")
-                await asyncio.sleep(0.005)
-        except BaseException:
-            await anvil.stop()
-            raise
-        anvil.port = int(found.group(1))
-        anvil.url = f"http://127.0.0.1:{anvil.port}"
-        return anvil
+        return cls(process, watchdog, scratch, port)
+
+    async def _listening(self, timeout_s: float) -> int:
+        """The port, once anvil says that it listens."""
+        log = self._scratch / "anvil.log"
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while (found := _LISTENING.search(text := log.read_bytes())) is None:
+            if not self.is_running() or asyncio.get_running_loop().time() > deadline:
+                said = " ".join(text.decode(errors="replace").split()[-60:]) or "nothing"
+                advice = f"Port {self.port} may be in use: choose another, or 0 for a free one. " if self.port else ""
+                raise SetupError(f"anvil did not start. {advice}It says: {said}")
+            await asyncio.sleep(0.005)
+        return int(found.group(1))
 
     def is_running(self) -> bool:
         return self._process.poll() is None

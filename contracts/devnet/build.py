@@ -22,6 +22,9 @@ GENESIS_LEAD_S = 4 * 3600
 """Genesis lies this long before the first bar."""
 READY_LEAD_S = 1800
 """The last block of the build lies this long before the first bar: time for wall-clock blocks in between."""
+STAKE_WEI = 10**18
+UNSTAKE_DELAY_S = 86_400
+PAYMASTER_DEPOSIT_WEI = 100 * 10**18
 _TRADING_USDC = 1_000_000 * USDC
 _ARBITRAGE_USDC = 100_000_000 * USDC
 
@@ -135,6 +138,10 @@ async def _deploy_ours(
     people = build.accounts
     ours = await deploy.deploy_seawall(
         sender, entry_point, people.paymaster_owner.address, people.paymaster_signer.address
+    )
+    staker = TransactionSender(rpc, people.paymaster_owner, CHAIN_ID)
+    await deploy.stake_and_fund(
+        staker, ours, stake_wei=STAKE_WEI, unstake_delay_s=UNSTAKE_DELAY_S, deposit_wei=PAYMASTER_DEPOSIT_WEI
     )
     perp_adapter = await deploy.deploy_perp_adapter(sender, perp.clearing_house)
     uniswap_adapter = await deploy.deploy_uniswap_adapter(sender, uniswap.factory, uniswap.router)

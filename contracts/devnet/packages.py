@@ -133,8 +133,11 @@ def find_npm() -> list[str]:
 def _pack(npm: Sequence[str], package: Package, folder: Path) -> Path:
     """Download one tarball. Raises SetupError with npm's own reason."""
     command = [*npm, "pack", package.spec, "--ignore-scripts", "--loglevel=error", "--pack-destination", str(folder)]
-    environment = os.environ | {
+    environment = {
+        "npm_config_fetch_retry_mintimeout": "1000",
+        "npm_config_fetch_retry_maxtimeout": "5000",
         "npm_config_update_notifier": "false",
+        **os.environ,
         "PATH": os.pathsep.join([str(Path(npm[0]).parent), os.environ.get("PATH", "")]),
     }
     try:

@@ -63,44 +63,16 @@ async def test_bundler_and_keeper_run_from_one_settings_file_and_the_keystore(
     for name in ("keeper", "bundler"):
         arguments = ["--key-file", str(rig._secret(f"{name}.raw", devnet_key(name))), "--passphrase-file", str(phrase)]
         assert main(["key", "import", name, *arguments, "--keystore", "keys", "--kdf-n", "2"]) == 0
-    settings = 'deployments = "devnet.json"\nkeystore = "keys"\n[keys]\nkeeper = "keeper"\n[keeper]\npoll_ms = 20\n'
-    (directory / "seawall.toml").write_text(settings + "[bundler]\nport = 0\n")
-    root = ["--config", str(directory / "seawall.toml")]
-    unlock = ["--passphrase-file", str(phrase)]
-    bundler = Process(
-        "wallet.cli",
-        [
-            *root,
-            "bundler",
-            "run",
-            "--config",
-            str(directory / "seawall.toml"),
-            "--key",
-            "bundler",
-            *unlock,
-            "--database",
-            str(directory / "bundler.db"),
-        ],
-        directory,
-    )
+    bundler_db, keeper_db, file = (str(directory / name) for name in ("bundler.db", "keeper.db", "seawall.toml"))
+    settings = 'deployments = "devnet.json"\nkeystore = "keys"\n[keys]\nkeeper = "keeper"\n'
+    tables = f'[keeper]\npoll_ms = 20\nfrom_block = {rig.start_block}\ndb = "{keeper_db}"\n[bundler]\nport = 0\n'
+    (directory / "seawall.toml").write_text(settings + tables)
+    start, unlock = ["--config", file], ["--passphrase-file", str(phrase)]
+    flags = ["--config", file, "--key", "bundler", "--database", bundler_db]
+    bundler = Process("wallet.cli", [*start, "bundler", "run", *flags, *unlock], directory)
     rig.running.append(bundler)
     await bundler.start({"SEAWALL_BUNDLER_URL": "http://127.0.0.1:9"})  # a client's setting, none of the bundler's
-    keeper = Process(
-        "wallet.cli",
-        [
-            *root,
-            "keeper",
-            "run",
-            "--bundler-url",
-            bundler.url,
-            "--db",
-            str(directory / "keeper.db"),
-            *unlock,
-            "--from-block",
-            str(rig.start_block),
-        ],
-        directory,
-    )
+    keeper = Process("wallet.cli", [*start, "keeper", "run", "--bundler-url", bundler.url, *unlock], directory)
     rig.running.append(keeper)
     await keeper.start()
     await rig.price(2_800)

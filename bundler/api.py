@@ -37,6 +37,7 @@ class Api:
 
     def __init__(self, bundler: Bundler) -> None:
         self._bundler = bundler
+        self._received = {"operations": 0, "estimates": 0}
         self._estimator = Estimator(bundler.rpc, bundler.executor, bundler.chain_id, bundler.settings)
         self.methods: dict[str, tuple[Method, int, int]] = {
             "eth_sendUserOperation": (self._send, 2, 2),
@@ -55,10 +56,12 @@ class Api:
         return entry_point_of(parse_address(value, "entryPoint"), self._bundler.settings)
 
     async def _send(self, params: Sequence[Any]) -> str:
+        self._received["operations"] += 1
         entry_point = self._entry_point(params[1])
         return to_hex(await self._bundler.intake.accept(_operation(params[0]), entry_point))
 
     async def _estimate(self, params: Sequence[Any]) -> dict[str, str]:
+        self._received["estimates"] += 1
         entry_point = self._entry_point(params[1])
         overrides = parse_overrides(params[2] if len(params) > 2 else None)
         return await self._estimator.estimate(_operation(params[0], partial=True), entry_point, overrides)
@@ -79,7 +82,8 @@ class Api:
         return f"seawall/{_version()}"
 
     async def _status(self, params: Sequence[Any]) -> dict[str, object]:  # noqa: ARG002
-        return self._bundler.status()
+        """The service's status, and what this process was asked since it started, accepted or not."""
+        return self._bundler.status() | {"received": dict(self._received)}
 
     async def _op_status(self, params: Sequence[Any]) -> dict[str, Any] | None:
         return self._bundler.lookup.status(parse_hash(params[0], "userOpHash"))

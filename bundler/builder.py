@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bundler import simulation
 from bundler.chain import Head
@@ -28,7 +28,7 @@ class Draft:
     """Operations that fail validation also alone, with the reason."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Outcome:
     """What a dry run said. Costs in wei, gas in gas."""
 
@@ -36,10 +36,10 @@ class _Outcome:
     error: str | None = None
     gas_used: int = 0
     revenue_wei: Wei = 0
-    ok: bool = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.ok = self.failed is None and self.error is None
+    @property
+    def ok(self) -> bool:
+        return self.failed is None and self.error is None
 
 
 def tip_of(entry: Entry, head: Head) -> Wei:

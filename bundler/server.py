@@ -76,10 +76,14 @@ class Server:
 
     async def _post(self, request: web.Request) -> web.Response:
         try:
-            body = await request.read()
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             most = self._settings.max_body_bytes
             return self._respond(_error(None, INVALID_REQUEST, f"the request has more than {most} bytes"))
+        except TimeoutError:
+            limit_s = self._settings.request_timeout_s
+            return self._respond(_error(None, INVALID_REQUEST, f"the request did not arrive within {limit_s:g} s"))
         try:
             document = msgspec.json.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import signal
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -217,3 +219,27 @@ async def test_slow_requests_do_not_block_others(bundler: Client) -> None:
 
             async with session.post(bundler.rpc.url, data=trickle()) as response:
                 assert (await response.json())["result"] == "0x539"
+
+
+async def test_request_that_never_ends_is_given_up(own_chain: Chain, tmp_path: Path) -> None:
+    async with serving(settings_for(own_chain, tmp_path, request_timeout_s=0.3)) as client:
+        host, _, port = client.rpc.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        assert b"200 OK" in head
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_silent_node_is_an_error_in_time_and_not_the_end(own_chain: Chain, tmp_path: Path) -> None:
+    async with serving(settings_for(own_chain, tmp_path, request_timeout_s=0.5)) as client:
+        op = await (await own_chain.account()).operation()
+        os.kill(own_chain.anvil.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(RpcError, match=r"did not answer|no answer within") as caught:
+                await asyncio.wait_for(client.send(op), 5)
+            assert caught.value.rpc_code == -32603
+        finally:
+            os.kill(own_chain.anvil.pid, signal.SIGCONT)
+        assert (await client.included(await client.send(op)))["success"] is True

@@ -57,6 +57,7 @@ class Intake:
         self._accepted = accepted
         self._clock = clock
         self._locks: dict[Address, tuple[asyncio.Lock, list[None]]] = {}
+        self._recording: dict[Hash32, asyncio.Future[None]] = {}
         self.head: Head | None = None
         """The latest block the service's loop has seen."""
         self.validating = 0
@@ -91,6 +92,8 @@ class Intake:
             async with self._turn(op.sender):
                 if op_hash not in self._pool:
                     await self._admit(op, op_hash, entry_point)
+                elif (recording := self._recording.get(op_hash)) is not None:
+                    await asyncio.shield(recording)
             return op_hash
         finally:
             self.validating -= 1
@@ -102,7 +105,7 @@ class Intake:
             rules.check_sender_stake(op, staked, self._settings)
         validation = await self._validate(op, entry_point)
         deposit_wei: Wei | None = None
-        if op.paymaster is not None and self._pool.promised(entry_point, op.paymaster):
+        if op.paymaster is not None:
             deposit_wei, _ = await self._deposit(entry_point, op.paymaster)
         # Other senders' operations, and bundles, moved on meanwhile: what concerns them is judged again, now without a pause.
         replaced = self._check_rules(op, entry_point)
@@ -121,7 +124,9 @@ class Intake:
             self._pool.remove(replaced.hash)
         self._pool.reserve(entry)
         # A request that is given up now must not leave disk and pool at odds: what is begun is finished.
-        await asyncio.shield(self._record(entry, replaced))
+        recording = self._recording[op_hash] = asyncio.ensure_future(self._record(entry, replaced))
+        recording.add_done_callback(lambda _: self._recording.pop(op_hash))
+        await asyncio.shield(recording)
 
     async def _record(self, entry: Entry, replaced: Entry | None) -> None:
         """Put a reserved operation on disk and release it to the builder; undo the reservation if the disk fails."""

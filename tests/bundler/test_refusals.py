@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -283,3 +286,31 @@ async def test_full_pool_is_32504(own_chain: Chain, tmp_path: Path) -> None:
         await refused(
             client, await (await own_chain.account()).operation(), THROTTLED, "the mempool holds 1 operations"
         )
+
+
+async def test_concurrent_operations_cannot_overdraw_one_deposit(own_chain: Chain, tmp_path: Path) -> None:
+    async with serving(settings_for(own_chain, tmp_path)) as client:
+        paymaster = await own_chain.put(PAYMASTER_OK)
+        accounts = [await own_chain.account() for _ in range(6)]
+        ops = [sponsored_by(account, await account.draft(), paymaster) for account in accounts]
+        await own_chain.deposit(V08, paymaster, required_prefund(ops[0]) * 5 // 2)
+        await own_chain.automine(False)
+        answers_given = await asyncio.gather(*(client.send(op) for op in ops), return_exceptions=True)
+        assert sum(isinstance(answer, bytes) for answer in answers_given) == 2
+        codes = [answer.rpc_code for answer in answers_given if isinstance(answer, RpcError)]
+        assert codes == [DEPOSIT] * 4
+
+
+async def test_no_hash_is_returned_before_the_disk_has_it(own_chain: Chain, tmp_path: Path) -> None:
+    settings = settings_for(own_chain, tmp_path, request_timeout_s=0.4)
+    async with serving(settings) as client:
+        op = await (await own_chain.account()).operation()
+        with contextlib.closing(sqlite3.connect(settings.database, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # the disk is busy
+            for _ in range(2):  # also when the operation, given up, is sent again
+                with pytest.raises(RpcError, match="no answer within"):
+                    await client.send(op)
+            other.execute("ROLLBACK")
+        op_hash = await client.send(op)
+        assert (await client.included(op_hash))["success"] is True
+        assert len(await own_chain.receipts_of(V08, op_hash)) == 1

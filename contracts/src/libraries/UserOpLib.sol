@@ -36,7 +36,7 @@ library UserOpLib {
     }
 
     /// @dev The argument `executionCalldata` of `execute(bytes32 mode, bytes executionCalldata)` when `callData` is the canonical
-    /// encoding of that call (no gaps, nothing trailing), else `ok` is false.
+    /// encoding of that call (no gaps, zero padding, nothing trailing), else `ok` is false.
     function decodeExecute(bytes calldata callData)
         internal
         pure
@@ -52,6 +52,9 @@ library UserOpLib {
             return (false, 0, executionCalldata);
         }
         if (callData.length != 100 + ((length + 31) & ~uint256(31))) return (false, 0, executionCalldata);
+        uint256 tail = length & 31;
+        bool padded = tail == 0 || uint256(bytes32(callData[callData.length - 32:])) << (8 * tail) == 0;
+        if (!padded) return (false, 0, executionCalldata);
         return (true, mode, callData[100:100 + length]);
     }
 }

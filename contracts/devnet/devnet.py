@@ -30,7 +30,7 @@ _SETTINGS = (
     "--hardfork", "prague",
     "--order", "fifo",
     "--gas-limit", "60000000",
-    "--prune-history", "128",
+    "--prune-history", "64",
     "--no-mining",
 )  # fmt: skip
 

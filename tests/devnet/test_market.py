@@ -106,6 +106,16 @@ async def test_phases_come_in_order_with_their_times(net: Devnet) -> None:
     ]
 
 
+async def test_a_phase_that_is_not_asked_for_is_left_out(net: Devnet) -> None:
+    seen: list[Phase] = []
+
+    async def watch(moment: Moment) -> None:
+        seen.append(moment.phase)
+
+    await net.market.advance(flat(0, 181), watch, phases=(Phase.SETTLED,))
+    assert seen == [Phase.SETTLED]
+
+
 async def test_a_wick_within_the_fee_is_no_leg_of_its_own(net: Devnet) -> None:
     before = await net.rpc.block_number()
     report = await net.market.step(Bar(T0, 181 * E8, 181 * E8, 180_990_00000, 181 * E8))

@@ -36,7 +36,7 @@ ACCOUNT = b"\x11" * 20
 TRIGGER = Trigger(ACCOUNT, 7)
 KEY = Eoa(devnet_key("keeper"))
 SESSION = Session(KEY.address, 0, 2_000, b"\x22" * 20, GUARD_EXECUTE.selector, 10**18)
-DETAIL = Detail(1, 0, 60, 3_600, 5, SESSION, 0)
+DETAIL = Detail(1, False, 0, 60, 3_600, 5, SESSION, 0)
 HEAD = Head(100, b"\x33" * 32, 1_000, 10**9)
 OP = UserOperation(ACCOUNT, 5, b"\x01", 100_000, 50_000, 20_000, 3 * 10**9, 10**6)
 wei = st.integers(min_value=0, max_value=10**12)

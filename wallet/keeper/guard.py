@@ -27,6 +27,8 @@ from wallet.keeper.watch import Head, Trigger, WatchList, next_head, pause
 
 RESEND_BLOCKS = 3
 """How often an accepted operation is offered again while it waits: a bundler may have lost it."""
+LOOKS_FOR_EVENT = 20
+"""How often the event of a fired stop is looked for before it is taken to be older than our watch."""
 FINALITY_BLOCKS = 64
 """How long a trigger that is FINAL is still read, in case a reorganisation brings it back."""
 Log = Callable[[dict[str, Any]], None]
@@ -71,6 +73,7 @@ class Keeper:
         self._offered: dict[Hash32, int] = {}  # op hash -> head at which this run last gave it to a bundler
         self._live_at: dict[Trigger, int] = {}  # last head at which the trigger was not FINAL
         self._final_at: dict[Trigger, int] = {}
+        self._looked: dict[Trigger, int] = {}  # times the event of a fired trigger was looked for
         self._confirmed_s: dict[Trigger, int] = {}  # when this run last had a trigger recorded as due
 
     # -- outer loop -------------------------------------------------------------------------------------------------------
@@ -182,8 +185,7 @@ class Keeper:
         if latest is not None and latest.state in records.OPEN and latest.sequence < detail.sequence:
             await self._settle(latest, head)
         if reading.status == Due.FINAL:
-            await self._finish(trigger, head)
-            return True
+            return await self._finish(trigger, detail, head)
         if reading.status == Due.BLOCKED:
             self._audit(trigger, detail, "blocked", to_hex(reading.reason), head, {"reason": to_hex(reading.reason)})
             await self._touch(trigger, detail, head)
@@ -333,8 +335,11 @@ class Keeper:
             self._report(self._store.settle(outcomes, rows))
             return
 
-    async def _finish(self, trigger: Trigger, head: Head) -> None:
-        """The trigger can never fire again: find out who fired it, if anyone did and we have not noted it yet."""
+    async def _finish(self, trigger: Trigger, detail: Detail, head: Head) -> bool:
+        """The trigger can never fire again: find out who fired it, if anyone did and we have not noted it yet.
+
+        False when its event should be there and is not: some nodes show a block's state a moment before its logs.
+        """
         since = self._live_at.get(trigger)
         if since is None and (due := self._store.audited("due", trigger)):
             since = due[-1].block  # an earlier run ended before any head was done with
@@ -344,7 +349,13 @@ class Keeper:
                 receipt = await self._rpc.receipt(parse_hash(log["transactionHash"], "transaction hash"))
                 if receipt is not None:
                     self._report(self._store.settle({}, await self._rows(trigger, receipt, {})))
+            noted = any(row.arming == detail.arming for row in self._store.audited("fired", trigger))
+            self._looked[trigger] = self._looked.get(trigger, 0) + 1
+            if detail.fired and not noted and self._looked[trigger] < LOOKS_FOR_EVENT:
+                return False
+        self._looked.pop(trigger, None)
         self._final_at[trigger] = head.number
+        return True
 
     async def _rows(self, trigger: Trigger, receipt: Mapping[str, Any], extra: Mapping[str, Any]) -> list[AuditRow]:
         """The audit rows of one transaction for a trigger: each part executed, and `fired` with the last."""

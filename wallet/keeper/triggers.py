@@ -21,6 +21,9 @@ from contracts.types import Address, Hash32, Wei
 from contracts.userop import LANE_KEEPER, nonce_key
 from wallet.keeper.watch import Head, Trigger
 
+_FIRED = 2
+"""IStopLoss.Status.FIRED."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -33,13 +36,14 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """Everything needed to act on a trigger, read at one head.
+    """Everything needed to act on a trigger, read at one head. `fired`: this arming has been executed to its end.
 
     `sequence` is the next nonce of the trigger's own lane; `due_since_s` (unix seconds) is 0 until the chain recorded the trigger
     as due, and again when nobody confirmed that for `lapse_s` seconds; `session` is None when it is unknown to the chain.
     """
 
     arming: int
+    fired: bool
     due_since_s: int
     public_delay_s: int
     lapse_s: int
@@ -97,12 +101,19 @@ async def read_details(
         stop, nonce, session = answers[3 * i : 3 * i + 3]
         if stop is None or nonce is None:
             continue
-        fields, _, arming, due_since, _ = STOP_OF.decode(stop)
+        fields, status, arming, due_since, _ = STOP_OF.decode(stop)
         found, spent = _session(session)
         widen_s, public_delay_s, (_, heartbeat_s, *_, patience_s) = fields[8], fields[10], fields[14]
         lapse_s = max(widen_s, public_delay_s, patience_s) + heartbeat_s
         details[t] = Detail(
-            arming, due_since, public_delay_s, lapse_s, GET_NONCE.decode(nonce)[0] & (2**64 - 1), found, spent
+            arming,
+            status == _FIRED,
+            due_since,
+            public_delay_s,
+            lapse_s,
+            GET_NONCE.decode(nonce)[0] & (2**64 - 1),
+            found,
+            spent,
         )
     return details
 

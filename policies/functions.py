@@ -1,0 +1,187 @@
+"""Functions that the engine can read: signature, names of the arguments, and what a call of it does to a portfolio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from contracts.abi import Function
+
+
+class Effect(StrEnum):
+    """What a call does, by its function alone. Whether it passes when facts are missing is decided by exits and guards, not by this."""
+
+    OPENS = "opens"
+    REDUCES = "reduces"
+    MOVES = "moves"
+    """Shifts the account's own funds between itself and a venue."""
+    PAYS = "pays"
+    """Sends value to somebody."""
+    GRANTS = "grants"
+    """Lets somebody else move value."""
+    ADMIN = "admin"
+    """Changes the account, its modules or their configuration."""
+    NEUTRAL = "neutral"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFunction:
+    """A function with names for its arguments. A single struct argument is spread: its members are the arguments."""
+
+    function: Function
+    arguments: tuple[str, ...]
+    effect: Effect
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """ABI type of each named argument."""
+        inputs = self.function.inputs
+        if self.spread:
+            return Function.parse(f"_{inputs[0]}").inputs
+        return inputs
+
+    @property
+    def spread(self) -> bool:
+        """Whether the arguments are the members of one struct."""
+        inputs = self.function.inputs
+        return len(inputs) == 1 and inputs[0].startswith("(") and inputs[0].endswith(")") and len(self.arguments) != 1
+
+
+def _f(signature: str, arguments: str, effect: Effect) -> KnownFunction:
+    return KnownFunction(Function.parse(signature), tuple(arguments.split()), effect)
+
+
+_SESSION = "(address,uint48,uint48,address,bytes4,uint128)"
+_ORACLE = "(address,uint32,address,uint32,uint128,uint128,uint16,uint32)"
+_STOP = f"(address,bytes,bool,uint128,uint16,uint128,uint16,uint16,uint32,uint32,uint32,uint16,uint96,uint48,{_ORACLE})"
+_EXIT = "(address,bytes4,bool,bool,uint8,bytes32[])"
+_ORDER = "baseToken isBaseToQuote isExactInput amount oppositeAmountBound deadline sqrtPriceLimitX96 referralCode"
+
+FUNCTIONS: tuple[KnownFunction, ...] = (
+    # ERC-20 and WETH9
+    _f("transfer(address,uint256)", "to amount", Effect.PAYS),
+    _f("transferFrom(address,address,uint256)", "from to amount", Effect.PAYS),
+    _f("approve(address,uint256)", "spender amount", Effect.GRANTS),
+    _f("increaseAllowance(address,uint256)", "spender amount", Effect.GRANTS),
+    _f("decreaseAllowance(address,uint256)", "spender amount", Effect.REDUCES),
+    _f("deposit()", "", Effect.MOVES),
+    _f("withdraw(uint256)", "amount", Effect.MOVES),
+    # Perpetual Protocol v2: IClearingHouse, IVault, IDelegateApproval
+    _f("openPosition((address,bool,bool,uint256,uint256,uint256,uint160,bytes32))", _ORDER, Effect.OPENS),
+    _f(
+        "closePosition((address,uint160,uint256,uint256,bytes32))",
+        "baseToken sqrtPriceLimitX96 oppositeAmountBound deadline referralCode",
+        Effect.REDUCES,
+    ),
+    _f(
+        "addLiquidity((address,uint256,uint256,int24,int24,uint256,uint256,bool,uint256))",
+        "baseToken base quote lowerTick upperTick minBase minQuote useTakerBalance deadline",
+        Effect.OPENS,
+    ),
+    _f(
+        "removeLiquidity((address,int24,int24,uint128,uint256,uint256,uint256))",
+        "baseToken lowerTick upperTick liquidity minBase minQuote deadline",
+        Effect.REDUCES,
+    ),
+    _f("settleAllFunding(address)", "trader", Effect.NEUTRAL),
+    _f("deposit(address,uint256)", "token amount", Effect.MOVES),
+    _f("depositFor(address,address,uint256)", "to token amount", Effect.PAYS),
+    _f("withdraw(address,uint256)", "token amount", Effect.MOVES),
+    _f("withdrawAll(address)", "token", Effect.MOVES),
+    _f("approve(address,uint8)", "delegate actions", Effect.GRANTS),
+    # Uniswap v3 SwapRouter and SwapRouter02 (without deadline)
+    _f(
+        "exactInputSingle((address,address,uint24,address,uint256,uint256,uint256,uint160))",
+        "tokenIn tokenOut fee recipient deadline amountIn amountOutMinimum sqrtPriceLimitX96",
+        Effect.OPENS,
+    ),
+    _f(
+        "exactOutputSingle((address,address,uint24,address,uint256,uint256,uint256,uint160))",
+        "tokenIn tokenOut fee recipient deadline amountOut amountInMaximum sqrtPriceLimitX96",
+        Effect.OPENS,
+    ),
+    _f(
+        "exactInputSingle((address,address,uint24,address,uint256,uint256,uint160))",
+        "tokenIn tokenOut fee recipient amountIn amountOutMinimum sqrtPriceLimitX96",
+        Effect.OPENS,
+    ),
+    _f(
+        "exactOutputSingle((address,address,uint24,address,uint256,uint256,uint160))",
+        "tokenIn tokenOut fee recipient amountOut amountInMaximum sqrtPriceLimitX96",
+        Effect.OPENS,
+    ),
+    # Aave v3 IPool
+    _f("supply(address,uint256,address,uint16)", "asset amount onBehalfOf referralCode", Effect.MOVES),
+    _f("withdraw(address,uint256,address)", "asset amount to", Effect.PAYS),
+    _f("borrow(address,uint256,uint256,uint16,address)", "asset amount rateMode referralCode onBehalfOf", Effect.OPENS),
+    _f("repay(address,uint256,uint256,address)", "asset amount rateMode onBehalfOf", Effect.REDUCES),
+    # guards: IGuard, IStopLoss
+    _f("execute(address,uint256)", "account id", Effect.REDUCES),
+    _f("touch(address,uint256)", "account id", Effect.NEUTRAL),
+    _f("reduce(uint256,uint256)", "id size", Effect.REDUCES),
+    _f(f"arm(uint256,{_STOP})", "id stop", Effect.ADMIN),
+    _f("cancel(uint256)", "id", Effect.ADMIN),
+    # EmergencyFreeze
+    _f("freeze(address,uint8)", "account state", Effect.REDUCES),
+    _f("startEscape()", "", Effect.ADMIN),
+    _f("finishEscape(address)", "account", Effect.ADMIN),
+    _f("setGuardian(address,bool)", "guardian enabled", Effect.ADMIN),
+    _f("setQuorum(uint8)", "quorum", Effect.ADMIN),
+    _f("setGuard(address,bool)", "guard enabled", Effect.ADMIN),
+    _f(f"setExit({_EXIT},bool)", "exit enabled", Effect.ADMIN),
+    # RiskValidator and SessionValidator
+    _f("setPolicy(bytes32)", "policyId", Effect.ADMIN),
+    _f("setEngine(address,bool)", "engine enabled", Effect.ADMIN),
+    _f("setThreshold(uint8)", "threshold", Effect.ADMIN),
+    _f("cancelEscape()", "", Effect.ADMIN),
+    _f(f"enableSession({_SESSION})", "key validAfter validUntil target selector prefundBudget", Effect.ADMIN),
+    _f("revokeSession(bytes32)", "sessionId", Effect.ADMIN),
+    # RiskAccount, ERC-7579
+    _f("installModule(uint256,address,bytes)", "moduleTypeId module initData", Effect.ADMIN),
+    _f("uninstallModule(uint256,address,bytes)", "moduleTypeId module deInitData", Effect.ADMIN),
+    _f("forceUninstallModule(uint256,address,bytes)", "moduleTypeId module deInitData", Effect.ADMIN),
+    _f("scheduleAdmin(bytes)", "data", Effect.ADMIN),
+    _f("cancelAdmin(bytes32)", "actionHash", Effect.ADMIN),
+    _f("executeAdmin(bytes)", "data", Effect.ADMIN),
+    _f("setOwner(bytes)", "owner", Effect.ADMIN),
+    _f("setRiskAuthority(address)", "authority", Effect.ADMIN),
+    _f("setPrefundCaps(uint128[3])", "caps", Effect.ADMIN),
+    _f("setRiskState(uint8)", "state", Effect.ADMIN),
+    _f("upgradeToAndCall(address,bytes)", "implementation data", Effect.ADMIN),
+    _f("execute(bytes32,bytes)", "mode executionCalldata", Effect.ADMIN),
+)
+
+BY_SELECTOR: Mapping[bytes, KnownFunction] = {f.function.selector: f for f in FUNCTIONS}
+BY_SIGNATURE: Mapping[str, KnownFunction] = {f.function.signature: f for f in FUNCTIONS}
+
+_TARGETS: Mapping[str, tuple[str, ...]] = {
+    "usdc": ("transfer(address,uint256)", "transferFrom(address,address,uint256)", "approve(address,uint256)"),
+    "weth": (
+        "transfer(address,uint256)", "transferFrom(address,address,uint256)", "approve(address,uint256)", "deposit()",
+        "withdraw(uint256)",
+    ),
+    "perp.vault": (
+        "deposit(address,uint256)", "depositFor(address,address,uint256)", "withdraw(address,uint256)",
+        "withdrawAll(address)",
+    ),
+    "aave.pool": ("withdraw(address,uint256,address)",),
+    "seawall.stop_loss": ("execute(address,uint256)",),
+    "seawall.risk_validator": ("cancelEscape()",),
+}  # fmt: skip
+
+
+def find(name: str, target: str = "") -> list[KnownFunction]:
+    """Functions called `name` (or with that signature); `target`, the contract's name, decides between overloads."""
+    if "(" in name:
+        found = BY_SIGNATURE.get(name)
+        return [found] if found else []
+    overloads = [f for f in FUNCTIONS if f.function.name == name]
+    fitting = [f for f in overloads if f.function.signature in _TARGETS.get(target, ())]
+    return fitting or overloads
+
+
+def known_names() -> tuple[str, ...]:
+    """Names of all functions, each once."""
+    return tuple(dict.fromkeys(f.function.name for f in FUNCTIONS))

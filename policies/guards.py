@@ -1,0 +1,147 @@
+"""From a policy's `guards`, `exits` and `attestation` to the configuration of the modules on chain. Pure: no calls, no keys.
+
+Names are resolved through the book; an unbound one is an error, never a zero address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
+
+from contracts import abi
+from contracts.bindings import ARM_STOP, GUARD_EXECUTE, Exit, FreezeConfig, Session
+from contracts.errors import BadInput
+from contracts.types import Address
+from contracts.units import BPS, WAD
+from policies.margin import EXACT
+from policies.policy import ExitRule, Policy, StopRule, resolve
+
+Book = Mapping[str, Address]
+_ZERO = bytes(20)
+_NO_CAP = 2**128 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class StopConfig:
+    """One stop as IStopLoss.Stop takes it. Prices and sizes 1e18 = one, shares in basis points, times in seconds."""
+
+    id: int
+    trigger_wad: int
+    is_below: bool
+    stop: tuple[object, ...]
+
+    def arm(self) -> bytes:
+        """Call data of `StopLoss.arm`."""
+        return ARM_STOP.encode(self.id, self.stop)
+
+
+def bound(name: str, policy: Policy, book: Book, account: Address = _ZERO) -> Address:
+    """The address of a party. Raises BadInput when nobody said what it is."""
+    found = resolve(name, policy, book, account)
+    if found is None or found == _ZERO:
+        raise BadInput(
+            f"policy {policy.name} names {name!r}, which has no address here: declare it under `addresses:` in the policy, "
+            "or in the deployments file or the keys of this profile"
+        )
+    return found
+
+
+def freeze_config(policy: Policy, book: Book, account: Address) -> FreezeConfig:
+    """onInstall data of EmergencyFreeze. Raises BadInput for an unbound name, or when the policy has no `guards.freeze`."""
+    rule = policy.freeze
+    if rule is None:
+        raise BadInput(f"policy {policy.name} has no guards.freeze section")
+    return FreezeConfig(
+        guardians=tuple(bound(name, policy, book, account) for name in rule.guardians),
+        quorum=rule.quorum,
+        solo_freeze_s=rule.solo_freeze_s,
+        solo_cooldown_s=rule.cooldown_s,
+        thaw_delay_s=rule.thaw_delay_s,
+        escape_delay_s=rule.escape_delay_s,
+        guards=tuple(bound(name, policy, book, account) for name in policy.guards),
+        exits=tuple(_exit(rule, policy, book, account) for rule in policy.exits),
+    )
+
+
+def _exit(rule: ExitRule, policy: Policy, book: Book, account: Address) -> Exit:
+    mask, words = 0, []
+    for index, text in rule.words:
+        mask |= 1 << index
+        words.append(int(text).to_bytes(32) if text.isdigit() else bytes(12) + bound(text, policy, book, account))
+    target = bound(rule.target, policy, book, account)
+    return Exit(target, rule.selector, rule.in_frozen, rule.plain_value, mask, tuple(words))
+
+
+def keeper_session(policy: Policy, book: Book, now_s: int) -> Session | None:
+    """The session that lets the keeper call `StopLoss.execute` and nothing else; None without `guards.session` or stops."""
+    rule = policy.session
+    if rule is None or not policy.stops:
+        return None
+    return Session(
+        key=bound(rule.key, policy, book),
+        valid_after_s=0,
+        valid_until_s=now_s + rule.valid_for_s,
+        target=bound("seawall.stop_loss", policy, book),
+        selector=GUARD_EXECUTE.selector,
+        prefund_budget_wei=rule.prefund_budget_wei,
+    )
+
+
+def stop_config(
+    rule: StopRule, policy: Policy, book: Book, *, entry_price: Decimal, is_long: bool, now_s: int
+) -> StopConfig:
+    """One stop for a position opened at `entry_price` (quote per base). A `drop` of 12 % is 12 % against the position.
+
+    The trigger is rounded towards the entry, so that it is never later than the file says. Raises BadInput for an unbound name or a
+    venue without adapter.
+    """
+    adapters = {"perp": ("seawall.perp_adapter", f"perp.{rule.asset.lower()}")}
+    if rule.venue not in adapters:
+        raise BadInput(
+            f"stop {rule.id} of policy {policy.name}: venue {rule.venue!r} has no adapter here; there is perp"
+        )
+    adapter, base = adapters[rule.venue]
+    with localcontext(EXACT):
+        if rule.price is not None:
+            trigger = rule.price
+        else:
+            assert rule.drop is not None
+            trigger = entry_price * (1 - rule.drop if is_long else 1 + rule.drop)
+        trigger_wad = int((trigger * WAD).to_integral_value(ROUND_CEILING if is_long else ROUND_FLOOR))
+        largest = rule.max_size_per_execution
+        cap = _NO_CAP if largest is None else int((largest * WAD).to_integral_value(ROUND_FLOOR))
+    oracle = rule.oracle
+    sequencer = bound(oracle.sequencer_feed, policy, book) if oracle.sequencer_feed else _ZERO
+    stop = (
+        bound(adapter, policy, book),
+        abi.encode(["address"], [bound(base, policy, book)]),
+        is_long,
+        trigger_wad,
+        _bps(rule.size),
+        cap,
+        _bps(rule.slippage),
+        _bps(rule.max_slippage),
+        rule.widen_s,
+        rule.cooldown_s,
+        rule.public_delay_s,
+        _bps(rule.refund_share),
+        rule.refund_cap_wei,
+        now_s + rule.valid_for_s if rule.valid_for_s else 0,
+        (
+            bound(oracle.feed, policy, book),
+            oracle.heartbeat_s,
+            sequencer,
+            oracle.grace_period_s,
+            int(oracle.min_price * WAD),
+            int(oracle.max_price * WAD),
+            _bps(oracle.max_deviation),
+            oracle.deviation_patience_s,
+        ),
+    )
+    return StopConfig(rule.id, trigger_wad, is_long, stop)
+
+
+def _bps(share: Decimal) -> int:
+    """A fraction in whole basis points, rounded down: a bound never gets looser."""
+    return int((share * BPS).to_integral_value(ROUND_FLOOR))

@@ -1,0 +1,50 @@
+"""Names for addresses: a policy says `perp.clearing_house`, a deployment says where that is.
+
+A name is one of the contracts below, a role below, or one that the document itself declares under `addresses`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from contracts.types import Address
+
+ACCOUNT = "account"
+"""The account itself."""
+
+CONTRACTS: Mapping[str, str] = {
+    "usdc": "usdc",
+    "weth": "weth",
+    "multicall3": "multicall3",
+    "perp.clearing_house": "perp_clearing_house",
+    "perp.vault": "perp_vault",
+    "perp.account_balance": "perp_account_balance",
+    "perp.exchange": "perp_exchange",
+    "perp.config": "perp_config",
+    "perp.eth": "perp_base_token",
+    "uniswap.router": "uniswap_router",
+    "uniswap.quoter": "uniswap_quoter",
+    "uniswap.pool": "uniswap_pool",
+    "aave.pool": "aave_pool",
+    "feed.eth": "feed_eth_usd",
+    "feed.usdc": "feed_usdc_usd",
+    "feed.sequencer": "sequencer_feed",
+    "seawall.risk_validator": "risk_validator",
+    "seawall.session_validator": "session_validator",
+    "seawall.stop_loss": "stop_loss",
+    "seawall.emergency_freeze": "emergency_freeze",
+    "seawall.perp_adapter": "perp_adapter",
+    "seawall.uniswap_adapter": "uniswap_adapter",
+}
+"""Contract names of policy files, and what a deployments file (`seawall devnet --json`) calls them."""
+
+ROLES = ("owner", "guardian", "guardian_2", "guardian_3", "keeper", "engine", "treasury", "trader", "risk_officer")
+"""People and services that the caller binds to addresses."""
+
+KNOWN: tuple[str, ...] = (ACCOUNT, *CONTRACTS, *ROLES)
+
+
+def book_of(deployment: Mapping[str, Address], roles: Mapping[str, Address] | None = None) -> dict[str, Address]:
+    """Names to addresses, from a deployment's flat names and the caller's roles. Unknown entries are left out."""
+    book = {name: deployment[flat] for name, flat in CONTRACTS.items() if flat in deployment}
+    return book | {name: address for name, address in (roles or {}).items() if name in ROLES}

@@ -1,0 +1,383 @@
+"""A policy in force: the checked document as types. Built from the canonical tree, so it means exactly what its id commits to.
+
+Defaults stand here and belong to the schema version: changing one needs a new version. Percentages are fractions, durations seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Literal
+
+from contracts.abi import Function
+from contracts.types import Hash32, Wei
+from contracts.units import to_units
+from policies import functions
+from policies.canonical import policy_id
+from policies.names import ACCOUNT, CONTRACTS
+
+SCHEMA_VERSION = 1
+
+
+class Action(StrEnum):
+    """What a breach does."""
+
+    DENY = "deny"
+    REQUIRE_SIGNERS = "require_signers"
+    WARN = "warn"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What part of the portfolio a metric is taken over."""
+
+    kind: Literal["portfolio", "asset", "venue", "operation"] = "portfolio"
+    name: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Scope:
+        kind, _, name = text.partition(":")
+        return cls(kind, name.strip())  # type: ignore[arg-type]  # the schema admits these four only
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.name}" if self.name else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Passes if observed <= `bound` (`is_max`), or observed >= `bound`."""
+
+    id: str
+    metric: str
+    scope: Scope
+    is_max: bool
+    bound: Decimal
+    action: Action = Action.DENY
+    warn_at: Decimal = Decimal("0.8")
+    hysteresis: Decimal = Decimal(0)
+    approval: str = ""
+    shocks: tuple[tuple[str, Decimal], ...] = ()
+    """Relative price moves by asset under which the metric is taken (stress scenarios)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What one argument of a call must be: one of `values` (names are resolved), or an integer within the range."""
+
+    argument: str
+    values: tuple[str, ...] = ()
+    minimum: int | None = None
+    maximum: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallRule:
+    """Calls that are allowed. Without `selectors`: only plain transfers of up to `max_value_wei`."""
+
+    target: str
+    selectors: tuple[bytes, ...]
+    pins: tuple[Pin, ...]
+    max_value_wei: Wei
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRule:
+    """A call that stays open in REDUCE_ONLY. `words` pins argument words: (index, value or name)."""
+
+    target: str
+    selector: bytes
+    in_frozen: bool
+    plain_value: bool
+    words: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OracleRule:
+    feed: str
+    heartbeat_s: int
+    sequencer_feed: str
+    grace_period_s: int
+    min_price: Decimal
+    max_price: Decimal
+    max_deviation: Decimal
+    deviation_patience_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopRule:
+    """A stop-loss; exactly one of `drop` (fraction of the entry price) and `price` is set."""
+
+    id: int
+    venue: str
+    asset: str
+    drop: Decimal | None
+    price: Decimal | None
+    size: Decimal
+    max_size_per_execution: Decimal | None
+    slippage: Decimal
+    max_slippage: Decimal
+    widen_s: int
+    cooldown_s: int
+    public_delay_s: int
+    refund_share: Decimal
+    refund_cap_wei: Wei
+    valid_for_s: int
+    oracle: OracleRule
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeRule:
+    guardians: tuple[str, ...]
+    quorum: int
+    solo_freeze_s: int
+    cooldown_s: int
+    thaw_delay_s: int
+    escape_delay_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRule:
+    key: str
+    valid_for_s: int
+    prefund_budget_wei: Wei
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRule:
+    id: str
+    signers: tuple[str, ...]
+    quorum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sponsorship:
+    """Wei a paymaster may spend; None: no bound of the policy's own."""
+
+    per_operation_wei: Wei | None
+    per_day_wei: Wei | None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything `evaluate` and the module configuration need. `document` is the canonical tree that `policy_id` commits to."""
+
+    policy_id: Hash32
+    document: Mapping[str, Any]
+    schema_version: int
+    name: str
+    version: str
+    accounts: tuple[str, ...]
+    chains: tuple[int, ...]
+    addresses: Mapping[str, bytes]
+    max_price_age_s: int
+    max_block_age_s: int
+    max_price_deviation: Decimal
+    limits: tuple[Limit, ...]
+    calls: tuple[CallRule, ...]
+    exits: tuple[ExitRule, ...]
+    stops: tuple[StopRule, ...]
+    freeze: FreezeRule | None
+    session: SessionRule | None
+    approvals: tuple[ApprovalRule, ...]
+    sponsorship: Sponsorship
+    attestation_validity_s: int
+    attestation_threshold: int
+    escape_delay_s: int
+
+    @property
+    def guards(self) -> tuple[str, ...]:
+        """Names of the guard modules that may act in every state."""
+        return ("seawall.stop_loss",) if self.stops else ()
+
+
+def build(document: Mapping[str, Any]) -> Policy:
+    """The typed policy of a canonical tree that was checked by `policies.document`."""
+    version = int(document["schema"])
+    facts, guards = document.get("facts", {}), document.get("guards", {})
+    attestation, budget = document.get("attestation", {}), document.get("sponsorship", {})
+    limits = [_limit(entry) for entry in document.get("limits", ())]
+    limits += [_scenario(entry) for entry in document.get("stress", ())]
+    return Policy(
+        policy_id=policy_id(version, document),
+        document=document,
+        schema_version=version,
+        name=document["name"],
+        version=document["version"],
+        accounts=tuple(document.get("accounts", ())),
+        chains=tuple(int(chain) for chain in document.get("chains", ())),
+        addresses={name: bytes.fromhex(a[2:]) for name, a in document.get("addresses", {}).items()},
+        max_price_age_s=int(facts.get("max_price_age", 300)),
+        max_block_age_s=int(facts.get("max_block_age", 120)),
+        max_price_deviation=Decimal(facts.get("max_price_deviation", "0.03")),
+        limits=tuple(limits),
+        calls=tuple(_call(entry) for entry in document.get("calls", ())),
+        exits=tuple(_exit(entry) for entry in document.get("exits", ())),
+        stops=tuple(_stop(entry) for entry in guards.get("stop_loss", ())),
+        freeze=_freeze(guards["freeze"]) if "freeze" in guards else None,
+        session=_session(guards["session"]) if "session" in guards else None,
+        approvals=tuple(
+            ApprovalRule(entry["id"], tuple(entry["signers"]), int(entry["quorum"]))
+            for entry in document.get("approvals", ())
+        ),
+        sponsorship=Sponsorship(_eth(budget.get("per_operation")), _eth(budget.get("per_day"))),
+        attestation_validity_s=int(attestation.get("validity", 600)),
+        attestation_threshold=int(attestation.get("threshold", 1)),
+        escape_delay_s=int(attestation.get("escape_delay", 172_800)),
+    )
+
+
+def _eth(text: str | None) -> Wei | None:
+    return None if text is None else to_units(text, 18)
+
+
+def _wei(text: str) -> Wei:
+    return to_units(text, 18)
+
+
+def _limit(entry: Mapping[str, Any]) -> Limit:
+    is_max = "max" in entry
+    return Limit(
+        id=entry["id"],
+        metric=entry["metric"],
+        scope=Scope.parse(entry.get("scope", "portfolio")),
+        is_max=is_max,
+        bound=Decimal(entry["max" if is_max else "min"]),
+        action=Action(entry.get("action", "deny")),
+        warn_at=Decimal(entry.get("warn_at", "0.8")),
+        hysteresis=Decimal(entry.get("hysteresis", "0")),
+        approval=entry.get("approval", ""),
+    )
+
+
+def _scenario(entry: Mapping[str, Any]) -> Limit:
+    return Limit(
+        id=f"stress.{entry['id']}",
+        metric="stress_margin",
+        scope=Scope(),
+        is_max=False,
+        bound=Decimal(0),
+        action=Action(entry.get("action", "deny")),
+        approval=entry.get("approval", ""),
+        shocks=tuple(sorted((asset, Decimal(move)) for asset, move in entry["shock"].items())),
+    )
+
+
+def selectors_of(function: str, target: str) -> tuple[bytes, ...]:
+    """Selectors that a policy's `function` means at `target`: a hex selector, a signature, or a known name (all its overloads)."""
+    if function.startswith("0x"):
+        return (bytes.fromhex(function[2:]),)
+    found = functions.find(function, target)
+    if not found and "(" in function:
+        return (Function.parse(function).selector,)
+    return tuple(f.function.selector for f in found)
+
+
+def _call(entry: Mapping[str, Any]) -> CallRule:
+    selectors = [s for f in entry.get("functions", ()) for s in selectors_of(f, entry["target"])]
+    return CallRule(
+        target=entry["target"],
+        selectors=tuple(dict.fromkeys(selectors)),
+        pins=tuple(_pin(name, value) for name, value in sorted(entry.get("args", {}).items())),
+        max_value_wei=_wei(entry.get("max_value", "0")),
+    )
+
+
+def _pin(name: str, value: Any) -> Pin:
+    if isinstance(value, Mapping):
+        low, high = value.get("min"), value.get("max")
+        return Pin(name, (), None if low is None else int(low), None if high is None else int(high))
+    return Pin(name, tuple(value) if isinstance(value, (list, tuple)) else (value,))
+
+
+def _exit(entry: Mapping[str, Any]) -> ExitRule:
+    plain = entry.get("plain_value", False)
+    selector, words = bytes(4), []
+    if not plain:
+        (selector, *_) = selectors_of(entry["function"], entry["target"])
+        known = functions.BY_SELECTOR.get(selector)
+        for name, value in entry.get("args", {}).items():
+            words.append((word_of(known, name), value))
+    return ExitRule(entry["target"], selector, entry.get("in_frozen", False), plain, tuple(sorted(words)))
+
+
+def word_of(known: functions.KnownFunction | None, argument: str) -> int:
+    """Which 32-byte word of the call data holds `argument`: its own number, or by name when all before it are single words.
+
+    Raises KeyError when there is no such word among the first eight.
+    """
+    if argument.isdigit():
+        index = int(argument)
+    elif known is not None and argument in known.arguments:
+        index = known.arguments.index(argument)
+        if any(t.endswith("]") or t.startswith("(") or t in ("bytes", "string") for t in known.types[: index + 1]):
+            raise KeyError(argument)
+    else:
+        raise KeyError(argument)
+    if index > 7:
+        raise KeyError(argument)
+    return index
+
+
+def _stop(entry: Mapping[str, Any]) -> StopRule:
+    oracle = entry["oracle"]
+    largest = entry.get("max_size_per_execution")
+    return StopRule(
+        id=int(entry["id"]),
+        venue=entry["venue"],
+        asset=entry["asset"],
+        drop=Decimal(entry["drop"]) if "drop" in entry else None,
+        price=Decimal(entry["price"]) if "price" in entry else None,
+        size=Decimal(entry.get("size", "1")),
+        max_size_per_execution=None if largest is None else Decimal(largest),
+        slippage=Decimal(entry["slippage"]),
+        max_slippage=Decimal(entry["max_slippage"]),
+        widen_s=int(entry.get("widen", 120)),
+        cooldown_s=int(entry.get("cooldown", 30)),
+        public_delay_s=int(entry.get("public_delay", 120)),
+        refund_share=Decimal(entry.get("refund_share", "1")),
+        refund_cap_wei=_wei(entry.get("refund_cap", "0")),
+        valid_for_s=int(entry.get("valid_for", 0)),
+        oracle=OracleRule(
+            feed=oracle["feed"],
+            heartbeat_s=int(oracle["heartbeat"]),
+            sequencer_feed=oracle.get("sequencer_feed", ""),
+            grace_period_s=int(oracle.get("grace_period", 1800)),
+            min_price=Decimal(oracle.get("min_price", "0.01")),
+            max_price=Decimal(oracle.get("max_price", "10000000")),
+            max_deviation=Decimal(oracle.get("max_deviation", "0.05")),
+            deviation_patience_s=int(oracle.get("deviation_patience", 300)),
+        ),
+    )
+
+
+def _freeze(entry: Mapping[str, Any]) -> FreezeRule:
+    return FreezeRule(
+        guardians=tuple(entry["guardians"]),
+        quorum=int(entry["quorum"]),
+        solo_freeze_s=int(entry.get("solo_freeze", 21_600)),
+        cooldown_s=int(entry.get("cooldown", 86_400)),
+        thaw_delay_s=int(entry.get("thaw_delay", 3_600)),
+        escape_delay_s=int(entry.get("escape_delay", 172_800)),
+    )
+
+
+def _session(entry: Mapping[str, Any]) -> SessionRule:
+    return SessionRule(entry["key"], int(entry.get("valid_for", 2_592_000)), _wei(entry.get("prefund_budget", "0.1")))
+
+
+def resolve(name: str, policy: Policy, book: Mapping[str, bytes], account: bytes) -> bytes | None:
+    """The address of a party: an address itself, the account, one of the document's own, or one of the book. None: unbound."""
+    if name.startswith("0x"):
+        return bytes.fromhex(name[2:])
+    if name == ACCOUNT:
+        return account
+    if name in policy.addresses:
+        return policy.addresses[name]
+    return book.get(name)
+
+
+def is_contract_name(name: str) -> bool:
+    """Whether `name` is one of the contracts that deployments name."""
+    return name in CONTRACTS

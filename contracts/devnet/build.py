@@ -106,7 +106,7 @@ async def build_devnet(rpc: RpcClient, accounts: Accounts, first_bar_s: int, pri
 async def _fund_people(
     build: Builder, weth: Address, usdc: Address, uniswap: UniswapV3, aave_pool: Address, price_wad: int
 ) -> None:
-    """USDC for whoever trades, stock and allowances for the arbitrageur, USDC and allowance for the liquidator."""
+    """USDC for whoever trades, stock and allowances for arbitrageur and liquidator."""
     people = build.accounts
     for eoa in (people.owner, people.owner2, people.owner3, people.trader, people.trader2):
         await build.send(usdc, "mint(address,uint256)", eoa.address, _TRADING_USDC)
@@ -116,7 +116,9 @@ async def _fund_people(
     for token in (weth, usdc):
         await build.send(token, "approve(address,uint256)", uniswap.router, 2**256 - 1, sender=people.arbitrageur)
     await build.send(usdc, "mint(address,uint256)", people.liquidator.address, _ARBITRAGE_USDC)
-    await build.send(usdc, "approve(address,uint256)", aave_pool, 2**256 - 1, sender=people.liquidator)
+    await build.send(weth, "deposit()", value=stock_weth, sender=people.liquidator)
+    for token in (weth, usdc):
+        await build.send(token, "approve(address,uint256)", aave_pool, 2**256 - 1, sender=people.liquidator)
 
 
 async def _make_history(

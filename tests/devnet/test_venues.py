@@ -64,6 +64,19 @@ async def test_a_loan_is_liquidated_when_the_market_falls(net: Devnet, trader: P
     assert health > WAD
 
 
+async def test_a_loan_of_ether_is_liquidated_when_the_market_rises(net: Devnet, trader: Person) -> None:
+    where, me = net.addresses, trader.eoa.address
+    await trader.do(where.usdc, "approve(address,uint256)", where.aave_pool, 20_000 * USDC)
+    await trader.do(where.aave_pool, "supply(address,uint256,address,uint16)", where.usdc, 20_000 * USDC, me, 0)
+    loan = (where.weth, 80 * ETHER, 2, 0, me)
+    await trader.do(where.aave_pool, "borrow(address,uint256,uint256,uint16,address)", *loan)
+    net.market.watch_aave(me)
+    reports = await net.market.move_to(205 * WAD)
+    (liquidation,) = reports[-1].liquidations
+    assert liquidation.notional == pytest.approx(40 * ETHER, rel=1e-3)
+    assert liquidation.size == pytest.approx(40 * 205 * 1.045 * USDC, rel=1e-3)
+
+
 async def test_supply_repay_and_withdraw_come_out_even(net: Devnet, trader: Person) -> None:
     where, me = net.addresses, trader.eoa.address
     await borrow(trader, 10 * ETHER, 1_000 * USDC)

@@ -149,7 +149,7 @@ class Service:
     async def _data(self, params: list[Any]) -> dict[str, Any]:
         """Sign for an approved operation, once its promise is on disk."""
         op, entry_point, paymaster, context = self._read(params, partial=False)
-        approval = Approval.from_context(context)
+        approval = Approval.from_context(context, op.sender)
         seen = await snapshot(self._rpc, entry_point, paymaster, op)
         claim = judge(op, entry_point, approval, self._terms, self._chain_id, seen.head.timestamp_s)
         check_nonce(op, seen.next_nonce)

@@ -117,30 +117,29 @@ def judge(
     """
     if approval.engine not in terms.engines:
         raise _refuse("unknown-engine", f"engine {checksum(approval.engine)} is not trusted by this sponsor")
-    if approval.recover(op.sender, chain_id, terms.risk_validator) != approval.engine:
+    if not approval.is_genuine(chain_id, terms.risk_validator):
         raise _refuse(
             "bad-approval-signature",
             f"the approval is not signed by {checksum(approval.engine)} for account {checksum(op.sender)} on chain {chain_id}",
         )
+    said = approval.said
     intent = intent_hash(op)
-    if intent != approval.intent_hash:
+    if intent != said.intent_hash:
         raise _refuse(
             "tampered",
-            f"the operation's intent {to_hex(intent)} is not the approved {to_hex(approval.intent_hash)}: account, nonce, "
+            f"the operation's intent {to_hex(intent)} is not the approved {to_hex(said.intent_hash)}: account, nonce, "
             "init code, call data, gas limits or fees changed after the approval; have it approved again",
         )
-    if approval.decision != DECISION_ALLOW:
-        raise _refuse(
-            "not-allowed", f"the policy engine's decision is {approval.decision}, not ALLOW ({DECISION_ALLOW})"
-        )
-    if approval.valid_until_s <= now_s:
+    if said.decision != DECISION_ALLOW:
+        raise _refuse("not-allowed", f"the policy engine's decision is {said.decision}, not ALLOW ({DECISION_ALLOW})")
+    if said.valid_until_s <= now_s:
         raise _refuse(
             "expired",
-            f"the approval expired at {approval.valid_until_s}, the chain is at {now_s}; have it approved again",
+            f"the approval expired at {said.valid_until_s}, the chain is at {now_s}; have it approved again",
         )
     check_account(op.sender, terms)
-    if terms.policies and approval.policy_id not in terms.policies:
-        raise _refuse("unknown-policy", f"policy {to_hex(approval.policy_id)} is not sponsored here")
+    if terms.policies and said.policy_id not in terms.policies:
+        raise _refuse("unknown-policy", f"policy {to_hex(said.policy_id)} is not sponsored here")
     _check_gas(op, terms.gas)
     amount_wei = required_prefund(op)
     if amount_wei > terms.budget.per_operation_wei:
@@ -157,9 +156,9 @@ def judge(
         nonce=op.nonce,
         amount_wei=amount_wei,
         now_s=now_s,
-        valid_until_s=min(approval.valid_until_s, now_s + terms.validity_s),
+        valid_until_s=min(said.valid_until_s, now_s + terms.validity_s),
         engine=approval.engine,
-        policy_id=approval.policy_id,
+        policy_id=said.policy_id,
     )
 
 

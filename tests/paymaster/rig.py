@@ -16,7 +16,7 @@ from contracts import deploy
 from contracts.devnet import anvil, entry_points, packages
 from contracts.devnet.accounts import Accounts, devnet_key
 from contracts.devnet.chain import CHAIN_ID, Builder
-from contracts.entrypoint import ENTRY_POINTS, USER_OPERATION_EVENT, V08, EntryPoint
+from contracts.entrypoint import ENTRY_POINTS, USER_OPERATION_EVENT, V08, EntryPoint, by_address
 from contracts.entrypoint.base import DEPOSIT_TO
 from contracts.eoa import Eoa
 from contracts.rpc import RpcClient
@@ -25,6 +25,7 @@ from contracts.userop import UserOperation, intent_hash
 from paymaster.approval import Approval
 from paymaster.main import run
 from paymaster.settings import Settings, from_mapping
+from policies.attestation import IntentApproval
 
 ROOT = Path(__file__).resolve().parents[2]
 RISK_VALIDATOR: Address = keccak(b"the validator whose domain approvals are signed under")[:20]
@@ -40,11 +41,11 @@ _YES = bytes.fromhex("5f5f5260205ff3")
 class Chain:
     """anvil, the entry points and a funded paymaster on each. Mines only when told to."""
 
-    anvil: anvil.Anvil
     rpc: RpcClient
     build: Builder
     accounts: Accounts
     paymasters: dict[Address, Address]
+    node: anvil.Anvil | None = None
     _fresh: int = field(default=0)
 
     @property
@@ -76,7 +77,12 @@ class Chain:
                 paymaster = deploy.create2_address(code)
                 await build.transact(entry_point.address, DEPOSIT_TO.encode(paymaster), value=DEPOSIT_WEI)
                 paymasters[entry_point.address] = paymaster
-            yield cls(node, rpc, build, accounts, paymasters)
+            yield cls(rpc, build, accounts, paymasters, node)
+
+    async def stop(self) -> None:
+        """Take the node away."""
+        assert self.node is not None
+        await self.node.stop()
 
     async def account(self) -> Address:
         """A new account that agrees to everything."""
@@ -89,16 +95,16 @@ class Chain:
         """What a policy engine says to `op`."""
         engine = engine or self.engine
         fields: dict[str, Any] = {
-            "engine": engine.address,
+            "account": op.sender,
             "intent_hash": intent_hash(op),
             "policy_id": POLICY,
             "policy_epoch": 1,
             "facts_hash": keccak(b"facts"),
             "decision": 1,
             "valid_until_s": self.build.now_s + 3_600,
-        } | changes
-        unsigned = Approval(**fields, signature=b"")
-        return Approval(**fields, signature=engine.sign_hash(unsigned.digest(op.sender, CHAIN_ID, RISK_VALIDATOR)))
+        }
+        said = IntentApproval(**(fields | changes))
+        return Approval(engine.address, said, engine.sign_hash(said.digest(CHAIN_ID, RISK_VALIDATOR)))
 
     async def include(self, *ops: UserOperation, entry_point: EntryPoint = V08) -> list[tuple[Hash32, Wei]]:
         """Carry `ops` in one bundle. Returns hash and cost of each; raises SetupError when the entry point refuses."""
@@ -134,7 +140,7 @@ def settings(chain: Chain, ledger: Path, **changes: Any) -> dict[str, Any]:
         "ledger": str(ledger),
         "engines": [to_hex(chain.engine.address)],
         "risk_validator": to_hex(RISK_VALIDATOR),
-        "paymasters": {version: checksum(chain.paymasters[e.address]) for version, e in ENTRY_POINTS.items()},
+        "paymasters": {by_address(at).version: checksum(paymaster) for at, paymaster in chain.paymasters.items()},
         "budget": {"per_operation_wei": 10**18, "per_account_day_wei": 10**18, "total_wei": 10 * 10**18},
         "port": 0,
         "chain_id": CHAIN_ID,

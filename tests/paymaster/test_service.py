@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from eth_account import Account
 
 from contracts.devnet.accounts import devnet_key
 from contracts.devnet.chain import CHAIN_ID
@@ -17,7 +18,7 @@ from contracts.errors import RpcError, SetupError
 from contracts.types import checksum, keccak, to_hex
 from contracts.userop import UserOperation, required_prefund
 from paymaster.sponsor import STUB_DATA
-from tests.paymaster.rig import START_S, Chain, operation, sponsored, sponsoring
+from tests.paymaster.rig import RISK_VALIDATOR, START_S, Chain, operation, sponsored, sponsoring
 
 PREFUND_WEI = required_prefund(operation(bytes(20), paymaster=bytes(20), paymaster_verification_gas_limit=60_000))
 
@@ -374,3 +375,25 @@ async def test_health_and_readiness_are_plain_http(chain: Chain, tmp_path: Path)
         for path in ("/health", "/ready"):
             async with http.get(sponsor.url + path) as response:
                 assert response.status == 200
+
+
+async def test_the_approval_is_signed_as_any_eip_712_wallet_would(chain: Chain) -> None:
+    op = operation(await chain.account())
+    approval = chain.approve(op)
+    kinds = "address account,bytes32 intentHash,bytes32 policyId,uint64 policyEpoch,bytes32 factsHash,uint8 decision"
+    fields = [field.split() for field in f"{kinds},uint48 validUntil".split(",")]
+    message = {name: value for name, value in approval.to_rpc().items() if name not in ("engine", "signature")} | {
+        "account": checksum(op.sender)
+    }
+    signed = Account.sign_typed_data(
+        devnet_key("engine"),
+        {
+            "name": "Seawall Engine",
+            "version": "1",
+            "chainId": CHAIN_ID,
+            "verifyingContract": checksum(RISK_VALIDATOR),
+        },
+        {"IntentApproval": [{"name": name, "type": kind} for kind, name in fields]},
+        message,
+    )
+    assert bytes(signed.signature) == approval.signature

@@ -11,6 +11,7 @@ EventKind = Literal[
     "opened",
     "refused",
     "frozen",
+    "theft",
     "blocked",
     "thawed",
     "keeper_killed",

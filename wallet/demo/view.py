@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from wallet.demo.record import DemoResult, Event, Sample, clock
+from wallet.demo.record import DemoResult, Event, RefusalResult, Sample, clock
 
 _STATE_STYLE = {"ACTIVE": "bold green", "REDUCE_ONLY": "bold yellow", "FROZEN": "bold cyan"}
 _EVENT_STYLE = {
@@ -117,6 +117,13 @@ class Board:
 def live(board: Board, console: Console) -> Live:
     """The running view, four times a second; on a pipe it stays silent and events are printed as lines instead."""
     return Live(board, console=console, refresh_per_second=4, screen=False, transient=True)
+
+
+def refusal_panel(refusal: RefusalResult) -> Panel:
+    """The refused order and what stood against it."""
+    return Panel(
+        "\n".join(refusal.explanation), title="the order that was refused before anybody signed it", title_align="left"
+    )
 
 
 def final_table(result: DemoResult) -> Table:

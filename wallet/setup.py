@@ -1,0 +1,78 @@
+"""Path 4, Apply: a policy's guards become the configuration an account is born with, and the stops it arms when it opens a position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from contracts import abi
+from contracts.bindings import (
+    MODULE_EXECUTOR,
+    MODULE_VALIDATOR,
+    AccountConfig,
+    Call,
+    ModuleInit,
+    Session,
+    ecdsa_owner,
+    risk_validator_init,
+)
+from contracts.types import Address, Wei
+from policies.guards import StopConfig, bound, freeze_config, keeper_session, stop_config
+from policies.policy import Policy
+
+Book = Mapping[str, Address]
+
+ADMIN_DELAY_S = 48 * 3600
+PREFUND_CAPS_WEI: tuple[Wei, Wei, Wei] = (10**17, 5 * 10**16, 2 * 10**16)
+"""Largest required prefund of one operation that the account pays itself: ACTIVE, REDUCE_ONLY, FROZEN."""
+_SESSION = "(address,uint48,uint48,address,bytes4,uint128)"
+
+
+def guarded_config(
+    policy: Policy, book: Book, *, owner: Address, engines: tuple[Address, ...], now_s: int
+) -> AccountConfig:
+    """The account that `policy` describes: attested by `engines`, with freeze, stop-loss and keeper session as far as it has them.
+
+    Raises BadInput for a name of the policy that the book does not bind.
+    """
+    modules = [
+        ModuleInit(
+            MODULE_VALIDATOR,
+            bound("seawall.risk_validator", policy, book),
+            risk_validator_init(engines, policy.attestation_threshold, policy.escape_delay_s, policy.policy_id),
+        )
+    ]
+    authority = bytes(20)
+    if policy.stops:
+        modules.append(ModuleInit(MODULE_EXECUTOR, bound("seawall.stop_loss", policy, book), b""))
+    if policy.freeze is not None:
+        authority = bound("seawall.emergency_freeze", policy, book)
+        modules.append(ModuleInit(MODULE_EXECUTOR, authority, freeze_config(policy, book, bytes(20)).encode()))
+    session = keeper_session(policy, book, now_s)
+    if session is not None:
+        validator = bound("seawall.session_validator", policy, book)
+        modules.append(ModuleInit(MODULE_VALIDATOR, validator, encode_sessions(session)))
+    return AccountConfig(ecdsa_owner(owner), authority, ADMIN_DELAY_S, PREFUND_CAPS_WEI, tuple(modules))
+
+
+def bare_config(owner: Address) -> AccountConfig:
+    """An account without policy: its owner's signature alone, no guards, no guardians."""
+    return AccountConfig(ecdsa_owner(owner), bytes(20), ADMIN_DELAY_S, PREFUND_CAPS_WEI, ())
+
+
+def encode_sessions(*sessions: Session) -> bytes:
+    """onInstall data of SessionValidator."""
+    return abi.encode([f"{_SESSION}[]"], [[session.to_abi() for session in sessions]])
+
+
+def arm_stops(
+    policy: Policy, book: Book, *, entry_price: Decimal, is_long: bool, now_s: int
+) -> tuple[list[StopConfig], list[Call]]:
+    """The stops of a position about to be opened at `entry_price`, and the calls that arm them. Raises BadInput."""
+    stops = [
+        stop_config(rule, policy, book, entry_price=entry_price, is_long=is_long, now_s=now_s) for rule in policy.stops
+    ]
+    if not stops:
+        return [], []
+    module = bound("seawall.stop_loss", policy, book)
+    return stops, [Call(module, stop.arm()) for stop in stops]

@@ -1,0 +1,105 @@
+"""Path 1, Sign: calls -> operation -> simulate -> portfolio after -> rules -> Decision -> attestation -> owner signature -> bundler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from contracts.bindings import Call
+from contracts.eoa import Eoa
+from contracts.errors import BadInput, PolicyRefused
+from contracts.types import Hash32, Wei
+from contracts.userop import UserOperation, intent_hash
+from policies import Decision, Facts
+from policies.attestation import encode_attested_envelope
+from wallet.account import AccountClient, signable_hash, suggest_fees
+from wallet.engine import Engine
+from wallet.facts import FactsReader
+from wallet.services import BundlerClient, PaymasterClient
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """An operation that has been simulated and judged, and not been signed by anybody."""
+
+    op: UserOperation
+    facts: Facts
+    decision: Decision
+    now_s: int
+    simulated_gas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """An operation that the bundler has on its disk. `decision` is None where no engine judges (an account without policy)."""
+
+    user_op_hash: Hash32
+    op: UserOperation
+    decision: Decision | None
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """One owner's way of sending operations. Without `engine` the account's own owner path is used and nothing is judged."""
+
+    account: AccountClient
+    owner: Eoa
+    bundler: BundlerClient
+    engine: Engine | None = None
+    reader: FactsReader | None = None
+    paymaster: PaymasterClient | None = None
+    priority_fee_wei: Wei = 1_000_000
+
+    async def judge(self, calls: Sequence[Call]) -> Judgement:
+        """Simulate and judge. Nothing is signed, nothing leaves this machine but reads of the node. Raises BadInput, NodeError."""
+        if self.engine is None or self.reader is None:
+            raise BadInput("this account has no policy; there is nothing to judge it by")
+        op = await self._draft(calls)
+        facts, gas = await self.reader.read(
+            self.account, op, sponsored=self.paymaster is not None, outstanding=self.engine.outstanding
+        )
+        decision = self.engine.decide(facts, facts.block_time_s)
+        return Judgement(op, facts, decision, facts.block_time_s, gas)
+
+    async def submit(self, calls: Sequence[Call]) -> Sent:
+        """Judge, price, have it sponsored and attested, sign, send. Raises PolicyRefused before anybody has signed or been asked."""
+        if self.engine is None:
+            op = await self.bundler.estimate(await self._draft(calls))
+            return await self._send(op.replace(signature=self.account.sign(op, self.owner)), None)
+        judgement = await self.judge(calls)
+        if not judgement.decision.allowed:
+            raise PolicyRefused(judgement.decision.summary, data=judgement.decision.to_json())
+        return await self.complete(judgement)
+
+    async def complete(self, judgement: Judgement) -> Sent:
+        """Everything after a Decision that allows. Raises RpcError with the reason of bundler or paymaster."""
+        engine = self.engine
+        assert engine is not None
+        op = judgement.op
+        if self.paymaster is not None:
+            op = await self.paymaster.stub(op)
+        op = await self.bundler.estimate(op)
+        decision = replace(judgement.decision, intent_hash=intent_hash(op))
+        epoch, now_s = judgement.facts.policy_epoch, judgement.now_s
+        if self.paymaster is not None:
+            op = await self.paymaster.sponsor(op, engine.approve(decision, op, epoch, now_s))
+        final_hash = signable_hash(
+            self.account.entry_point, self.account.user_op_hash(op), self.account.address, self.account.chain_id
+        )
+        attestation = engine.attest(
+            decision,
+            op,
+            entry_point=self.account.entry_point.address,
+            signable_hash=final_hash,
+            epoch=epoch,
+            now_s=now_s,
+        )
+        signature = encode_attested_envelope(self.account.sign(op, self.owner), [attestation])
+        return await self._send(op.replace(signature=signature), decision)
+
+    async def _draft(self, calls: Sequence[Call]) -> UserOperation:
+        max_fee, priority_fee = await suggest_fees(self.account.rpc, priority_fee_wei=self.priority_fee_wei)
+        return await self.account.draft(calls, max_fee_wei=max_fee, priority_fee_wei=priority_fee)
+
+    async def _send(self, op: UserOperation, decision: Decision | None) -> Sent:
+        return Sent(await self.bundler.send(op), op, decision)

@@ -8,6 +8,7 @@ decision.allowed, decision.explain()
 from __future__ import annotations
 
 from policies.decision import Decision, LimitRow, explain
+from policies.document import lint, load, parent_of
 from policies.metrics import METRICS, Metric
 from policies.policy import Policy
 from policies.portfolio import Facts, Outstanding, Portfolio
@@ -27,4 +28,7 @@ __all__ = [
     "Problem",
     "evaluate",
     "explain",
+    "lint",
+    "load",
+    "parent_of",
 ]

@@ -5,6 +5,7 @@ Everything mirrors contracts/src/interfaces/IRiskValidator.sol and ISessionValid
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -214,7 +215,7 @@ def decode_attested_envelope(signature: bytes) -> AttestedEnvelope:
         raise InvalidFields(f"an attestation has {ATTESTATION_LENGTH} bytes")
     attestations = tuple(_unpack(a) for a in packed)
     engines = [a.engine for a in attestations]
-    if any(later <= earlier for earlier, later in zip(engines, engines[1:], strict=False)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(engines)):
         raise InvalidFields("engines must stand in strictly ascending order")
     return AttestedEnvelope(owner_signature, attestations, proof)
 

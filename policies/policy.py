@@ -212,8 +212,8 @@ def build(document: Mapping[str, Any]) -> Policy:
         max_block_age_s=int(facts.get("max_block_age", 120)),
         max_price_deviation=Decimal(facts.get("max_price_deviation", "0.03")),
         limits=tuple(limits),
-        calls=tuple(_call(entry) for entry in document.get("calls", ())),
-        exits=tuple(_exit(entry) for entry in document.get("exits", ())),
+        calls=tuple(call_rule(entry) for entry in document.get("calls", ())),
+        exits=tuple(exit_rule(entry) for entry in document.get("exits", ())),
         stops=tuple(_stop(entry) for entry in guards.get("stop_loss", ())),
         freeze=_freeze(guards["freeze"]) if "freeze" in guards else None,
         session=_session(guards["session"]) if "session" in guards else None,
@@ -274,7 +274,8 @@ def selectors_of(function: str, target: str) -> tuple[bytes, ...]:
     return tuple(f.function.selector for f in found)
 
 
-def _call(entry: Mapping[str, Any]) -> CallRule:
+def call_rule(entry: Mapping[str, Any]) -> CallRule:
+    """One entry of `calls`."""
     selectors = [s for f in entry.get("functions", ()) for s in selectors_of(f, entry["target"])]
     return CallRule(
         target=entry["target"],
@@ -291,11 +292,12 @@ def _pin(name: str, value: Any) -> Pin:
     return Pin(name, tuple(value) if isinstance(value, (list, tuple)) else (value,))
 
 
-def _exit(entry: Mapping[str, Any]) -> ExitRule:
+def exit_rule(entry: Mapping[str, Any]) -> ExitRule:
+    """One entry of `exits`. Raises KeyError for an argument that has no word of its own, ValueError for an unknown function."""
     plain = entry.get("plain_value", False)
     selector, words = bytes(4), []
     if not plain:
-        (selector, *_) = selectors_of(entry["function"], entry["target"])
+        selector, *_ = selectors_of(entry["function"], entry["target"])
         known = functions.BY_SELECTOR.get(selector)
         for name, value in entry.get("args", {}).items():
             words.append((word_of(known, name), value))

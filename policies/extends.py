@@ -1,0 +1,206 @@
+"""Inheritance: a file that extends another may add and tighten. To loosen something, the parent must name it under `may_loosen`.
+
+What has no order (a guardian, an oracle, a slippage) may not change at all unless the parent names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from policies.names import ROLES
+from policies.policy import CallRule, ExitRule, Pin, call_rule, exit_rule
+from policies.problems import Problem
+from policies.structure import Places
+
+_ACTIONS = ("warn", "require_signers", "deny")
+Tree = Mapping[str, Any]
+Tighter = Callable[[str, str], bool]
+
+
+def _lower(mine: str, inherited: str) -> bool:
+    return Decimal(mine) <= Decimal(inherited)
+
+
+def _higher(mine: str, inherited: str) -> bool:
+    return Decimal(mine) >= Decimal(inherited)
+
+
+def _stricter(mine: str, inherited: str) -> bool:
+    return _ACTIONS.index(mine) >= _ACTIONS.index(inherited)
+
+
+_FACTS: Mapping[str, Tighter] = {"max_price_age": _lower, "max_block_age": _lower, "max_price_deviation": _lower}
+_LIMIT: Mapping[str, Tighter] = {
+    "max": _lower,
+    "min": _higher,
+    "action": _stricter,
+    "warn_at": _lower,
+    "hysteresis": _higher,
+    "description": lambda *_: True,
+}
+_STOP: Mapping[str, Tighter] = {"drop": _lower, "size": _higher}
+_ATTESTATION: Mapping[str, Tighter] = {"validity": _lower, "threshold": _higher, "escape_delay": _higher}
+_BUDGET: Mapping[str, Tighter] = {"per_operation": _lower, "per_day": _lower}
+_DEFAULTS: Mapping[str, str] = {
+    "action": "deny",
+    "warn_at": "0.8",
+    "hysteresis": "0",
+    "size": "1",
+    "max_price_age": "300",
+    "max_block_age": "120",
+    "max_price_deviation": "0.03",
+    "validity": "600",
+    "threshold": "1",
+    "escape_delay": "172800",
+}
+"""What an absent key means (policies.policy), for comparing with it."""
+
+
+class _Merge:
+    def __init__(self, parent: Tree, places: Places, problems: list[Problem]) -> None:
+        self.allowed = frozenset(parent.get("may_loosen", ()))
+        self.places = places
+        self.problems = problems
+
+    def loosens(self, path: str, message: str) -> None:
+        """Report unless the parent lets `path`, or something around it, be loosened."""
+        parts = path.replace("[", ".[").split(".")
+        if any(".".join(parts[:n]) in self.allowed for n in range(1, len(parts) + 1)):
+            return
+        spot = next((self.places[".".join(parts[:n])] for n in range(len(parts), 0, -1)
+                     if ".".join(parts[:n]) in self.places), None)  # fmt: skip
+        line, column, source = (spot.line, spot.column, spot.source) if spot else (1, 1, "")
+        advice = f"tighten it, or have the parent name {path} under may_loosen"
+        self.problems.append(Problem(line, column, path, message, advice, source=source))
+
+    def fields(self, parent: Tree, child: Tree, path: str, ordered: Mapping[str, Tighter]) -> dict[str, Any]:
+        """Child's keys over the parent's, each tighter by `ordered` or else equal."""
+        for key, mine in child.items():
+            inherited = parent.get(key, _DEFAULTS.get(key) if key in ordered else None)
+            if inherited == mine or (inherited is None and key in ordered):
+                continue
+            if inherited is None or key not in ordered:
+                self.loosens(f"{path}.{key}", f"changes the inherited {_shown(inherited)} to {_shown(mine)}")
+            elif not ordered[key](mine, inherited):
+                self.loosens(f"{path}.{key}", f"{_shown(mine)} is looser than the inherited {_shown(inherited)}")
+        return {**parent, **child}
+
+    def by_id(
+        self, parent: Tree, child: Tree, section: str, path: str, ordered: Mapping[str, Tighter]
+    ) -> list[dict[str, Any]]:
+        """Lists of entries with ids: the parent's in order, tightened by the child's of the same id, then the child's own."""
+        inherited = {entry.get("id"): entry for entry in parent.get(section, ())}
+        mine = {entry.get("id"): entry for entry in child.get(section, ())}
+        found = []
+        for key, entry in inherited.items():
+            found.append(self.fields(entry, mine[key], f"{path}.{key}", ordered) if key in mine else dict(entry))
+        return found + [entry for entry in child.get(section, ()) if entry.get("id") not in inherited]
+
+    def covered(self, parent: Tree, child: Tree, section: str) -> list[Any]:
+        """`calls` and `exits`: the child's list, each entry inside one of the parent's; the parent's when the child has none."""
+        if section not in child:
+            return list(parent.get(section, ()))
+        for i, entry in enumerate(child[section]):
+            try:
+                if section == "calls":
+                    inside = any(_call_inside(call_rule(entry), call_rule(outer)) for outer in parent.get(section, ()))
+                else:
+                    inside = any(_exit_inside(exit_rule(entry), exit_rule(outer)) for outer in parent.get(section, ()))
+            except (KeyError, ValueError):
+                continue  # malformed: reported by the semantic checks
+            if not inside:
+                self.loosens(f"{section}[{i}]", "allows what the parent does not")
+        return list(child[section])
+
+    def subset(self, parent: Tree, child: Tree, section: str) -> list[Any]:
+        """Accounts and chains: fewer than the parent's."""
+        if section not in child:
+            return list(parent[section])
+        if section in parent and not set(child[section]) <= set(parent[section]):
+            self.loosens(section, f"names {section} that the parent does not")
+        return list(child[section])
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else repr(value) if isinstance(value, str) else "value"
+
+
+def _pin_inside(inner: Pin, outer: Pin) -> bool:
+    if outer.values:
+        return bool(inner.values) and set(inner.values) <= set(outer.values)
+    if inner.values:
+        return all(v.isdigit() and _in_range(int(v), outer) for v in inner.values)
+    low = outer.minimum is None or (inner.minimum is not None and inner.minimum >= outer.minimum)
+    return low and (outer.maximum is None or (inner.maximum is not None and inner.maximum <= outer.maximum))
+
+
+def _in_range(value: int, pin: Pin) -> bool:
+    return (pin.minimum is None or value >= pin.minimum) and (pin.maximum is None or value <= pin.maximum)
+
+
+def _call_inside(inner: CallRule, outer: CallRule) -> bool:
+    mine = {pin.argument: pin for pin in inner.pins}
+    return (
+        inner.target == outer.target
+        and set(inner.selectors) <= set(outer.selectors)
+        and inner.max_value_wei <= outer.max_value_wei
+        and all(pin.argument in mine and _pin_inside(mine[pin.argument], pin) for pin in outer.pins)
+    )
+
+
+def _exit_inside(inner: ExitRule, outer: ExitRule) -> bool:
+    return (
+        (inner.target, inner.selector, inner.plain_value) == (outer.target, outer.selector, outer.plain_value)
+        and inner.in_frozen <= outer.in_frozen
+        and set(outer.words) <= set(inner.words)
+    )
+
+
+def merge(parent: Tree, child: Tree, places: Places, problems: list[Problem]) -> dict[str, Any]:
+    """The child's document with everything it inherits; every loosening that the parent does not allow is a problem."""
+    m = _Merge(parent, places, problems)
+    found: dict[str, Any] = {**parent, **child}
+    for section, ordered in (("facts", _FACTS), ("attestation", _ATTESTATION), ("sponsorship", _BUDGET)):
+        if section in parent or section in child:
+            found[section] = m.fields(parent.get(section, {}), child.get(section, {}), section, ordered)
+    for section, ordered in (("limits", _LIMIT), ("stress", {"action": _stricter}), ("approvals", {})):
+        if section in parent or section in child:
+            found[section] = m.by_id(parent, child, section, section, ordered)
+    for section in ("calls", "exits"):
+        if section in parent or section in child:
+            found[section] = m.covered(parent, child, section)
+    for section in ("accounts", "chains"):
+        if section in parent or section in child:
+            found[section] = m.subset(parent, child, section)
+    _guards(m, parent.get("guards", {}), child.get("guards", {}), found)
+    _addresses(m, parent.get("addresses", {}), child.get("addresses", {}), found)
+    if not set(child.get("may_loosen", ())) <= m.allowed:
+        m.loosens("may_loosen", "lets others loosen what this file itself may not")
+    found.pop("may_loosen", None)
+    if "may_loosen" in child:
+        found["may_loosen"] = child["may_loosen"]
+    return found
+
+
+def _guards(m: _Merge, parent: Tree, child: Tree, found: dict[str, Any]) -> None:
+    if not parent and not child:
+        return
+    merged: dict[str, Any] = {**parent, **child}
+    if "stop_loss" in merged:
+        merged["stop_loss"] = m.by_id(parent, child, "stop_loss", "guards.stop_loss", _STOP)
+    for section in ("freeze", "session"):
+        if section in parent and section in child:
+            merged[section] = m.fields(parent[section], child[section], f"guards.{section}", {})
+    found["guards"] = merged
+
+
+def _addresses(m: _Merge, parent: Tree, child: Tree, found: dict[str, Any]) -> None:
+    for name, address in child.items():
+        if name in parent and parent[name] != address:
+            m.loosens(f"addresses.{name}", "changes an inherited address")
+        elif name not in parent and name in ROLES:
+            m.loosens(f"addresses.{name}", f"binds the role {name}, which the parent leaves to the deployment")
+    if parent or child:
+        found["addresses"] = {**parent, **child}

@@ -1,0 +1,422 @@
+"""What a well-formed policy file can still get wrong: references, contradictions, limits that bound nothing, guards that come too late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from policies import functions
+from policies.functions import Effect, KnownFunction
+from policies.margin import PERP_V2_INITIAL_RATIO, PERP_V2_MAINTENANCE_RATIO, ratio
+from policies.metrics import METRICS
+from policies.names import ACCOUNT, CONTRACTS, KNOWN
+from policies.policy import selectors_of, word_of
+from policies.problems import Problem, Severity, did_you_mean
+from policies.structure import Places
+
+Tree = Mapping[str, Any]
+MAX_SLIPPAGE = Decimal("0.5")
+"""Source: StopLoss.MAX_SLIPPAGE_BPS."""
+_RECIPIENTS = ("to", "recipient", "onBehalfOf", "spender", "delegate")
+_ZERO, _ONE = Decimal(0), Decimal(1)
+
+
+def check(tree: Tree, places: Places, written: Mapping[str, str]) -> list[Problem]:
+    """Every semantic problem of a merged document."""
+    linter = _Linter(tree, places, written)
+    linter.addresses()
+    linter.facts()
+    linter.limits()
+    linter.approvals()
+    linter.calls()
+    linter.exits()
+    linter.stops()
+    linter.freeze()
+    linter.session()
+    linter.money()
+    return linter.problems
+
+
+class _Linter:
+    def __init__(self, tree: Tree, places: Places, written: Mapping[str, str]) -> None:
+        self.tree = tree
+        self.places = places
+        self.written = written
+        self.problems: list[Problem] = []
+        self.names = (*KNOWN, *tree.get("addresses", {}))
+        self.guards: Tree = tree.get("guards", {})
+
+    def report(self, path: str, message: str, advice: str = "", severity: Severity = "error") -> None:
+        spot, at = path, self.places.get(path)
+        while at is None and "." in spot:
+            spot = spot.rpartition(".")[0]
+            at = self.places.get(spot)
+        line, column, source = (at.line, at.column, at.source) if at else (1, 1, "")
+        self.problems.append(Problem(line, column, path, message, advice, severity, source))
+
+    def warn(self, path: str, message: str, advice: str = "") -> None:
+        self.report(path, message, advice, "warning")
+
+    def party(self, path: str, name: Any) -> None:
+        """A name that nothing is ever bound to is an error."""
+        if isinstance(name, str) and not name.startswith("0x") and name not in self.names:
+            advice = did_you_mean(name, self.names) or "declare it under addresses:"
+            self.report(path, f"unknown name {name!r}", advice)
+
+    def unique(self, entries: Iterable[Tree], path: str) -> None:
+        seen: set[str] = set()
+        for entry in entries:
+            identity = entry.get("id")
+            if identity in seen:
+                self.report(f"{path}.{identity}", f"duplicate id {identity!r}", "give each entry its own")
+            seen.add(str(identity))
+
+    def share(self, path: str, value: str | None, low: Decimal = _ZERO, high: Decimal = _ONE) -> None:
+        if value is not None and not low <= Decimal(value) <= high:
+            self.report(path, f"must be between {low * 100:f}% and {high * 100:f}%")
+
+    # -- sections ---------------------------------------------------------------------------------------------------------
+
+    def addresses(self) -> None:
+        for name in self.tree.get("addresses", {}):
+            if name == ACCOUNT or name in CONTRACTS:
+                self.report(f"addresses.{name}", f"{name!r} is a name of Seawall's own", "choose another")
+        for i, name in enumerate(self.tree.get("accounts", ())):
+            self.party(f"accounts[{i}]", name)
+
+    def facts(self) -> None:
+        facts = self.tree.get("facts", {})
+        for key in ("max_price_age", "max_block_age"):
+            if facts.get(key) == "0":
+                self.report(f"facts.{key}", "no fact is ever that fresh: everything would be denied")
+        self.share("facts.max_price_deviation", facts.get("max_price_deviation"))
+
+    def limits(self) -> None:
+        limits = self.tree.get("limits", ())
+        self.unique(limits, "limits")
+        self.unique(self.tree.get("stress", ()), "stress")
+        if not limits:
+            self.warn("limits", "no limits: only calls and guards bind this account")
+        approvals = {entry.get("id") for entry in self.tree.get("approvals", ())}
+        seen: dict[tuple[str, str, str], str] = {}
+        for entry in limits:
+            path = f"limits.{entry.get('id')}"
+            self.limit(entry, path)
+            self.signers(entry, path, approvals)
+            key = (entry.get("metric", ""), entry.get("scope", "portfolio"), entry.get("action", "deny"))
+            if key in seen and entry.get("id") != seen[key]:
+                self.warn(
+                    path, f"the same metric, scope and action as {seen[key]!r}; the looser of the two never matters"
+                )
+            seen.setdefault(key, entry.get("id", ""))
+        for entry in self.tree.get("stress", ()):
+            path = f"stress.{entry.get('id')}"
+            self.signers(entry, path, approvals)
+            for asset, move in entry.get("shock", {}).items():
+                if Decimal(move) <= -1:
+                    self.report(f"{path}.shock.{asset}", "a price cannot fall by 100% or more")
+        self.reachable()
+
+    def limit(self, entry: Tree, path: str) -> None:
+        name, bounds = entry.get("metric"), [key for key in ("max", "min") if key in entry]
+        if name is None:
+            return
+        metric = METRICS.get(name)
+        if metric is None:
+            advice = did_you_mean(name, tuple(METRICS))
+            self.report(f"{path}.metric", f"unknown metric {name!r}", advice)
+            return
+        wanted = "max" if metric.worse == "higher" else "min"
+        if len(bounds) != 1:
+            self.report(path, "needs exactly one of max and min", f"{name} is bounded by {wanted}:")
+            return
+        if bounds[0] != wanted:
+            self.report(f"{path}.{bounds[0]}", f"{name} is worse when it is {metric.worse}", f"write {wanted}:")
+            return
+        self.bound(metric.unit, entry[wanted], name, f"{path}.{wanted}")
+        scope = entry.get("scope", "portfolio").partition(":")[0]
+        if metric.of_operation and scope == "portfolio":
+            self.report(path, f"{name} measures an operation, not a portfolio", "write scope: operation")
+        elif not metric.of_operation and scope == "operation":
+            self.report(f"{path}.scope", f"{name} measures a portfolio, not an operation", "write scope: portfolio")
+        if name == "position_size" and scope != "asset":
+            self.report(path, "sizes of different assets do not add up", "write scope: asset: ETH, for example")
+        self.share(f"{path}.warn_at", entry.get("warn_at"))
+        if "hysteresis" in entry and not 0 <= Decimal(entry["hysteresis"]) < 1:
+            self.report(f"{path}.hysteresis", "must be at least 0% and below 100%")
+
+    def bound(self, unit: str, value: str, name: str, path: str) -> None:
+        is_percent = self.written.get(path, "").endswith("%")
+        if unit == "%" and not is_percent:
+            self.report(path, f"{name} is a percentage", f"write {self.written.get(path, value)}%")
+        elif unit != "%" and is_percent:
+            self.report(path, f"{name} is not a percentage but in {unit}", "write a plain number")
+        elif Decimal(value) < 0 and name != "equity":
+            self.report(path, "must not be negative")
+        elif name == "liquidation_distance" and Decimal(value) >= 1:
+            self.report(path, "no position is ever that far from liquidation", "100% is shown when there is none")
+
+    def signers(self, entry: Tree, path: str, approvals: set[Any]) -> None:
+        named, asks = entry.get("approval"), entry.get("action") == "require_signers"
+        if asks and named is None:
+            self.report(path, "require_signers needs the quorum that it asks", "add approval: with an id of approvals:")
+        if named is not None and named not in approvals:
+            advice = did_you_mean(named, tuple(str(a) for a in approvals))
+            self.report(f"{path}.approval", f"there is no approval {named!r}", advice)
+        if named is not None and not asks:
+            self.warn(f"{path}.approval", "an approval is asked only with action: require_signers")
+
+    def reachable(self) -> None:
+        """Leverage and liquidation distance on the same perp account bound each other."""
+        leverage, distance = self.least("leverage", "max"), self.least("liquidation_distance", "min")
+        if leverage is not None and distance is not None and leverage > 0 and distance < 1:
+            most = 1 / (distance * (1 - PERP_V2_MAINTENANCE_RATIO) + PERP_V2_MAINTENANCE_RATIO)
+            if most < leverage:
+                self.warn(
+                    "limits",
+                    f"leverage {leverage:f} is never reached: a liquidation distance of {distance:.1%} ends a perp long at {most:.2f}x",
+                    "lower one of the two",
+                )
+
+    def least(self, metric: str, key: str) -> Decimal | None:
+        """The tightest denying bound on a metric, whatever its scope."""
+        values = [
+            Decimal(e[key])
+            for e in self.tree.get("limits", ())
+            if e.get("metric") == metric and key in e and e.get("action", "deny") == "deny"
+        ]
+        return None if not values else (min(values) if key == "max" else max(values))
+
+    def approvals(self) -> None:
+        entries = self.tree.get("approvals", ())
+        self.unique(entries, "approvals")
+        for entry in entries:
+            path = f"approvals.{entry.get('id')}"
+            self.quorum(path, entry, "signers")
+        if entries:
+            self.warn("approvals", "no quorum can be registered on chain yet: what requires signers is refused there")
+
+    def quorum(self, path: str, entry: Tree, people: str) -> None:
+        names, quorum = entry.get(people, []), entry.get("quorum")
+        for i, name in enumerate(names):
+            self.party(f"{path}.{people}[{i}]", name)
+        if len(set(names)) != len(names):
+            self.report(f"{path}.{people}", "the same one twice")
+        if quorum is not None and not 1 <= int(quorum) <= len(set(names)):
+            self.report(
+                f"{path}.quorum", f"{quorum} of {len(set(names))} {people} is no quorum", f"1 to {len(set(names))}"
+            )
+
+    # -- calls and exits ----------------------------------------------------------------------------------------------------
+
+    def functions_of(self, path: str, text: str, target: str) -> list[KnownFunction]:
+        """Known functions that `text` means; what is not known by name is reported."""
+        known = [f for s in selectors_of(text, target) if (f := functions.BY_SELECTOR.get(s)) is not None]
+        if not known and "(" not in text and not text.startswith("0x"):
+            advice = did_you_mean(text, functions.known_names())
+            self.report(path, f"unknown function {text!r}", advice or "write its whole signature, or its 0x selector")
+        return known
+
+    def calls(self) -> None:
+        entries = self.tree.get("calls", ())
+        if not entries:
+            self.warn("calls", "no calls are allowed: only declared exits pass")
+        for i, entry in enumerate(entries):
+            path, target = f"calls[{i}]", entry.get("target", "")
+            self.party(f"{path}.target", target)
+            if target == ACCOUNT:
+                self.warn(f"{path}.target", "lets operations administer the account itself")
+            if "functions" not in entry and Decimal(entry.get("max_value", "0")) <= 0:
+                self.report(path, "allows nothing", "add functions:, or max_value: for plain transfers")
+            known = [f for j, text in enumerate(entry.get("functions", ()))
+                     for f in self.functions_of(f"{path}.functions[{j}]", text, target)]  # fmt: skip
+            self.pins(entry.get("args", {}), known, path)
+            for function in known:
+                if function.effect is Effect.GRANTS and not self.pinned(entry, function):
+                    self.report(path, f"{function.function.name} without a pinned spender lets anyone be paid",
+                                f"add args: {{{self.recipient(function)}: ...}}")  # fmt: skip
+                elif function.effect is Effect.PAYS and not self.pinned(entry, function):
+                    self.warn(path, f"{function.function.name} pays anyone", "pin the recipient under args:")
+
+    def pins(self, pins: Tree, known: list[KnownFunction], path: str) -> None:
+        for name, value in pins.items():
+            missing = [f for f in known if name not in f.arguments]
+            if known and missing:
+                advice = did_you_mean(name, missing[0].arguments)
+                self.report(f"{path}.args.{name}", f"{missing[0].function.name} has no argument {name!r}", advice)
+            elif not known:
+                self.report(f"{path}.args.{name}", "arguments of a function that Seawall cannot read cannot be pinned")
+            for item in value if isinstance(value, list) else [value]:
+                kinds = {f.types[f.arguments.index(name)] for f in known if name in f.arguments}
+                if kinds == {"address"} and isinstance(item, str):
+                    self.party(f"{path}.args.{name}", item)
+            if isinstance(value, Mapping) and {"min", "max"} <= set(value) and int(value["min"]) > int(value["max"]):
+                self.report(f"{path}.args.{name}", "min is above max")
+
+    @staticmethod
+    def recipient(function: KnownFunction) -> str:
+        return next((name for name in function.arguments if name in _RECIPIENTS), "")
+
+    def pinned(self, entry: Tree, function: KnownFunction) -> bool:
+        names = [name for name in function.arguments if name in _RECIPIENTS]
+        return bool(names) and all(name in entry.get("args", {}) for name in names)
+
+    def exits(self) -> None:
+        entries = self.tree.get("exits", ())
+        if self.guards.get("freeze") and not entries:
+            self.warn("exits", "no exits: while the account is stopped nothing but the guards can reduce a position")
+        for i, entry in enumerate(entries):
+            path, target = f"exits[{i}]", entry.get("target", "")
+            self.party(f"{path}.target", target)
+            if target in (ACCOUNT, "seawall.emergency_freeze"):
+                self.report(f"{path}.target", "can be no exit on chain", "its own way out is open anyway")
+            if entry.get("plain_value") and "function" in entry:
+                self.report(path, "plain_value and function exclude each other")
+            elif not entry.get("plain_value"):
+                self.exit_function(entry, path, target)
+
+    def exit_function(self, entry: Tree, path: str, target: str) -> None:
+        if "function" not in entry:
+            self.report(path, "needs a function, or plain_value: true")
+            return
+        known = self.functions_of(f"{path}.function", entry["function"], target)
+        if len(known) > 1:
+            these = ", ".join(f.function.signature for f in known)
+            self.report(f"{path}.function", "means several functions", f"write one of {these}")
+        for name, value in entry.get("args", {}).items():
+            if (
+                not value.isdigit()
+                and value not in ("true", "false")
+                and not (value.startswith("0x") and len(value) == 66)
+            ):
+                self.party(f"{path}.args.{name}", value)
+            try:
+                word_of(known[0] if known else None, name)
+            except KeyError:
+                names = known[0].arguments if known else ()
+                advice = did_you_mean(name, names) or "an exit pins whole words among the first eight"
+                self.report(f"{path}.args.{name}", f"{name!r} cannot be pinned", advice)
+        for function in known:
+            if function.effect in (Effect.OPENS, Effect.ADMIN):
+                self.report(path, f"{function.function.name} {function.effect.value}: that is no exit",
+                            "exits only reduce risk")  # fmt: skip
+            elif function.effect in (Effect.PAYS, Effect.GRANTS) and not self.pinned(entry, function):
+                self.report(path, f"{function.function.name} without a pinned recipient is an unlimited exit",
+                            f"add args: {{{self.recipient(function) or '0'}: ...}}")  # fmt: skip
+        if not known and entry["function"].startswith("0x") and not entry.get("args"):
+            self.warn(path, "an exit that Seawall cannot read, with nothing pinned")
+
+    # -- guards ---------------------------------------------------------------------------------------------------------------
+
+    def stops(self) -> None:
+        stops = self.guards.get("stop_loss", ())
+        self.unique(stops, "guards.stop_loss")
+        for entry in stops:
+            path = f"guards.stop_loss.{entry.get('id')}"
+            if ("drop" in entry) == ("price" in entry):
+                self.report(path, "needs exactly one of drop and price")
+            if "drop" in entry and not 0 < Decimal(entry["drop"]) < 1:
+                self.report(f"{path}.drop", "must be above 0% and below 100%")
+            elif "drop" in entry:
+                self.in_time(entry, path)
+            if "price" in entry and Decimal(entry["price"]) <= 0:
+                self.report(f"{path}.price", "must be positive")
+            self.share(f"{path}.size", entry.get("size"), Decimal("0.0001"))
+            self.share(f"{path}.refund_share", entry.get("refund_share"))
+            if Decimal(entry.get("max_size_per_execution", "1")) <= 0:
+                self.report(f"{path}.max_size_per_execution", "must be positive")
+            slippage, most = Decimal(entry.get("slippage", "0")), Decimal(entry.get("max_slippage", "1"))
+            if slippage < 0 or most < slippage:
+                self.report(
+                    f"{path}.max_slippage", f"{most:%} is below slippage {slippage:%}", "it widens, never narrows"
+                )
+            if "max_slippage" in entry and most > MAX_SLIPPAGE:
+                self.report(f"{path}.max_slippage", "the module takes at most 50%")
+            self.oracle(entry.get("oracle", {}), f"{path}.oracle", entry)
+            base = f"perp.{entry.get('asset', '').lower()}"
+            if "asset" in entry and base not in self.names:
+                self.report(f"{path}.asset", f"there is no market {base}", did_you_mean(base, self.names))
+
+    def in_time(self, entry: Tree, path: str) -> None:
+        """A stop must fire before the venue liquidates, at the most leverage and the least distance that the limits allow."""
+        leverage, floor = self.least("leverage", "max"), self.least("liquidation_distance", "min")
+        r = PERP_V2_MAINTENANCE_RATIO
+        equity = ratio(_ONE, leverage, up=False) if leverage else PERP_V2_INITIAL_RATIO
+        far_long, far_short = (equity - r) / (1 - r), (equity - r) / (1 + r)
+        far_long, far_short = (max(far, floor or _ZERO) for far in (far_long, far_short))
+        drop, most = Decimal(entry["drop"]), Decimal(entry.get("max_slippage", "0"))
+        at = f"{leverage:f}x" if leverage else "the venue's 10x"
+        if drop >= far_long:
+            self.report(
+                f"{path}.drop", f"a long at {at} is liquidated after {far_long:.1%}: the stop never fires",
+                "lower drop, lower the leverage limit, or set a minimum liquidation_distance",
+            )  # fmt: skip
+        elif drop >= far_short:
+            self.warn(f"{path}.drop", f"a short at {at} is liquidated after {far_short:.1%}, before the stop")
+        elif drop + most > far_short:
+            self.warn(
+                f"{path}.drop", f"drop and max_slippage together ({drop + most:.1%}) pass liquidation ({far_short:.1%})"
+            )
+
+    def oracle(self, entry: Tree, path: str, stop: Tree) -> None:
+        for key in ("feed", "sequencer_feed"):
+            self.party(f"{path}.{key}", entry.get(key))
+        low, high = Decimal(entry.get("min_price", "0.01")), Decimal(entry.get("max_price", "10000000"))
+        if not 0 < low < high:
+            self.report(f"{path}.min_price", "must be positive and below max_price")
+        elif "price" in stop and not low <= Decimal(stop["price"]) <= high:
+            self.report(path, "the stop's price is outside min_price and max_price: it never fires")
+        if entry.get("heartbeat") == "0":
+            self.report(f"{path}.heartbeat", "must be positive")
+        self.share(f"{path}.max_deviation", entry.get("max_deviation"))
+
+    def freeze(self) -> None:
+        entry = self.guards.get("freeze")
+        if entry is None:
+            return
+        self.quorum("guards.freeze", entry, "guardians")
+        solo, cooldown = int(entry.get("solo_freeze", 21_600)), int(entry.get("cooldown", 86_400))
+        if solo == 0 or cooldown <= solo:
+            self.report("guards.freeze.cooldown", "must be longer than solo_freeze, which must be positive",
+                        "else one guardian alone could hold the account for ever")  # fmt: skip
+        if entry.get("escape_delay") == "0":
+            self.report("guards.freeze.escape_delay", "must be positive: a freeze would hold nothing")
+
+    def session(self) -> None:
+        entry = self.guards.get("session")
+        if entry is None:
+            if self.guards.get("stop_loss"):
+                self.warn(
+                    "guards.stop_loss", "no guards.session: only the owner can execute the stop before public_delay"
+                )
+            return
+        self.party("guards.session.key", entry.get("key"))
+        if not self.guards.get("stop_loss"):
+            self.warn("guards.session", "a session without a stop can do nothing")
+        if entry.get("valid_for") == "0":
+            self.report("guards.session.valid_for", "must be positive")
+
+    def money(self) -> None:
+        budget = self.tree.get("sponsorship", {})
+        one, day = budget.get("per_operation"), budget.get("per_day")
+        if one is not None and day is not None and Decimal(one) > Decimal(day):
+            self.warn("sponsorship.per_operation", "above per_day: the day's budget binds first")
+        amounts = {f"sponsorship.{key}": value for key, value in budget.items()}
+        amounts |= {
+            f"calls[{i}].max_value": e["max_value"]
+            for i, e in enumerate(self.tree.get("calls", ()))
+            if "max_value" in e
+        }
+        amounts["guards.session.prefund_budget"] = self.guards.get("session", {}).get("prefund_budget", "0")
+        for stop in self.guards.get("stop_loss", ()):
+            amounts[f"guards.stop_loss.{stop.get('id')}.refund_cap"] = stop.get("refund_cap", "0")
+        for path, amount in amounts.items():
+            if Decimal(amount) < 0:
+                self.report(path, "must not be negative")
+            elif len(amount.partition(".")[2]) > 18:
+                self.report(path, "ETH has 18 decimals")
+        attestation = self.tree.get("attestation", {})
+        for key in ("validity", "threshold", "escape_delay"):
+            if attestation.get(key) == "0":
+                self.report(f"attestation.{key}", "must be positive")

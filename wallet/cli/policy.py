@@ -1,0 +1,243 @@
+"""`seawall policy`: work on a policy file. Only `check` on an operation asks a node; nothing here signs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contracts.errors import BadInput, Refused, SetupError
+from wallet.cli.output import AsJson, emit, profile, say, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from policies import Decision, Facts, Policy
+    from wallet.config import Profile
+
+app = typer.Typer(no_args_is_help=True, help="Lint, check, explain a policy file; print its schema or id.")
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The policy file.")]
+Variables = Annotated[
+    list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="A value for one of its variables; repeatable.")
+]
+
+
+def _text(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise BadInput(f"the {what} {path} is not UTF-8 text") from None
+    except OSError as error:
+        raise SetupError(f"the {what} {path} cannot be read: {error.strerror}") from None
+
+
+def _json(path: Path, what: str) -> Any:
+    try:
+        return json.loads(_text(path, what))
+    except ValueError as error:
+        raise BadInput(f"the {what} {path} is not JSON: {error}") from None
+
+
+def _sources(path: Path) -> tuple[str, dict[str, str]]:
+    """The text of a policy file and, by what `extends:` calls them, of all files above it. Names are relative to `path`."""
+    from policies.document import MAX_PARENTS, parent_of
+
+    text = _text(path, "policy file")
+    parents: dict[str, str] = {}
+    name = parent_of(text)
+    while name is not None and name not in parents and len(parents) <= MAX_PARENTS:
+        if not (path.parent / name).is_file():
+            break  # the linter says so, with the line
+        parents[name] = _text(path.parent / name, "policy file")
+        name = parent_of(parents[name])
+    return text, parents
+
+
+def _overrides(variables: list[str] | None) -> dict[str, str]:
+    found = {}
+    for pair in variables or []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise BadInput(f"--var wants NAME=VALUE, got {pair!r}")
+        found[name] = value
+    return found
+
+
+def _load(path: Path, variables: list[str] | None) -> Policy:
+    from policies.document import load
+
+    return load(*_sources(path), _overrides(variables))
+
+
+@app.command()
+def lint(path: File, variables: Variables = None, as_json: AsJson = False) -> None:
+    """Name every problem with its line. Exit code 2 if there is an error; warnings alone do not count."""
+    from policies import document
+
+    problems = document.lint(*_sources(path), _overrides(variables))
+    errors = sum(problem.severity == "error" for problem in problems)
+
+    def show(console: Console) -> None:
+        for problem in problems:
+            text = str(problem) if problem.source else f"{path}:{problem}"
+            console.print(text, style="red" if problem.severity == "error" else "yellow", markup=False)
+        console.print("no problems" if not problems else f"{errors} errors, {len(problems) - errors} warnings")
+
+    emit({"ok": not errors, "problems": [problem.to_json() for problem in problems]}, as_json, show)
+    if errors:
+        raise typer.Exit(BadInput.exit_code)
+
+
+@app.command("id")
+def id_(path: File, variables: Variables = None, as_json: AsJson = False) -> None:
+    """Print the id that attestations and the account on chain name."""
+    from contracts.types import to_hex
+
+    policy = _load(path, variables)
+    data = {"policy_id": to_hex(policy.policy_id), "name": policy.name, "version": policy.version}
+    emit(data, as_json, lambda console: console.print(data["policy_id"]))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of policy files, for editors."""
+    from policies.structure import schema as published
+
+    print(json.dumps(published(), indent=2))
+
+
+@app.command()
+def explain(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[METRIC|FILE]", help="A metric, or a Decision as JSON.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a metric measures (none given: list them all), or put a recorded Decision into words."""
+    from policies import METRICS
+    from policies import explain as in_words
+    from policies.problems import did_you_mean
+
+    if what is None:
+        metrics = [{"name": m.name, "unit": m.unit, "definition": m.definition} for m in METRICS.values()]
+        emit(
+            metrics, as_json, lambda c: table(c, ["metric", "unit", "definition"], [list(m.values()) for m in metrics])
+        )
+    elif (metric := METRICS.get(what)) is not None:
+        names = ("name", "unit", "worse", "definition", "inputs")
+        emit({name: getattr(metric, name) for name in names}, as_json)
+    elif Path(what).is_file():
+        try:
+            lines = in_words(_json(Path(what), "Decision"))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadInput(f"{what} is not a Decision as `seawall policy check --json` prints it ({error!r})") from None
+        emit({"lines": lines}, as_json, lambda console: console.print("\n".join(lines), markup=False))
+    else:
+        raise BadInput(
+            f"{what!r} is no metric and no file; {did_you_mean(what, tuple(METRICS)) or 'see `seawall policy explain`'}"
+        )
+
+
+@app.command()
+def check(
+    ctx: typer.Context,
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="The policy file; default: the profile's.")
+    ] = None,
+    facts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Recorded facts (JSON): judge without a node.")
+    ] = None,
+    op: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A UserOperation (JSON): simulate it on the node.")
+    ] = None,
+    calls: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Calls [{target, value, data}] (JSON) instead.")
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option(help="The account that would make the calls; default: the profile's.")
+    ] = None,
+    save_facts: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the facts there.")] = None,
+    variables: Variables = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge an operation before anybody signs it. Exit code 5 if the policy does not allow it."""
+    from policies import evaluate
+    from wallet.recorded import facts_from_json, facts_to_json
+
+    settings = profile(ctx, {"account": account}).profile
+    file = path or settings.policy
+    if file is None:
+        raise BadInput('which policy? Name the file, or set `policy = "FILE"` in seawall.toml')
+    if sum(source is not None for source in (facts, op, calls)) != 1:
+        raise BadInput("give exactly one of --facts, --op and --calls")
+    policy = _load(file, variables)
+    recorded = None if facts is None else facts_from_json(_json(facts, "facts"))
+    known = recorded or asyncio.run(_read(settings, policy, op, calls))
+    if save_facts is not None:
+        save_facts.write_text(json.dumps(facts_to_json(known), indent=1, sort_keys=True) + "\n")
+    decision: Decision = evaluate(policy, known, known.block_time_s)
+    emit(decision.to_json(), as_json, lambda console: console.print("\n".join(decision.explain()), markup=False))
+    if not decision.allowed:
+        raise typer.Exit(Refused.exit_code)
+
+
+async def _read(settings: Profile, policy: Policy, op_file: Path | None, calls_file: Path | None) -> Facts:
+    """Simulate on the profile's node. Nothing is signed and no service is asked."""
+    from contracts.entrypoint import ENTRY_POINTS
+    from contracts.rpc import RpcClient
+    from contracts.userop import UserOperation
+    from policies.names import book_of
+    from wallet.account import AccountClient, suggest_fees
+    from wallet.facts import FactsReader, adapters_of
+
+    book = book_of(settings.addresses, _roles(settings))
+    for name in ("multicall3", "seawall.risk_validator"):
+        if name not in book:
+            settings.address(name.rpartition(".")[2])  # says where to set it
+    async with RpcClient(settings.rpc_url) as rpc:
+        chain_id = await rpc.chain_id()
+        entry_point, validator = ENTRY_POINTS[settings.entry_point], book["seawall.risk_validator"]
+        if op_file is not None:
+            op = UserOperation.from_rpc(_json(op_file, "operation"), partial=True)
+            client = AccountClient(rpc, entry_point, chain_id, op.sender, validator)
+        else:
+            assert calls_file is not None
+            if settings.account is None:
+                raise BadInput('which account? Give --account, or set `account = "0x..."` in seawall.toml')
+            client = AccountClient(rpc, entry_point, chain_id, settings.account, validator)
+            max_fee, priority_fee = await suggest_fees(rpc)
+            op = await client.draft(_calls(calls_file), max_fee_wei=max_fee, priority_fee_wei=priority_fee)
+        reader = FactsReader(adapters_of(book), book, policy.policy_id)
+        facts, _ = await reader.read(client, op, sponsored=op.paymaster is not None, outstanding=lambda *_: ())
+    say(f"judged on block {facts.block_number}; attestations that are still out are not counted here")
+    return facts
+
+
+def _roles(settings: Profile) -> dict[str, bytes]:
+    """Addresses of the roles whose keys are in the keystore, read without opening any."""
+    from wallet.keystore import Keystore
+
+    keystore = Keystore(settings.keystore)
+    named = {role: getattr(settings.keys, role) for role in ("owner", "engine", "keeper", "guardian")}
+    return {role: keystore.info(name).address for role, name in named.items() if name is not None}
+
+
+def _calls(path: Path) -> list[Any]:
+    from contracts.bindings import Call
+    from contracts.types import parse_address, parse_bytes, parse_quantity
+
+    body = _json(path, "calls")
+    if not isinstance(body, list) or not all(isinstance(call, dict) for call in body):
+        raise BadInput(f"{path} must be a list of calls: target, data, and perhaps value")
+    found = []
+    for call in body:
+        value = call.get("value", "0x0")
+        amount = value if isinstance(value, int) else parse_quantity(value, "value")
+        found.append(
+            Call(parse_address(call.get("target"), "target"), parse_bytes(call.get("data", "0x"), "data"), amount)
+        )
+    return found

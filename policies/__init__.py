@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from policies.decision import Decision, LimitRow, explain
 from policies.document import lint, load, parent_of
-from policies.metrics import METRICS, Metric
+from policies.metrics import METRICS, Metric, explain_metric
 from policies.policy import Policy
 from policies.portfolio import Facts, Outstanding, Portfolio
 from policies.problems import InvalidPolicy, Problem
 from policies.rules import evaluate
+from policies.search import largest_passing, sizes_to_try
 
 __all__ = [
     "METRICS",
@@ -28,7 +29,10 @@ __all__ = [
     "Problem",
     "evaluate",
     "explain",
+    "explain_metric",
+    "largest_passing",
     "lint",
     "load",
     "parent_of",
+    "sizes_to_try",
 ]

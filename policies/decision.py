@@ -67,6 +67,11 @@ class Decision:
         return self.outcome == "allow"
 
     @property
+    def breached(self) -> frozenset[str]:
+        """Ids of limits beyond their bound after the operation, whatever the verdict: `Facts.latched` of the next judgement."""
+        return frozenset(r.id for r in self.limits if r.headroom is not None and r.headroom < 0)
+
+    @property
     def summary(self) -> str:
         """One line: the outcome and everything that decided it."""
         against = [

@@ -15,7 +15,7 @@ from contracts.errors import BadInput
 from contracts.types import Address
 from contracts.units import BPS, WAD
 from policies.margin import EXACT
-from policies.policy import ExitRule, Policy, StopRule, resolve
+from policies.policy import ExitRule, Policy, StopRule, argument_word, resolve
 
 Book = Mapping[str, Address]
 _ZERO = bytes(20)
@@ -68,7 +68,8 @@ def _exit(rule: ExitRule, policy: Policy, book: Book, account: Address) -> Exit:
     mask, words = 0, []
     for index, text in rule.words:
         mask |= 1 << index
-        words.append(int(text).to_bytes(32) if text.isdigit() else bytes(12) + bound(text, policy, book, account))
+        word = argument_word(text, policy, book, account)
+        words.append(bytes(12) + bound(text, policy, book, account) if word is None else word)
     target = bound(rule.target, policy, book, account)
     return Exit(target, rule.selector, rule.in_frozen, rule.plain_value, mask, tuple(words))
 

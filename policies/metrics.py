@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import Literal
 
+from contracts.errors import BadInput
 from policies.margin import EXACT, Leg, critical_move, ratio
 from policies.policy import Scope
 from policies.portfolio import UNIT_OF_ACCOUNT, Facts, Portfolio, Position
+from policies.problems import did_you_mean
 
 Contribution = tuple[str, Decimal]
 Shocks = Mapping[str, Decimal]
@@ -109,9 +111,8 @@ def leverage(facts: Facts, portfolio: Portfolio, scope: Scope) -> Observation:
 
 
 def position_size(_: Facts, portfolio: Portfolio, scope: Scope) -> Observation:
-    with localcontext(EXACT):
-        rows = [(p.label, p.size) for p in _positions(portfolio, scope)]
-    return Observation(abs(_sum(rows)), tuple(rows))
+    rows = [(p.label, abs(p.size)) for p in _positions(portfolio, scope)]
+    return Observation(_sum(rows), tuple(rows))
 
 
 def concentration(facts: Facts, portfolio: Portfolio, scope: Scope) -> Observation:
@@ -123,26 +124,38 @@ def concentration(facts: Facts, portfolio: Portfolio, scope: Scope) -> Observati
 
 
 def liquidation_distance(_: Facts, portfolio: Portfolio, scope: Scope) -> Observation:
-    nearest: Decimal | None = None
     rows: list[Contribution] = []
     for margin in portfolio.margins:
         if scope.kind == "venue" and margin.venue != scope.name:
             continue
-        held = [p for p in portfolio.positions if p.venue == margin.venue and p.size]
-        if scope.kind == "asset" and not any(p.asset == scope.name for p in held):
-            continue
-        legs = [Leg(p.asset, p.size, p.mark_price) for p in held]
-        moved = {scope.name} if scope.kind == "asset" else None
-        move = critical_move(margin.account_value, margin.maintenance_ratio, legs, moved)
-        distance = Decimal(1) if move is None else min(abs(move), Decimal(1))
-        rows.append((margin.venue, distance))
-        nearest = distance if nearest is None else min(nearest, distance)
-    return Observation(Decimal(1) if nearest is None else nearest, tuple(rows))
+        legs = [Leg(p.asset, p.size, p.mark_price) for p in portfolio.positions if p.venue == margin.venue and p.size]
+        assets = sorted({leg.market for leg in legs})
+        moves: list[tuple[str, set[str] | None]] = [(asset, {asset}) for asset in assets]
+        if scope.kind == "asset":
+            moves = [(asset, moved) for asset, moved in moves if asset == scope.name]
+        elif len(assets) > 1:
+            moves.append(("all prices", None))
+        for label, moved in moves:
+            move = critical_move(margin.account_value, margin.maintenance_ratio, legs, moved)
+            rows.append((f"{margin.venue}:{label}", Decimal(1) if move is None else min(abs(move), Decimal(1))))
+    return Observation(min((distance for _, distance in rows), default=Decimal(1)), tuple(rows))
 
 
 def free_collateral(_: Facts, portfolio: Portfolio, scope: Scope) -> Observation:
     rows = [(m.venue, m.free_collateral) for m in portfolio.margins if scope.kind != "venue" or m.venue == scope.name]
     return Observation(_sum(rows), tuple(rows))
+
+
+def margin_ratio(_: Facts, portfolio: Portfolio, scope: Scope) -> Observation:
+    rows: list[Contribution] = []
+    for margin in portfolio.margins:
+        if scope.kind == "venue" and margin.venue != scope.name:
+            continue
+        held = [(p.label, abs(p.notional)) for p in portfolio.positions if p.venue == margin.venue]
+        notional = _sum(held)
+        if notional:
+            rows.append((margin.venue, min(Decimal(1), ratio(margin.account_value, notional, up=False))))
+    return Observation(min((share for _, share in rows), default=Decimal(1)), tuple(rows))
 
 
 def margin_use(_: Facts, portfolio: Portfolio, scope: Scope) -> Observation:
@@ -217,6 +230,13 @@ def stress_margin(portfolio: Portfolio, shocks: Shocks) -> Observation:
     return Observation(Decimal(0) if smallest is None else smallest, tuple(rows))
 
 
+def explain_metric(name: str) -> Metric:
+    """Definition, unit, direction and inputs of a metric. Raises BadInput with the nearest name."""
+    if name not in METRICS:
+        raise BadInput(f"there is no metric {name!r}; {did_you_mean(name, tuple(METRICS))}")
+    return METRICS[name]
+
+
 def stress_of(limit_shocks: tuple[tuple[str, Decimal], ...]) -> Metric:
     """The metric of one stress scenario."""
     shocks = dict(limit_shocks)
@@ -262,7 +282,7 @@ METRICS: Mapping[str, Metric] = {
             "position_size",
             "units",
             "higher",
-            "|sum of signed sizes| in base units; meant for one asset",
+            "sum over venues of |size| of the positions in one asset, in base units",
             "positions",
             position_size,
         ),
@@ -278,7 +298,8 @@ METRICS: Mapping[str, Metric] = {
             "liquidation_distance",
             "%",
             "lower",
-            "smallest common relative move of prices at which a venue account becomes liquidatable; 100 % when no fall does it",
+            "smallest relative move, in either direction, of one asset's mark (or of all together) that makes a venue account "
+            "liquidatable; 100 % when none does. Funding yet to accrue is not in it",
             "positions, venue marks, account values, the venue's maintenance ratio",
             liquidation_distance,
         ),
@@ -289,6 +310,14 @@ METRICS: Mapping[str, Metric] = {
             "what the venues would let out now, as they answer",
             "venue accounts",
             free_collateral,
+        ),
+        Metric(
+            "margin_ratio",
+            "%",
+            "lower",
+            "account value / sum of |size x mark price|, the worst of the venues, at most 100 %; liquidation at the maintenance ratio",
+            "positions, venue marks, venue accounts",
+            margin_ratio,
         ),
         Metric(
             "margin_use",

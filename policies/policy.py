@@ -16,7 +16,7 @@ from contracts.types import Hash32, Wei
 from contracts.units import to_units
 from policies import functions
 from policies.canonical import policy_id
-from policies.names import ACCOUNT, CONTRACTS
+from policies.names import ACCOUNT
 
 SCHEMA_VERSION = 1
 
@@ -372,7 +372,7 @@ def _session(entry: Mapping[str, Any]) -> SessionRule:
 def resolve(name: str, policy: Policy, book: Mapping[str, bytes], account: bytes) -> bytes | None:
     """The address of a party: an address itself, the account, one of the document's own, or one of the book. None: unbound."""
     if name.startswith("0x"):
-        return bytes.fromhex(name[2:])
+        return bytes.fromhex(name[2:]) if len(name) == 42 else None
     if name == ACCOUNT:
         return account
     if name in policy.addresses:
@@ -380,6 +380,13 @@ def resolve(name: str, policy: Policy, book: Mapping[str, bytes], account: bytes
     return book.get(name)
 
 
-def is_contract_name(name: str) -> bool:
-    """Whether `name` is one of the contracts that deployments name."""
-    return name in CONTRACTS
+def argument_word(value: str, policy: Policy, book: Mapping[str, bytes], account: bytes) -> bytes | None:
+    """The 32 bytes that an exit pins: an integer, true or false, bytes32 in hex, or a party's address. None: the name is unbound."""
+    if value in ("true", "false"):
+        return int(value == "true").to_bytes(32)
+    if value.isdigit():
+        return int(value).to_bytes(32)
+    if value.startswith("0x") and len(value) == 66:
+        return bytes.fromhex(value[2:])
+    address = resolve(value, policy, book, account)
+    return None if address is None else bytes(12) + address

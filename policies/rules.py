@@ -1,49 +1,52 @@
 """From a policy and facts to a Decision. Everything passes only if shown to be inside: a missing or senseless figure never allows.
 
-Precedence, whatever the order of rules: deny > require_signers > allow. An operation all of whose calls are declared exits or known
-reductions is judged more leniently in one respect only: facts that are missing do not deny it, and a limit that was breached before may
-stay breached as long as it does not get worse.
+Precedence, whatever the order of rules: deny > require_signers > allow. A limit that was breached before never holds back an operation
+that leaves its metric as it is or improves it. An operation all of whose calls are declared exits (or guards, or the announced escape) or
+known reductions is judged more leniently: facts that are missing do not deny it, and neither does a limit on the portfolio. A limit on
+the operation itself (slippage) still binds a reduction on sound facts, but never an exit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal, localcontext
-from itertools import chain
 
 from contracts.bindings import RiskState
 from contracts.types import checksum, to_hex
 from policies.calls import DecodedCall, argument
 from policies.canonical import facts_hash
 from policies.decision import CallRow, Decision, LimitRow, Outcome, Verdict
+from policies.doubts import doubts_about
 from policies.functions import Effect
 from policies.margin import EXACT, ratio
 from policies.metrics import METRICS, Metric, Observation, stress_of
-from policies.policy import CallRule, ExitRule, Limit, Pin, Policy, resolve
-from policies.portfolio import Facts, Portfolio, Price
+from policies.policy import CallRule, ExitRule, Limit, Pin, Policy, argument_word, resolve
+from policies.portfolio import Facts, Portfolio
 
-_GUARD_TARGETS = ("seawall.stop_loss",)
-_GUARD_FUNCTIONS = ("execute(address,uint256)", "touch(address,uint256)", "reduce(uint256,uint256)")
-_VALUE_TOLERANCE = Decimal("0.01")
-"""USDC by which a venue's account value may differ from the sum of its parts: its figures are rounded to 6 decimals."""
+_GUARD_FUNCTIONS = ("execute(address,uint256)", "touch(address,uint256)")
+_ESCAPE = ("seawall.emergency_freeze", "startEscape()")
+_EXITS = ("exit", "guard", "escape")
+"""What stays open whatever the facts are. Mirror of EmergencyFreeze.permits, so that on chain and off chain it is the same set."""
 
 
 def evaluate(policy: Policy, facts: Facts, now_s: int) -> Decision:
     """Judge one operation at `now_s` (unix s). Deterministic: the same arguments give the same Decision, to the byte."""
     calls = [_call_row(policy, facts, call) for call in facts.calls.calls]
-    exits = bool(calls) and all(row.rule.startswith(("exit", "guard")) for row in calls)
+    exits = bool(calls) and all(row.rule in _EXITS for row in calls)
     reducing = exits or (
         bool(calls)
         and all(
-            row.rule and (row.rule.startswith(("exit", "guard")) or call.effect is Effect.REDUCES)
+            row.rule and (row.rule in _EXITS or call.effect is Effect.REDUCES)
             for row, call in zip(calls, facts.calls.calls, strict=True)
         )
     )
     objections = list(_of_the_operation(policy, facts, calls, exits=exits))
-    doubts = list(_doubts(policy, facts, now_s))
+    doubts = doubts_about(policy, facts, now_s)
     warnings: list[str] = []
     (warnings if reducing else objections).extend(doubts)
-    limits = [_limit_row(limit, facts, reducing=reducing, doubtful=bool(doubts)) for limit in policy.limits]
+    limits = [
+        _limit_row(limit, facts, exits=exits, reducing=reducing, doubtful=bool(doubts)) for limit in policy.limits
+    ]
     verdicts = {row.verdict for row in limits}
     outcome: Outcome = "allow"
     if objections or "deny" in verdicts:
@@ -76,8 +79,10 @@ def evaluate(policy: Policy, facts: Facts, now_s: int) -> Decision:
 def _call_row(policy: Policy, facts: Facts, call: DecodedCall) -> CallRow:
     """The first rule that lets the call pass; which one it is decides nothing."""
     rule = ""
-    if _is_guard(call, facts):
+    if _is_guard(policy, call, facts):
         rule = "guard"
+    elif (call.target_name, call.function) == _ESCAPE and not call.value_wei:
+        rule = "escape"
     elif any(_exit_fits(policy, facts, exit_rule, call) for exit_rule in policy.exits):
         rule = "exit"
     else:
@@ -88,11 +93,10 @@ def _call_row(policy: Policy, facts: Facts, call: DecodedCall) -> CallRow:
     return CallRow(call.title, call.effect.value, rule)
 
 
-def _is_guard(call: DecodedCall, facts: Facts) -> bool:
-    if call.target_name not in _GUARD_TARGETS or call.function not in _GUARD_FUNCTIONS or call.value_wei:
+def _is_guard(policy: Policy, call: DecodedCall, facts: Facts) -> bool:
+    if call.target_name not in policy.guards or call.function not in _GUARD_FUNCTIONS or call.value_wei:
         return False
-    named = argument(call, "account")
-    return named is None or named == to_hex(facts.account)
+    return argument(call, "account") == to_hex(facts.account)
 
 
 def _call_fits(policy: Policy, facts: Facts, rule: CallRule, call: DecodedCall) -> bool:
@@ -120,7 +124,7 @@ def _pin_fits(policy: Policy, facts: Facts, pin: Pin, call: DecodedCall) -> bool
 
 
 def _exit_fits(policy: Policy, facts: Facts, rule: ExitRule, call: DecodedCall) -> bool:
-    if resolve(rule.target, policy, facts.book, facts.account) != call.target:
+    if resolve(rule.target, policy, facts.book, facts.account) != call.target or call.target == facts.account:
         return False
     if facts.state is RiskState.FROZEN and not rule.in_frozen:
         return False
@@ -128,15 +132,10 @@ def _exit_fits(policy: Policy, facts: Facts, rule: ExitRule, call: DecodedCall) 
         return not call.data
     if call.value_wei or call.selector != rule.selector:
         return False
-    return all(_word(policy, facts, text) == call.data[4 + 32 * i : 36 + 32 * i] for i, text in rule.words)
-
-
-def _word(policy: Policy, facts: Facts, text: str) -> bytes | None:
-    """A pinned argument word: an address (left-padded), an integer, or 32 bytes."""
-    found = resolve(text, policy, facts.book, facts.account)
-    if found is not None:
-        return bytes(32 - len(found)) + found
-    return int(text).to_bytes(32) if text.isdigit() else None
+    return all(
+        argument_word(text, policy, facts.book, facts.account) == call.data[4 + 32 * i : 36 + 32 * i]
+        for i, text in rule.words
+    )
 
 
 # -- objections -------------------------------------------------------------------------------------------------------------------
@@ -160,8 +159,12 @@ def _of_the_operation(policy: Policy, facts: Facts, calls: Sequence[CallRow], *,
         found.append(f"the account is {facts.state.name}: only declared exits are open")
     if not facts.succeeded:
         found.append(f"the operation reverts when simulated ({to_hex(facts.revert_data[:68]) or 'no reason given'})")
-    others = [o for o in facts.outstanding if o.intent_hash != facts.intent_hash and o.nonce != facts.nonce]
-    if others:
+    others = [
+        o
+        for o in facts.outstanding
+        if o.nonce != facts.nonce and o.intent_hash != facts.intent_hash and o.valid_until_s >= facts.block_time_s
+    ]
+    if others and not exits:
         until = max(o.valid_until_s for o in others)
         found.append(
             f"{len(others)} other attested operation(s) may still be included, until {until}: together they were never judged"
@@ -177,87 +180,10 @@ def _of_the_operation(policy: Policy, facts: Facts, calls: Sequence[CallRow], *,
     return found
 
 
-def _doubts(policy: Policy, facts: Facts, now_s: int) -> list[str]:
-    """Facts that are missing, stale, not finite or contradictory. They deny whatever is not an exit or a reduction."""
-    found = [f"{missing.what} is missing: {missing.why}" for missing in facts.missing]
-    if now_s - facts.block_time_s > policy.max_block_age_s:
-        found.append(
-            f"the newest block is {now_s - facts.block_time_s} s old, the policy takes {policy.max_block_age_s} s"
-        )
-    needed = (
-        facts.before.assets() | facts.after.assets() | {f.asset for f in facts.fills} | {o.asset for o in facts.orders}
-    )
-    for asset in sorted(needed):
-        prices = [p for p in facts.prices if p.asset == asset]
-        if not prices:
-            found.append(f"there is no price of {asset}")
-        found += chain.from_iterable(_price_doubts(policy, price, now_s) for price in prices)
-        sound = [p.value for p in prices if p.value.is_finite() and p.value > 0]
-        if len(sound) > 1 and ratio(max(sound) - min(sound), min(sound), up=True) > policy.max_price_deviation:
-            found.append(f"the sources of {asset} contradict each other: {', '.join(f'{v:f}' for v in sound)}")
-    for when, portfolio in (("before", facts.before), ("after", facts.after)):
-        if when == "before" or facts.succeeded:
-            found += _portfolio_doubts(when, portfolio, policy, facts)
-    return found
-
-
-def _price_doubts(policy: Policy, price: Price, now_s: int) -> list[str]:
-    if not price.value.is_finite() or price.value <= 0:
-        return [f"the price of {price.asset} from {price.source} is {price.value}"]
-    if now_s - price.time_s > policy.max_price_age_s:
-        return [
-            f"the price of {price.asset} from {price.source} is {now_s - price.time_s} s old, the policy takes {policy.max_price_age_s} s"
-        ]
-    if price.time_s > now_s + policy.max_block_age_s:
-        return [f"the price of {price.asset} from {price.source} comes from the future"]
-    return []
-
-
-def _portfolio_doubts(when: str, portfolio: Portfolio, policy: Policy, facts: Facts) -> list[str]:
-    amounts = [("holding", h.venue, h.amount) for h in portfolio.holdings] + [
-        ("debt", d.venue, d.amount) for d in portfolio.debts
-    ]
-    for p in portfolio.positions:
-        amounts += [
-            ("position", p.label, value) for value in (p.size, p.entry_notional, p.mark_price, p.pending_funding)
-        ]
-    for m in portfolio.margins:
-        amounts += [
-            ("margin", m.venue, value)
-            for value in (m.collateral, m.account_value, m.maintenance_requirement, m.free_collateral)
-        ]
-    senseless = [f"{kind} {label} {when} is {value}" for kind, label, value in amounts if not value.is_finite()]
-    if senseless:
-        return senseless
-    found = []
-    for margin in portfolio.margins:
-        held = [p for p in portfolio.positions if p.venue == margin.venue]
-        with localcontext(EXACT):
-            parts = margin.collateral + sum(
-                (p.notional - p.entry_notional - p.pending_funding for p in held), Decimal(0)
-            )
-            gap = abs(parts - margin.account_value)
-        if gap > _VALUE_TOLERANCE:
-            found.append(
-                f"{margin.venue} {when}: its account value {margin.account_value:f} differs from its parts by {gap:f}"
-            )
-    for position in portfolio.positions:
-        index = next(
-            (p.value for p in facts.prices if p.asset == position.asset and p.value.is_finite() and p.value > 0), None
-        )
-        if index is not None and position.mark_price > 0:
-            apart = ratio(abs(position.mark_price - index), index, up=True)
-            if apart > policy.max_price_deviation:
-                found.append(
-                    f"{position.label} {when}: mark {position.mark_price:.4f} and index {index:.4f} are {apart:.2%} apart"
-                )
-    return found
-
-
 # -- limits -----------------------------------------------------------------------------------------------------------------------
 
 
-def _limit_row(limit: Limit, facts: Facts, *, reducing: bool, doubtful: bool) -> LimitRow:
+def _limit_row(limit: Limit, facts: Facts, *, exits: bool, reducing: bool, doubtful: bool) -> LimitRow:
     metric = stress_of(limit.shocks) if limit.shocks else METRICS[limit.metric]
     before = Observation(None) if metric.of_operation else _observe(metric, limit, facts, facts.before)
     after = (
@@ -265,12 +191,14 @@ def _limit_row(limit: Limit, facts: Facts, *, reducing: bool, doubtful: bool) ->
         if facts.succeeded
         else Observation(None, why="the operation reverts")
     )
-    verdict, reason = _verdict(limit, before.value, after, reducing=reducing, doubtful=doubtful)
+    bound = _bound(limit, latched=limit.id in facts.latched)
+    lenient = exits or (reducing and (doubtful or not metric.of_operation))
+    verdict, reason = _verdict(limit, bound, before.value, after, lenient=lenient)
     headroom = utilisation = None
     if after.value is not None:
         with localcontext(EXACT):
-            headroom = limit.bound - after.value if limit.is_max else after.value - limit.bound
-        utilisation = _utilisation(limit, after.value)
+            headroom = bound - after.value if limit.is_max else after.value - bound
+        utilisation = _utilisation(limit, bound, after.value)
     return LimitRow(
         id=limit.id,
         metric=limit.metric,
@@ -278,7 +206,7 @@ def _limit_row(limit: Limit, facts: Facts, *, reducing: bool, doubtful: bool) ->
         unit=metric.unit,
         action=limit.action.value,
         comparator="max" if limit.is_max else "min",
-        bound=limit.bound,
+        bound=bound,
         before=before.value,
         after=after.value,
         headroom=headroom,
@@ -287,6 +215,15 @@ def _limit_row(limit: Limit, facts: Facts, *, reducing: bool, doubtful: bool) ->
         reason=reason,
         contributions=after.contributions,
     )
+
+
+def _bound(limit: Limit, *, latched: bool) -> Decimal:
+    """The bound in force: tighter by the hysteresis while the limit is latched (it was breached when last judged)."""
+    if not latched or not limit.hysteresis:
+        return limit.bound
+    with localcontext(EXACT):
+        slack = abs(limit.bound) * limit.hysteresis
+        return limit.bound - slack if limit.is_max else limit.bound + slack
 
 
 def _observe(metric: Metric, limit: Limit, facts: Facts, portfolio: Portfolio) -> Observation:
@@ -300,38 +237,36 @@ def _observe(metric: Metric, limit: Limit, facts: Facts, portfolio: Portfolio) -
     return found
 
 
-def _utilisation(limit: Limit, value: Decimal) -> Decimal | None:
+def _utilisation(limit: Limit, bound: Decimal, value: Decimal) -> Decimal | None:
     """Share of the bound in use: value / max, or min / value; None where the bound is no positive number."""
-    if limit.bound <= 0 or value < 0:
+    if bound <= 0 or value < 0:
         return None
     if limit.is_max:
-        return ratio(value, limit.bound, up=True)
-    return None if value == 0 else ratio(limit.bound, value, up=True)
+        return ratio(value, bound, up=True)
+    return None if value == 0 else ratio(bound, value, up=True)
 
 
-def _passes(limit: Limit, value: Decimal, bound: Decimal) -> bool:
+def _passes(limit: Limit, bound: Decimal, value: Decimal) -> bool:
     return value <= bound if limit.is_max else value >= bound
 
 
 def _verdict(
-    limit: Limit, before: Decimal | None, after: Observation, *, reducing: bool, doubtful: bool
+    limit: Limit, bound: Decimal, before: Decimal | None, after: Observation, *, lenient: bool
 ) -> tuple[Verdict, str]:
-    breach: Verdict = {"deny": "deny", "require_signers": "require_signers", "warn": "warn"}[limit.action.value]  # type: ignore[assignment]
+    """`lenient`: the operation only gets out; a limit on the portfolio never holds it back."""
+    breach: Verdict = limit.action.value
     if after.value is None:
-        if reducing:
+        if lenient:
             return "warn", f"not evaluable ({after.why}), and the operation only reduces"
-        return ("warn", after.why) if limit.action.value == "warn" else ("deny", f"not evaluable: {after.why}")
-    if _passes(limit, after.value, limit.bound):
-        used = _utilisation(limit, after.value)
+        return "deny", f"not evaluable: {after.why}"
+    if _passes(limit, bound, after.value):
+        used = _utilisation(limit, bound, after.value)
         return ("warn", "") if used is not None and used >= limit.warn_at else ("pass", "")
-    improved = (
-        before is not None
-        and not _passes(limit, before, limit.bound)
-        and (after.value < before if limit.is_max else after.value > before)
-    )
-    if improved:
-        return "warn", "breached before, and the operation reduces it"
-    unchanged = before is not None and before == after.value
-    if reducing and (unchanged or doubtful):
+    if lenient:
         return "warn", "breached, and the operation only reduces"
+    if before is not None and not _passes(limit, bound, before):
+        if after.value < before if limit.is_max else after.value > before:
+            return "warn", "breached before, and the operation reduces it"
+        if after.value == before:
+            return "warn", "breached before, and the operation does not change it"
     return breach, "breached"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
@@ -19,6 +20,7 @@ Tree = Mapping[str, Any]
 MAX_SLIPPAGE = Decimal("0.5")
 """Source: StopLoss.MAX_SLIPPAGE_BPS."""
 _RECIPIENTS = ("to", "recipient", "onBehalfOf", "spender", "delegate")
+_HEX = re.compile(r"0x([0-9a-f]{2})*\Z")
 _ZERO, _ONE = Decimal(0), Decimal(1)
 
 
@@ -142,6 +144,10 @@ class _Linter:
             self.report(f"{path}.scope", f"{name} measures a portfolio, not an operation", "write scope: portfolio")
         if name == "position_size" and scope != "asset":
             self.report(path, "sizes of different assets do not add up", "write scope: asset: ETH, for example")
+        if name == "concentration" and scope == "portfolio":
+            self.report(
+                path, "the whole is always 100% of itself", "write scope: asset: ETH, or venue: perp, for example"
+            )
         self.share(f"{path}.warn_at", entry.get("warn_at"))
         if "hysteresis" in entry and not 0 <= Decimal(entry["hysteresis"]) < 1:
             self.report(f"{path}.hysteresis", "must be at least 0% and below 100%")
@@ -248,11 +254,16 @@ class _Linter:
             elif not known:
                 self.report(f"{path}.args.{name}", "arguments of a function that Seawall cannot read cannot be pinned")
             for item in value if isinstance(value, list) else [value]:
+                self.hexadecimal(f"{path}.args.{name}", item)
                 kinds = {f.types[f.arguments.index(name)] for f in known if name in f.arguments}
                 if kinds == {"address"} and isinstance(item, str):
                     self.party(f"{path}.args.{name}", item)
             if isinstance(value, Mapping) and {"min", "max"} <= set(value) and int(value["min"]) > int(value["max"]):
                 self.report(f"{path}.args.{name}", "min is above max")
+
+    def hexadecimal(self, path: str, value: Any) -> None:
+        if isinstance(value, str) and value.startswith("0x") and not _HEX.match(value):
+            self.report(path, f"{value!r:.80} is not whole bytes in hex", "two lower-case digits a byte")
 
     @staticmethod
     def recipient(function: KnownFunction) -> str:

@@ -24,6 +24,7 @@ from policies.source import Mapping, Mark, Node, Scalar, Sequence
 Places = dict[str, Mark]
 """Where each value stands, by dotted path."""
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_HEX = re.compile(r"0x[0-9a-fA-F]{41,}\Z|0x[0-9a-fA-F]{1,39}\Z")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?\Z")
 _WORDS = {
     "text": "text",
@@ -144,7 +145,8 @@ class _Walker:
         if node.text == "" or (not node.quoted and node.text in ("~", "null", "Null", "NULL")):
             self.report(node.mark, path, "has no value", "write one, or remove the key")
             return None
-        return unicodedata.normalize("NFC", node.text)
+        text = unicodedata.normalize("NFC", node.text)
+        return text.lower() if _HEX.match(text) else text
 
     def scalar(self, node: Scalar, rule: Map[str, Any], path: str) -> Any:
         text = self.text(node, path)

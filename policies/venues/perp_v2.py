@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 from contracts.abi import Event, Function
 from contracts.errors import InvalidFields
@@ -23,7 +22,7 @@ GET_MARGIN_REQUIREMENT = Function.parse("getMarginRequirementForLiquidation(addr
 GET_PNL = Function.parse("getPnlAndPendingFee(address)(int256,int256,uint256)")
 GET_BALANCE = Function.parse("getBalance(address)(int256)")
 GET_FREE_COLLATERAL = Function.parse("getFreeCollateral(address)(uint256)")
-GET_PENDING_FUNDING = Function.parse("getAllPendingFundingPayment(address)(int256)")
+GET_PENDING_FUNDING = Function.parse("getPendingFundingPayment(address,address)(int256)")
 GET_SIZE = Function.parse("getTakerPositionSize(address,address)(int256)")
 GET_OPEN_NOTIONAL = Function.parse("getTakerOpenNotional(address,address)(int256)")
 GET_MARK_PRICE = Function.parse("getMarkPrice(address)(uint256)")
@@ -34,6 +33,8 @@ POSITION_CHANGED = Event.parse(
 
 VENUE = "perp"
 _SETTLEMENT_DECIMALS = 6
+_COMMON, _EACH = 5, 4
+"""Reads of the account as a whole, and of each market."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,13 @@ class PerpV2:
             (self.account_balance, GET_PNL.encode(account)),
             (self.vault, GET_BALANCE.encode(account)),
             (self.vault, GET_FREE_COLLATERAL.encode(account)),
-            (self.exchange, GET_PENDING_FUNDING.encode(account)),
         ]
         for market in self.markets:
             found += [
                 (self.account_balance, GET_SIZE.encode(account, market.base_token)),
                 (self.account_balance, GET_OPEN_NOTIONAL.encode(account, market.base_token)),
                 (self.account_balance, GET_MARK_PRICE.encode(market.base_token)),
+                (self.exchange, GET_PENDING_FUNDING.encode(account, market.base_token)),
             ]
         return tuple(found)
 
@@ -86,13 +87,13 @@ class PerpV2:
         owed, _, pending_fee = GET_PNL.decode(given[2])
         (balance,) = GET_BALANCE.decode(given[3])
         (free,) = GET_FREE_COLLATERAL.decode(given[4])
-        (funding,) = GET_PENDING_FUNDING.decode(given[5])
         positions = []
         for i, market in enumerate(self.markets):
-            size, notional, mark = given[6 + 3 * i : 9 + 3 * i]
+            size, notional, mark, funding = given[_COMMON + _EACH * i : _COMMON + _EACH * (i + 1)]
             (base,) = GET_SIZE.decode(size)
             (quote,) = GET_OPEN_NOTIONAL.decode(notional)
             (price,) = GET_MARK_PRICE.decode(mark)
+            (owes,) = GET_PENDING_FUNDING.decode(funding)
             if base:
                 positions.append(
                     Position(
@@ -101,7 +102,7 @@ class PerpV2:
                         size=from_units(base, 18),
                         entry_notional=from_units(-quote, 18),
                         mark_price=from_units(price, 18),
-                        pending_funding=from_units(funding, 18) if len(self.markets) == 1 else Decimal(0),
+                        pending_funding=from_units(owes, 18),
                     )
                 )
         margin = Margin(

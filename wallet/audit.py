@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,18 +41,19 @@ class AuditLog:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, kind: str, body: dict[str, Any]) -> str:
+    def append(self, kind: str, body: dict[str, Any], check: Callable[[Sequence[Entry]], None] = lambda _: None) -> str:
         """Add a line and force it to the disk. Returns its hash. Raises SetupError when the chain is broken.
 
-        A last line that a crash left half-written was never acted upon; it is cut off.
+        `check` sees every line before, under the lock; when it raises, nothing is written. A last line that a crash left half-written
+        was never acted upon; it is cut off.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             stream.seek(0)
-            previous, end = GENESIS, 0
-            for entry, end in self._read(stream):  # noqa: B007 (the last one is what we want)
-                previous = entry.hash
+            read = list(self._read(stream))
+            check([entry for entry, _ in read])
+            previous, end = (read[-1][0].hash, read[-1][1]) if read else (GENESIS, 0)
             stream.truncate(end)
             digest, line = _line(previous, kind, body)
             stream.write(line)

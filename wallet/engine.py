@@ -7,44 +7,37 @@ next decision takes it into account, so that two operations that pass one by one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contracts.eoa import Eoa
-from contracts.errors import PolicyRefused
+from contracts.errors import BadInput, PolicyRefused
 from contracts.types import Address, Hash32, checksum, parse_address, parse_hash, to_hex
 from contracts.userop import UserOperation, intent_hash
 from policies import Decision, Facts, Outstanding, Policy, evaluate
 from policies.attestation import Attestation, IntentApproval
-from wallet.audit import AuditLog
+from wallet.audit import AuditLog, Entry
 
 ALLOW = 1
 """IRiskValidator.Decision.ALLOW."""
-ATTESTATION_S = 300
-"""How long an attestation can be used, in seconds of the chain's clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One engine key, one policy, one log. `risk_validator` is the module that checks the attestations on chain `chain_id`."""
+    """One engine key, one policy, one log. `risk_validator` is the module that checks the attestations on chain `chain_id`.
+
+    Without `key` it judges and keeps the record, but attests nothing.
+    """
 
     policy: Policy
-    key: Eoa
+    key: Eoa | None
     chain_id: int
     risk_validator: Address
     log: AuditLog
 
     def outstanding(self, account: Address, next_nonce: int, now_s: int) -> tuple[Outstanding, ...]:
         """Attestations for `account` that could still be used: not expired, and their nonce not passed on chain."""
-        found: dict[Hash32, Outstanding] = {}
-        for entry in self.log.entries():
-            body = entry.body
-            if entry.kind != "attestation" or parse_address(body["account"]) != account:
-                continue
-            one = Outstanding(parse_hash(body["intentHash"]), int(body["nonce"]), int(body["validUntil"]))
-            same_lane = one.nonce >> 64 == next_nonce >> 64
-            if one.valid_until_s > now_s and not (same_lane and one.nonce < next_nonce):
-                found[one.intent_hash] = one
-        return tuple(found.values())
+        return _outstanding(self.log.entries(), account, next_nonce, now_s)
 
     def decide(self, facts: Facts, now_s: int) -> Decision:
         """Judge, and keep the judgement. Never raises for a denial: the Decision says it."""
@@ -54,7 +47,7 @@ class Engine:
 
     def approve(self, decision: Decision, op: UserOperation, epoch: int, now_s: int) -> dict[str, object]:
         """The engine's word on the intent of `op`, as `context.approval` of ERC-7677 takes it. Raises PolicyRefused."""
-        self._require_allowed(decision)
+        key = self._require(decision)
         approval = IntentApproval(
             account=op.sender,
             intent_hash=intent_hash(op),
@@ -62,11 +55,11 @@ class Engine:
             policy_epoch=epoch,
             facts_hash=decision.facts_hash,
             decision=ALLOW,
-            valid_until_s=now_s + ATTESTATION_S,
+            valid_until_s=now_s + self.policy.attestation_validity_s,
         )
-        signature = self.key.sign_hash(approval.digest(self.chain_id, self.risk_validator))
+        signature = key.sign_hash(approval.digest(self.chain_id, self.risk_validator))
         return {
-            "engine": to_hex(self.key.address),
+            "engine": to_hex(key.address),
             "intentHash": to_hex(approval.intent_hash),
             "policyId": to_hex(approval.policy_id),
             "policyEpoch": epoch,
@@ -86,11 +79,12 @@ class Engine:
         epoch: int,
         now_s: int,
     ) -> bytes:
-        """The packed attestation of the final `op`, recorded before it is returned. Raises PolicyRefused.
+        """The packed attestation of the final `op`, recorded before it is returned. Raises PolicyRefused, also when another process
+        has attested a different operation since `decision`: together they were never judged.
 
         `signable_hash` is what the account hands its validator (wallet.account.signable_hash).
         """
-        self._require_allowed(decision)
+        key = self._require(decision)
         attestation = Attestation(
             account=op.sender,
             entry_point=entry_point,
@@ -101,8 +95,18 @@ class Engine:
             facts_hash=decision.facts_hash,
             decision=ALLOW,
             valid_after_s=0,
-            valid_until_s=now_s + ATTESTATION_S,
+            valid_until_s=now_s + self.policy.attestation_validity_s,
         )
+
+        def alone(entries: Sequence[Entry]) -> None:
+            others = [one for one in _outstanding(entries, op.sender, op.nonce, now_s) if one.nonce != op.nonce]
+            if others:
+                raise PolicyRefused(
+                    f"policy {self.policy.name} {self.policy.version} denies: {len(others)} other operation(s) were attested while "
+                    "this one was judged; judge it again",
+                    data=decision.to_json(),
+                )
+
         self.log.append(
             "attestation",
             {
@@ -113,10 +117,28 @@ class Engine:
                 "factsHash": to_hex(decision.facts_hash),
                 "validUntil": attestation.valid_until_s,
             },
+            alone,
         )
-        signature = self.key.sign_hash(attestation.digest(self.chain_id, self.risk_validator))
-        return attestation.encode(self.key.address, signature)
+        signature = key.sign_hash(attestation.digest(self.chain_id, self.risk_validator))
+        return attestation.encode(key.address, signature)
 
-    def _require_allowed(self, decision: Decision) -> None:
+    def _require(self, decision: Decision) -> Eoa:
+        """The key, for a Decision that allows."""
         if not decision.allowed:
             raise PolicyRefused(decision.summary, data=decision.to_json())
+        if self.key is None:
+            raise BadInput("this engine has no key here: it can judge, not attest")
+        return self.key
+
+
+def _outstanding(entries: Sequence[Entry], account: Address, next_nonce: int, now_s: int) -> tuple[Outstanding, ...]:
+    found: dict[Hash32, Outstanding] = {}
+    for entry in entries:
+        body = entry.body
+        if entry.kind != "attestation" or parse_address(body["account"]) != account:
+            continue
+        one = Outstanding(parse_hash(body["intentHash"]), int(body["nonce"]), int(body["validUntil"]))
+        same_lane = one.nonce >> 64 == next_nonce >> 64
+        if one.valid_until_s > now_s and not (same_lane and one.nonce < next_nonce):
+            found[one.intent_hash] = one
+    return tuple(found.values())

@@ -92,10 +92,11 @@ def test_without_the_stop_alone_the_protected_account_is_liquidated_too(
 
 
 def test_another_crash_gives_the_same_kind_of_result(tmp_path: Path) -> None:
-    facts = run_demo(tmp_path, *crash("eth_2021-05-19", "2021-05-19T11:30", "2021-05-19T13:30"))
+    facts = run_demo(tmp_path, *crash("eth_2021-05-19", "2021-05-19T08:00", "2021-05-19T13:30"))
     assert facts["stop"]["times_fired"] == 1
-    assert facts["protected"]["end_equity"] > facts["twin"]["end_equity"]
+    assert facts["twin"]["liquidated"]
     assert not facts["protected"]["liquidated"]
+    assert facts["protected"]["end_equity"] > facts["twin"]["end_equity"]
 
 
 def test_a_gap_that_no_stop_can_survive_is_said_in_figures(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contracts.errors import BadInput, Refused, SetupError
+from contracts.errors import BadInput, Refused
 from wallet.cli.output import AsJson, emit, profile, say, table
 
 if TYPE_CHECKING:
@@ -26,35 +26,13 @@ Variables = Annotated[
 ]
 
 
-def _text(path: Path, what: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise BadInput(f"the {what} {path} is not UTF-8 text") from None
-    except OSError as error:
-        raise SetupError(f"the {what} {path} cannot be read: {error.strerror}") from None
-
-
 def _json(path: Path, what: str) -> Any:
+    from wallet.policy_files import read_text
+
     try:
-        return json.loads(_text(path, what))
+        return json.loads(read_text(path, what))
     except ValueError as error:
         raise BadInput(f"the {what} {path} is not JSON: {error}") from None
-
-
-def _sources(path: Path) -> tuple[str, dict[str, str]]:
-    """The text of a policy file and, by what `extends:` calls them, of all files above it. Names are relative to `path`."""
-    from policies.document import MAX_PARENTS, parent_of
-
-    text = _text(path, "policy file")
-    parents: dict[str, str] = {}
-    name = parent_of(text)
-    while name is not None and name not in parents and len(parents) <= MAX_PARENTS:
-        if not (path.parent / name).is_file():
-            break  # the linter says so, with the line
-        parents[name] = _text(path.parent / name, "policy file")
-        name = parent_of(parents[name])
-    return text, parents
 
 
 def _overrides(variables: list[str] | None) -> dict[str, str]:
@@ -68,17 +46,18 @@ def _overrides(variables: list[str] | None) -> dict[str, str]:
 
 
 def _load(path: Path, variables: list[str] | None) -> Policy:
-    from policies.document import load
+    from wallet.policy_files import load_policy
 
-    return load(*_sources(path), _overrides(variables))
+    return load_policy(path, _overrides(variables))
 
 
 @app.command()
 def lint(path: File, variables: Variables = None, as_json: AsJson = False) -> None:
     """Name every problem with its line. Exit code 2 if there is an error; warnings alone do not count."""
     from policies import document
+    from wallet.policy_files import read_policy
 
-    problems = document.lint(*_sources(path), _overrides(variables))
+    problems = document.lint(*read_policy(path), _overrides(variables))
     errors = sum(problem.severity == "error" for problem in problems)
 
     def show(console: Console) -> None:

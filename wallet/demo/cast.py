@@ -27,7 +27,7 @@ from wallet.account import AccountClient, Birth, signable_hash, suggest_fees
 from wallet.audit import AuditLog
 from wallet.demo.scenario import Scenario
 from wallet.demo.stage import Stage
-from wallet.engine import ALLOW, ATTESTATION_S, Engine
+from wallet.engine import ALLOW, Engine
 from wallet.facts import FactsReader, adapters_of
 from wallet.services import BundlerClient, PaymasterClient
 from wallet.sign import Signer
@@ -161,7 +161,7 @@ class Cast:
             side="long",
             notional_wad=to_units(notional_usdc, 18),
             index_wad=index_wad,
-            slippage_bps=100,
+            slippage_bps=80,
             deadline_s=now_s + _ORDER_S,
         )
 
@@ -183,7 +183,7 @@ class Cast:
             facts_hash=bytes(32),
             decision=ALLOW,
             valid_after_s=0,
-            valid_until_s=now_s + ATTESTATION_S,
+            valid_until_s=now_s + self.policy.attestation_validity_s,
         )
         module = self.net.addresses.risk_validator
         signed = attestation.encode(

@@ -82,7 +82,7 @@ class Player:
         self.entry_index = 0
         self.start_equity: tuple[float, float] | None = None
         self._pending: list[tuple[str, Hash32]] = []
-        self._keeper_down_until: int | None = None
+        self._keeper_down = False
         self._keeper_bait = False
         self._frozen_until_s = 0
         self._due: tuple[int, int] | None = None
@@ -118,7 +118,7 @@ class Player:
             await self._attempt_withdrawal(now_s)
         if self._frozen_until_s and now_s > self._frozen_until_s:
             await self._thaw(now_s)
-        if self._keeper_down_until is not None and number >= self._keeper_down_until:
+        if self._keeper_down:
             await self._restart_keeper(now_s)
 
     async def _open_both(self, now_s: int) -> None:
@@ -130,7 +130,16 @@ class Player:
         self.board.verdicts.append(f"{clock(now_s)} allow: open long {order:,} USDC")
         twin = await self.cast.twin_open(self.scenario, index, now_s)
         self._pending += [("protected", protected), ("twin", twin)]
+        await self._include_both()
         self._tell(now_s, "opened", text)
+
+    async def _include_both(self) -> None:
+        """Two blocks before the market moves on: the bundler sends one bundle at a time, and both shall trade at the same price."""
+        for _ in range(2):
+            await self._bundler_barrier(await self.net.rpc.block_number())
+            head = await self.net.rpc.block()
+            await self.net.rpc.call("evm_mine", int(head["timestamp"], 16) + 1)
+        await self._bundler_barrier(await self.net.rpc.block_number())
 
     async def _refused_order(self, now_s: int) -> None:
         """The trader asks for more than the policy allows. The bundler's own count shows that nothing reached it."""
@@ -177,12 +186,12 @@ class Player:
 
     # -- the keeper's misfortunes -----------------------------------------------------------------------------------------------
 
-    async def _kill_keeper(self, moment: Moment, why: str, back_at_bar: int) -> None:
+    async def _kill_keeper(self, moment: Moment, why: str) -> None:
         keeper = self.stage.keeper
         assert keeper is not None
         await keeper.kill()
         self.keeper_kills += 1
-        self._keeper_down_until = back_at_bar
+        self._keeper_down = True
         self._tell(moment.time_s, "keeper_killed", f"the keeper is killed (SIGKILL): {why}")
 
     async def _restart_keeper(self, now_s: int) -> None:
@@ -192,7 +201,7 @@ class Player:
         environment = {} if self._keeper_bait else {"SEAWALL_CRASH_AT": "keeper.send.after"}
         self._keeper_bait = True
         await keeper.start(environment)
-        self._keeper_down_until = None
+        self._keeper_down = False
         self._tell(now_s, "keeper_restarted", "the keeper is started again")
 
     # -- phases and barriers ------------------------------------------------------------------------------------------------------
@@ -211,19 +220,18 @@ class Player:
         keeper = self.stage.keeper
         if not self.cast.has_stop or keeper is None or not self.entry_index or self.stop is not None:
             return
-        index_wad = moment.index_e8 * 10**10
-        distance = self.entry_index - self.cast.trigger_wad
-        fallen = self.entry_index - index_wad
-        near = fallen >= distance * int(self.scenario.kill_share * 100) // 100
-        if near and self.keeper_kills == 0 and keeper.alive:
-            await self._kill_keeper(moment, "mid-crash", self.board.bar + self.scenario.kill_bars)
         if self._due is None and await self.cast.stop_due():
             self._due = (moment.block, moment.time_s)
+        fallen = self.entry_index - moment.index_e8 * 10**10
+        share = int(self.scenario.kill_share * 100)
+        near = 100 * fallen >= share * (self.entry_index - self.cast.trigger_wad)
+        if near and moment.phase is Phase.DONE and self.keeper_kills == 0 and keeper.alive:
+            await self._kill_keeper(moment, "mid-crash")
 
     async def _keeper_barrier(self, moment: Moment) -> None:
         """Wait until a live keeper is done with this block. One that dies meanwhile is started again at once."""
         keeper = self.stage.keeper
-        if keeper is None or self._keeper_down_until is not None:
+        if keeper is None or self._keeper_down:
             return
         async with asyncio.timeout(_BARRIER_TIMEOUT_S):
             while True:
@@ -244,9 +252,10 @@ class Player:
         async with asyncio.timeout(_BARRIER_TIMEOUT_S):
             while True:
                 status = await _status(self.stage.bundler.rpc)
-                if status is not None and not status["validating"] and not status["pending"]:
-                    idle = not status["inFlight"] and not status["bundlesInFlight"]
-                    if idle or int(status["lastBlock"] or "0x0", 16) >= block:
+                if status is not None and not status["validating"]:
+                    idle = not status["pending"] and not status["inFlight"] and not status["bundlesInFlight"]
+                    sent = not status["pending"] or status["bundlesInFlight"]
+                    if idle or (sent and int(status["lastBlock"] or "0x0", 16) >= block):
                         return
                 await asyncio.sleep(0.003)
 

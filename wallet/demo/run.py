@@ -148,8 +148,8 @@ def _verdict(player: Player, protected: AccountResult, twin: AccountResult) -> s
         return f"the twin was liquidated; the stop saved {protected.end_equity - twin.end_equity:,.0f} USDC"
     if stop is not None and not twin.liquidated:
         return (
-            f"the stop fired at {stop.fill_price:,.2f}; the price came back before the twin's liquidation, which ended "
-            f"{twin.end_equity - protected.end_equity:+,.0f} USDC against it"
+            f"the stop fired at {stop.fill_price:,.2f}; the fall ended before the twin's liquidation price, and the twin ended "
+            f"{twin.end_equity - protected.end_equity:+,.0f} USDC against the stopped account"
         )
     if protected.liquidated and player.cast.has_stop:
         return _no_stop_could(player)

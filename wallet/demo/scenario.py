@@ -22,10 +22,9 @@ class Scenario:
     """Size of the order that the policy refuses, as a multiple of the collateral."""
     freeze_bar: int = 20
     withdraw_bar: int = 22
-    kill_share: Decimal = Decimal("0.9")
-    """The keeper is killed when the index has fallen by this share of the stop's distance from the entry."""
-    kill_bars: int = 2
-    """Bars until it is started again."""
+    kill_share: Decimal = Decimal("0.75")
+    """The keeper is killed when the index has fallen by this share of the stop's distance from the entry; a supervisor would have
+    it back within seconds, here it is back with the next bar."""
 
     @property
     def notional_usdc(self) -> Decimal:

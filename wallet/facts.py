@@ -98,6 +98,11 @@ class FactsReader:
         )
         return facts, effects.gas_used
 
+    async def look(self, account: AccountClient) -> tuple[Portfolio, tuple[Price, ...], tuple[Missing, ...]]:
+        """What the account holds now, on the latest block, for people to look at. Raises NodeError when the node is away."""
+        effects = await simulate(account.rpc, account.entry_point, self.book["multicall3"], None, self._reads(account))
+        return self._portfolio(effects.before)
+
     def _reads(self, account: AccountClient) -> list[Read]:
         validator = self.book["seawall.risk_validator"]
         chain: list[Read] = [

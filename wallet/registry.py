@@ -88,7 +88,10 @@ class Registry:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(account.address, account.chain_id)
         partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(account.to_json(), indent=2) + "\n")
+        with partial.open("w") as stream:
+            stream.write(json.dumps(account.to_json(), indent=2) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
         partial.replace(path)
         return path
 
@@ -98,7 +101,10 @@ class Registry:
         if not path.exists():
             return None
         try:
-            return KnownAccount.from_json(json.loads(path.read_text()))
+            known = KnownAccount.from_json(json.loads(path.read_text()))
+            if (known.address, known.chain_id) != (address, chain_id):
+                raise ValueError("it describes another account")
+            return known
         except (ValueError, KeyError, TypeError, BadInput) as error:
             raise BadInput(
                 f"{path} is damaged ({error}); restore it from a backup, or remove it if the account is deployed already"
@@ -107,9 +113,12 @@ class Registry:
     def all(self) -> list[KnownAccount]:
         """Every known account, by address. Raises BadInput for a damaged file."""
         found = []
-        for path in sorted(self.folder.glob("*.json")):
+        for path in sorted(self.folder.glob("*-0x*.json")):
             chain_id, _, address = path.stem.partition("-")
-            account = self.find(parse_address(address), int(chain_id))
+            try:
+                account = self.find(parse_address(address), int(chain_id))
+            except ValueError:
+                raise BadInput(f"{path} is no account's file; move it out of the folder") from None
             if account is not None:
                 found.append(account)
         return found

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from contracts.bindings import Call
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, PolicyRefused
 from contracts.types import Hash32, Wei
-from contracts.userop import UserOperation, intent_hash
+from contracts.userop import UserOperation, intent_hash, required_prefund
 from policies import Decision, Facts
 from policies.attestation import encode_attested_envelope
 from wallet.account import AccountClient, signable_hash, suggest_fees
@@ -40,15 +40,20 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """One owner's way of sending operations. Without `engine` the account's own owner path is used and nothing is judged."""
+    """One owner's way of sending operations. Without `engine` the account's own owner path is used and nothing is judged.
+
+    Without `owner` it can judge and simulate, not sign.
+    """
 
     account: AccountClient
-    owner: Eoa
+    owner: Eoa | None
     bundler: BundlerClient
     engine: Engine | None = None
     reader: FactsReader | None = None
     paymaster: PaymasterClient | None = None
     priority_fee_wei: Wei = 1_000_000
+    clock: Callable[[], float] | None = None
+    """Unix seconds, against which the newest block may be too old; None: the chain's own time (a devnet, a replay)."""
 
     async def judge(self, calls: Sequence[Call]) -> Judgement:
         """Simulate and judge. Nothing is signed, nothing leaves this machine but reads of the node. Raises BadInput, NodeError."""
@@ -58,29 +63,34 @@ class Signer:
         facts, gas = await self.reader.read(
             self.account, op, sponsored=self.paymaster is not None, outstanding=self.engine.outstanding
         )
-        decision = self.engine.decide(facts, facts.block_time_s)
-        return Judgement(op, facts, decision, facts.block_time_s, gas)
+        now_s = facts.block_time_s if self.clock is None else max(facts.block_time_s, int(self.clock()))
+        return Judgement(op, facts, self.engine.decide(facts, now_s), now_s, gas)
 
     async def submit(self, calls: Sequence[Call]) -> Sent:
         """Judge, price, have it sponsored and attested, sign, send. Raises PolicyRefused before anybody has signed or been asked."""
         if self.engine is None:
             op = await self.bundler.estimate(await self._draft(calls))
-            return await self._send(op.replace(signature=self.account.sign(op, self.owner)), None)
+            return await self._send(op.replace(signature=self._signed(op)), None)
         judgement = await self.judge(calls)
         if not judgement.decision.allowed:
             raise PolicyRefused(judgement.decision.summary, data=judgement.decision.to_json())
         return await self.complete(judgement)
 
     async def complete(self, judgement: Judgement) -> Sent:
-        """Everything after a Decision that allows. Raises RpcError with the reason of bundler or paymaster."""
+        """Everything after a Decision that allows. Only now is it known what the operation may cost, and so the final intent is decided
+        over once more. Raises PolicyRefused, RpcError with the reason of bundler or paymaster.
+        """
         engine = self.engine
         assert engine is not None
         op = judgement.op
         if self.paymaster is not None:
             op = await self.paymaster.stub(op)
         op = await self.bundler.estimate(op)
-        decision = replace(judgement.decision, intent_hash=intent_hash(op))
         epoch, now_s = judgement.facts.policy_epoch, judgement.now_s
+        facts = replace(judgement.facts, intent_hash=intent_hash(op), max_prefund_wei=required_prefund(op))
+        decision = engine.decide(facts, now_s)
+        if not decision.allowed:
+            raise PolicyRefused(decision.summary, data=decision.to_json())
         if self.paymaster is not None:
             op = await self.paymaster.sponsor(op, engine.approve(decision, op, epoch, now_s))
         final_hash = signable_hash(
@@ -94,8 +104,13 @@ class Signer:
             epoch=epoch,
             now_s=now_s,
         )
-        signature = encode_attested_envelope(self.account.sign(op, self.owner), [attestation])
+        signature = encode_attested_envelope(self._signed(op), [attestation])
         return await self._send(op.replace(signature=signature), decision)
+
+    def _signed(self, op: UserOperation) -> bytes:
+        if self.owner is None:
+            raise BadInput("the owner's key is not open: this can judge an operation, not sign it")
+        return self.account.sign(op, self.owner)
 
     async def _draft(self, calls: Sequence[Call]) -> UserOperation:
         max_fee, priority_fee = await suggest_fees(self.account.rpc, priority_fee_wei=self.priority_fee_wei)

@@ -44,11 +44,11 @@ def draw(samples: Sequence[Sample], events: Sequence[Event], folder: Path, title
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(11, 6.4), sharex=True, gridspec_kw={"height_ratios": [3, 1.4], "hspace": 0.08}
     )
-    top.plot(times, [s.protected_equity for s in samples], color="#15803d", lw=1.8, label="under the policy")
     top.plot(times, [s.twin_equity for s in samples], color="#b91c1c", lw=1.5, label="its twin, no stop")
+    top.plot(times, [s.protected_equity for s in samples], color="#15803d", lw=1.8, label="under the policy")
     top.axhline(0, color="#9ca3af", lw=0.8)
     top.set_ylabel("equity, USDC")
-    top.set_title(title, loc="left", fontsize=12)
+    top.set_title(title, loc="left", fontsize=11, wrap=True)
     bottom.plot(times, [s.index for s in samples], color="#374151", lw=1.1)
     bottom.set_ylabel("ETH index, USD")
     bottom.set_xlabel("UTC")
@@ -77,6 +77,11 @@ def draw(samples: Sequence[Sample], events: Sequence[Event], folder: Path, title
         axes.grid(color="#e5e7eb", lw=0.6)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
+    span_h = (times[-1] - times[0]) * 24 if times else 1
+    step_h = next((step for step in (1, 2, 3, 4, 6) if span_h / step <= 9), 6)
+    hours = dates.HourLocator(byhour=range(0, 24, step_h))  # type: ignore[no-untyped-call]
+    minutes = dates.MinuteLocator(byminute=range(0, 60, 15))  # type: ignore[no-untyped-call]
+    bottom.xaxis.set_major_locator(hours if span_h > 2.5 else minutes)
     bottom.xaxis.set_major_formatter(dates.DateFormatter("%H:%M"))  # type: ignore[no-untyped-call]
     top.legend(frameon=False, fontsize=8.5, ncols=2, loc="best")
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -49,7 +50,8 @@ async def run(
     scenario.check(len(bars))
     chosen = load_policy(policy or DEFAULT_POLICY)
     folder = _empty(out)
-    board = Board(f"ETH from {clock(bars[0].timestamp_s)} to {clock(bars[-1].timestamp_s)} UTC", len(bars))
+    first, last = (datetime.fromtimestamp(b.timestamp_s, UTC) for b in (bars[0], bars[-1]))
+    board = Board(f"ETH {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC", len(bars))
     async with Devnet.start(price_wad=bars[0].open * 10**10, timestamp=bars[0].timestamp_s) as net:
         stage = Stage(net, folder)
         try:
@@ -68,7 +70,7 @@ async def run(
                 await cast.close()
         finally:
             await stage.stop()
-    title = f"Two identical 3x longs through {clock(bars[0].timestamp_s)} to {clock(bars[-1].timestamp_s)} UTC: {result.verdict}"
+    title = f"Two identical 3x longs, {board.title}\n{result.verdict}"
     return result, draw(player.samples, player.events, out, title)
 
 

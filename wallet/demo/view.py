@@ -27,7 +27,7 @@ _EVENT_STYLE = {
     "liquidated": "bold red",
 }
 _SPARKS = " ▁▂▃▄▅▆▇█"
-_WIDTH = 60
+_WIDTH = 48
 
 
 def sparkline(values: list[float], width: int = _WIDTH) -> str:
@@ -59,7 +59,7 @@ class Board:
 
     def __rich__(self) -> Layout:
         layout = Layout()
-        layout.split_column(Layout(self._head(), size=3), Layout(name="body"), Layout(self._log(), name="log", size=12))
+        layout.split_column(Layout(self._head(), size=3), Layout(name="body", size=14), Layout(self._log(), name="log"))
         layout["body"].split_row(Layout(self._accounts(), ratio=3), Layout(self._services(), ratio=2))
         return layout
 
@@ -94,6 +94,10 @@ class Board:
         )
         return Panel(grid, title="accounts")
 
+    @staticmethod
+    def _curve(name: str, values: list[float], style: str) -> Text:
+        return Text(f" {name:<14}", no_wrap=True).append(sparkline(values), style=style)
+
     def _services(self) -> Panel:
         table = Table.grid(padding=(0, 2))
         for name, alive in self.services.items():
@@ -106,12 +110,12 @@ class Board:
 
     def _log(self) -> Panel:
         lines = Table.grid(padding=(0, 2))
-        for event in list(self.events)[-9:]:
+        for event in list(self.events)[-12:]:
             lines.add_row(
                 Text(clock(event.timestamp_s), style="dim"), Text(event.text, style=_EVENT_STYLE.get(event.kind, ""))
             )
         progress = ProgressBar(total=max(self.bars, 1), completed=self.bar)
-        return Panel(Group(lines, progress), title="events")
+        return Panel(Group(progress, Text(""), lines), title="events")
 
 
 def live(board: Board, console: Console) -> Live:

@@ -77,15 +77,18 @@ class _Merge:
 
     def fields(self, parent: Tree, child: Tree, path: str, ordered: Mapping[str, Tighter]) -> dict[str, Any]:
         """Child's keys over the parent's, each tighter by `ordered` or else equal."""
+        merged: dict[str, Any] = {**parent, **child}
         for key, mine in child.items():
             inherited = parent.get(key, _DEFAULTS.get(key) if key in ordered else None)
             if inherited == mine or (inherited is None and key in ordered):
                 continue
-            if inherited is None or key not in ordered:
+            if isinstance(inherited, Mapping) and isinstance(mine, Mapping):
+                merged[key] = self.fields(inherited, mine, f"{path}.{key}", {})
+            elif inherited is None or key not in ordered:
                 self.loosens(f"{path}.{key}", f"changes the inherited {_shown(inherited)} to {_shown(mine)}")
             elif not ordered[key](mine, inherited):
                 self.loosens(f"{path}.{key}", f"{_shown(mine)} is looser than the inherited {_shown(inherited)}")
-        return {**parent, **child}
+        return merged
 
     def by_id(
         self, parent: Tree, child: Tree, section: str, path: str, ordered: Mapping[str, Tighter]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
 from policies import functions
+from policies.canonical import decimal_text
 from policies.functions import Effect, KnownFunction
 from policies.margin import PERP_V2_INITIAL_RATIO, PERP_V2_MAINTENANCE_RATIO, ratio
 from policies.metrics import METRICS
@@ -66,17 +67,24 @@ class _Linter:
             advice = did_you_mean(name, self.names) or "declare it under addresses:"
             self.report(path, f"unknown name {name!r}", advice)
 
-    def unique(self, entries: Iterable[Tree], path: str) -> None:
+    def named(self, entries: Iterable[Tree], section: str) -> Iterator[tuple[str, Tree]]:
+        """Entries with the path by which `structure` knows their place: by id, and by number when the id was taken (reported)."""
         seen: set[str] = set()
-        for entry in entries:
-            identity = entry.get("id")
+        for i, entry in enumerate(entries):
+            identity = str(entry.get("id"))
+            path = f"{section}[{i}]" if identity in seen else f"{section}.{identity}"
             if identity in seen:
-                self.report(f"{path}.{identity}", f"duplicate id {identity!r}", "give each entry its own")
-            seen.add(str(identity))
+                self.report(f"{path}.id", f"duplicate id {identity!r}", "give each entry its own")
+            seen.add(identity)
+            yield path, entry
+
+    def present(self, path: str) -> bool:
+        """Whether the file writes something there, well-formed or not."""
+        return path in self.places
 
     def share(self, path: str, value: str | None, low: Decimal = _ZERO, high: Decimal = _ONE) -> None:
         if value is not None and not low <= Decimal(value) <= high:
-            self.report(path, f"must be between {low * 100:f}% and {high * 100:f}%")
+            self.report(path, f"must be between {decimal_text(low * 100)}% and {decimal_text(high * 100)}%")
 
     # -- sections ---------------------------------------------------------------------------------------------------------
 
@@ -96,14 +104,11 @@ class _Linter:
 
     def limits(self) -> None:
         limits = self.tree.get("limits", ())
-        self.unique(limits, "limits")
-        self.unique(self.tree.get("stress", ()), "stress")
         if not limits:
             self.warn("limits", "no limits: only calls and guards bind this account")
         approvals = {entry.get("id") for entry in self.tree.get("approvals", ())}
         seen: dict[tuple[str, str, str], str] = {}
-        for entry in limits:
-            path = f"limits.{entry.get('id')}"
+        for path, entry in self.named(limits, "limits"):
             self.limit(entry, path)
             self.signers(entry, path, approvals)
             key = (entry.get("metric", ""), entry.get("scope", "portfolio"), entry.get("action", "deny"))
@@ -112,8 +117,7 @@ class _Linter:
                     path, f"the same metric, scope and action as {seen[key]!r}; the looser of the two never matters"
                 )
             seen.setdefault(key, entry.get("id", ""))
-        for entry in self.tree.get("stress", ()):
-            path = f"stress.{entry.get('id')}"
+        for path, entry in self.named(self.tree.get("stress", ()), "stress"):
             self.signers(entry, path, approvals)
             for asset, move in entry.get("shock", {}).items():
                 if Decimal(move) <= -1:
@@ -121,7 +125,7 @@ class _Linter:
         self.reachable()
 
     def limit(self, entry: Tree, path: str) -> None:
-        name, bounds = entry.get("metric"), [key for key in ("max", "min") if key in entry]
+        name, bounds = entry.get("metric"), [key for key in ("max", "min") if self.present(f"{path}.{key}")]
         if name is None:
             return
         metric = METRICS.get(name)
@@ -133,6 +137,8 @@ class _Linter:
         if len(bounds) != 1:
             self.report(path, "needs exactly one of max and min", f"{name} is bounded by {wanted}:")
             return
+        if bounds[0] not in entry:
+            return  # malformed, reported already
         if bounds[0] != wanted:
             self.report(f"{path}.{bounds[0]}", f"{name} is worse when it is {metric.worse}", f"write {wanted}:")
             return
@@ -196,9 +202,7 @@ class _Linter:
 
     def approvals(self) -> None:
         entries = self.tree.get("approvals", ())
-        self.unique(entries, "approvals")
-        for entry in entries:
-            path = f"approvals.{entry.get('id')}"
+        for path, entry in self.named(entries, "approvals"):
             self.quorum(path, entry, "signers")
         if entries:
             self.warn("approvals", "no quorum can be registered on chain yet: what requires signers is refused there")
@@ -321,11 +325,8 @@ class _Linter:
     # -- guards ---------------------------------------------------------------------------------------------------------------
 
     def stops(self) -> None:
-        stops = self.guards.get("stop_loss", ())
-        self.unique(stops, "guards.stop_loss")
-        for entry in stops:
-            path = f"guards.stop_loss.{entry.get('id')}"
-            if ("drop" in entry) == ("price" in entry):
+        for path, entry in self.named(self.guards.get("stop_loss", ()), "guards.stop_loss"):
+            if self.present(f"{path}.drop") == self.present(f"{path}.price"):
                 self.report(path, "needs exactly one of drop and price")
             if "drop" in entry and not 0 < Decimal(entry["drop"]) < 1:
                 self.report(f"{path}.drop", "must be above 0% and below 100%")

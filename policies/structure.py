@@ -121,7 +121,7 @@ class _Walker:
         for i, item in enumerate(node.items):
             place = f"{path}[{i}]"
             identity = item.get("id") if isinstance(item, Mapping) else None
-            if isinstance(identity, Scalar):
+            if isinstance(identity, Scalar) and f"{path}.{identity.text}" not in self.places:
                 place = f"{path}.{identity.text}"
             value = self.visit(item, rule["items"], place)
             if value is not None:

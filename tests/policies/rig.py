@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from decimal import Decimal as D
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +52,25 @@ def portfolio(
     size: str = "0", entry: str = "200", mark: str = "200", collateral: str = "10000", **more: Any
 ) -> Portfolio:
     """One perp account of `collateral` with one ETH position, consistent in all its figures."""
-    held = Position("perp", "ETH", D(size), D(size) * D(entry), D(mark))
-    value = D(collateral) + held.notional - held.entry_notional
+    held = Position("perp", "ETH", Decimal(size), Decimal(size) * Decimal(entry), Decimal(mark))
+    value = Decimal(collateral) + held.notional - held.entry_notional
     notional = abs(held.notional)
     margin = Margin(
-        "perp", D(collateral), value, notional * D("0.0625"), max(value - notional / 10, D(0)), D("0.0625"), D("0.1")
+        "perp",
+        Decimal(collateral),
+        value,
+        notional * Decimal("0.0625"),
+        max(value - notional / 10, Decimal(0)),
+        Decimal("0.0625"),
+        Decimal("0.1"),
     )
     positions = (held,) if held.size else ()
-    return Portfolio(more.get("holdings", (Holding("account", "USDC", D(500)),)), (), positions, (margin,))
+    return Portfolio(more.get("holdings", (Holding("account", "USDC", Decimal(500)),)), (), positions, (margin,))
 
 
 def open_call(notional: int = 30_000, bound_price: str = "201", *, is_short: bool = False) -> Call:
     """An order for `notional` quote with its worst mean price as bound."""
-    bound = int(D(notional) / D(bound_price) * 10**18)
+    bound = int(Decimal(notional) / Decimal(bound_price) * 10**18)
     order = (BOOK["perp.eth"], is_short, not is_short, notional * 10**18, bound, NOW_S + 600, 0, bytes(32))
     return Call(BOOK["perp.clearing_house"], OPEN.encode(order))
 
@@ -74,7 +80,7 @@ def close_call() -> Call:
 
 
 def fill(size: str, price: str = "200", fee: str = "0") -> Fill:
-    return Fill("perp", "ETH", D(size), abs(D(size)) * D(price), D(fee))
+    return Fill("perp", "ETH", Decimal(size), abs(Decimal(size)) * Decimal(price), Decimal(fee))
 
 
 def facts_of(policy: Policy, calls: list[Call], **changes: Any) -> Facts:
@@ -95,9 +101,9 @@ def facts_of(policy: Policy, calls: list[Call], **changes: Any) -> Facts:
         revert_data=b"",
         before=portfolio(),
         after=portfolio("150"),
-        prices=(Price("ETH", D(200), NOW_S - 20, "feed"),),
+        prices=(Price("ETH", Decimal(200), NOW_S - 20, "feed"),),
         fills=(fill("150"),),
-        orders=(Order("perp", "ETH", True, D(201)),),
+        orders=(Order("perp", "ETH", True, Decimal(201)),),
         book=BOOK,
     )
     return replace(sound, **changes)

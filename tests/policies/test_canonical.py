@@ -1,0 +1,112 @@
+"""The policy id: one meaning, one id."""
+
+from __future__ import annotations
+
+import json
+import random
+from decimal import Decimal
+
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.types import keccak
+from policies import load
+from policies.canonical import canonical_bytes, decimal_text, policy_id
+from tests.policies.rig import example
+
+MINIMAL = "schema: 1\nname: minimal\nversion: '1'\nlimits: [{id: lev, metric: leverage, max: 3.10}]\n"
+GOLDEN_FORM = '{"limits":[{"id":"lev","max":"3.1","metric":"leverage"}],"name":"minimal","schema":"1","version":"1"}'
+
+
+def test_the_id_is_the_hash_of_tag_version_and_canonical_form() -> None:
+    policy = load(MINIMAL)
+    assert canonical_bytes(policy.document) == GOLDEN_FORM.encode()
+    assert policy.policy_id == keccak(keccak(b"Seawall policy") + (1).to_bytes(32) + GOLDEN_FORM.encode())
+
+
+def test_golden_ids_do_not_move() -> None:
+    assert load(MINIMAL).policy_id.hex() == "7e08bda8458cb91f5c32e0c445705ed901c4123ded3ffaaebf035bbc599f4243"
+    assert (
+        load(example("conservative_fund")).policy_id.hex()
+        == "b1d9466c0e086d5fe1499b168294db18abaff9ae1ecce6e6057eb7af0fa15200"
+    )
+
+
+def test_the_schema_version_and_every_value_are_in_the_id() -> None:
+    tree = dict(load(MINIMAL).document)
+    assert policy_id(1, tree) != policy_id(2, tree)
+    assert policy_id(1, tree) != policy_id(1, tree | {"version": "2"})
+
+
+@given(st.randoms(use_true_random=False))
+def test_key_order_quoting_style_and_comments_do_not_matter(shuffle: random.Random) -> None:
+    tree = yaml.load(example("conservative_fund"), Loader=yaml.BaseLoader)  # noqa: S506  # text only
+
+    def shuffled(value: object) -> object:
+        if isinstance(value, dict):
+            keys = list(value)
+            shuffle.shuffle(keys)
+            return {key: shuffled(value[key]) for key in keys}
+        return [shuffled(item) for item in value] if isinstance(value, list) else value
+
+    style = shuffle.choice(["'", '"', "|", None])
+    text = yaml.dump(
+        shuffled(tree), sort_keys=False, default_style=style, default_flow_style=shuffle.choice([True, False])
+    )
+    text = text.replace("'true'", "true").replace('"true"', "true")
+    if style == "|":
+        return  # block scalars end in a newline, which is another text
+    assert load("# a comment\n" + text + "# another\n").policy_id == load(example("conservative_fund")).policy_id
+
+
+def test_ways_to_write_one_amount_are_one_amount() -> None:
+    ids = {load(MINIMAL.replace("3.10", written)).policy_id for written in ("3.1", "3.10", "'3.100'", "'3.1'")}
+    assert len(ids) == 1
+    percents = {
+        load(MINIMAL.replace("max: 3.10", f"max: 3, warn_at: {w}")).policy_id for w in ("80%", "80.0%", "'80%'")
+    }
+    assert len(percents) == 1
+    ages = {load(f"{MINIMAL}facts: {{max_price_age: {w}}}\n").policy_id for w in ("10m", "600s")}
+    assert len(ages) == 1
+
+
+def test_an_alias_and_a_variable_are_the_value_they_stand_for() -> None:
+    plain = load(f"{MINIMAL}facts: {{max_price_age: 5m, max_block_age: 5m}}\n").policy_id
+    alias = load(f"{MINIMAL}facts: {{max_price_age: &a 5m, max_block_age: *a}}\n").policy_id
+    variable = load(
+        f"{MINIMAL}variables: {{a: 5m}}\nfacts: {{max_price_age: '${{a}}', max_block_age: '${{a}}'}}\n"
+    ).policy_id
+    assert plain == alias == variable
+
+
+def test_unicode_is_normalised() -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    assert (
+        load(f"{MINIMAL}description: {composed}\n").policy_id == load(f"{MINIMAL}description: {decomposed}\n").policy_id
+    )
+
+
+def test_the_canonical_form_holds_no_json_numbers() -> None:
+    def numbers(value: object) -> list[object]:
+        if isinstance(value, dict):
+            return [n for item in value.values() for n in numbers(item)]
+        if isinstance(value, list):
+            return [n for item in value for n in numbers(item)]
+        return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
+
+    assert numbers(json.loads(canonical_bytes(load(example("conservative_fund")).document))) == []
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**20), max_value=10**20, places=18))
+def test_a_decimals_text_is_exact_and_unique(value: Decimal) -> None:
+    text = decimal_text(value)
+    assert Decimal(text) == value
+    assert "E" not in text
+    assert not (text.endswith("0") and "." in text)
+    assert decimal_text(Decimal(text + ("0" if "." in text else ".0"))) == text
+
+
+def test_amounts_too_wide_to_write_out_do_not_exhaust_memory() -> None:
+    assert len(decimal_text(Decimal("1E+999999"))) < 20
+    assert decimal_text(Decimal("NaN")) == "NaN"

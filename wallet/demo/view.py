@@ -125,9 +125,8 @@ def live(board: Board, console: Console) -> Live:
 
 def refusal_panel(refusal: RefusalResult) -> Panel:
     """The refused order and what stood against it."""
-    return Panel(
-        "\n".join(refusal.explanation), title="the order that was refused before anybody signed it", title_align="left"
-    )
+    title = "the order that was refused before anybody signed it"
+    return Panel(Text("\n".join(refusal.explanation)), title=title, title_align="left")
 
 
 def final_table(result: DemoResult) -> Table:

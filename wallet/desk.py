@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -21,12 +21,14 @@ from wallet.audit import AuditLog
 from wallet.config import Profile, data_directory
 from wallet.engine import Engine
 from wallet.facts import FactsReader, adapters_of
-from wallet.keystore import Keystore
+from wallet.keystore import Keystore, PassphraseSource
 from wallet.policy_files import load_policy
 from wallet.registry import Registry
 from wallet.services import BundlerClient, PaymasterClient
 from wallet.sign import Signer
 from wallet.trading import PerpMarket
+
+READ_ONLY = "this profile is read-only; set `read_only = false` in seawall.toml, or SEAWALL_READ_ONLY=false"
 
 
 def registry() -> Registry:
@@ -45,6 +47,25 @@ def roles_of(profile: Profile) -> dict[str, Address]:
     stored = {info.name.replace("-", "_"): info.address for info in store.entries()}
     found = {role: stored[role] for role in ROLES if role in stored}
     return found | {role: store.info(name).address for role, name in named.items() if name is not None}
+
+
+def open_keys(profile: Profile, roles: Sequence[str], source: PassphraseSource) -> dict[str, Eoa]:
+    """The profile's keys by role. A file or descriptor gives one passphrase for all of them; a prompt asks for each key.
+
+    Raises BadInput in a read-only profile, for a role without key, and as the keystore does.
+    """
+    if profile.read_only:
+        raise BadInput(READ_ONLY)
+    names: dict[str, str | None] = {role: getattr(profile.keys, role) for role in roles}
+    for role, name in names.items():
+        if name is None:
+            raise BadInput(f"no {role} key is named: set keys.{role} in seawall.toml, or SEAWALL_KEYS_{role.upper()}")
+    store, asked = Keystore(profile.keystore), source.file is None and source.fd is None
+    shared = None if asked else source.read("the keys")
+    opened: dict[str, Eoa] = {}
+    for name in dict.fromkeys(name for name in names.values() if name is not None):
+        opened[name] = store.open(name, source.read(f"key {name!r}") if shared is None else shared)
+    return {role: opened[name] for role, name in names.items() if name is not None}
 
 
 def policy_of(profile: Profile) -> Policy | None:

@@ -16,7 +16,7 @@ from contracts.entrypoint import V08
 from contracts.entrypoint.base import DEPOSIT_TO
 from contracts.eoa import TransactionSender
 from contracts.rpc import RpcClient
-from contracts.types import Address, keccak
+from contracts.types import Address, keccak, parse_address
 from contracts.units import from_units, to_units
 from policies import Policy
 from policies.document import load
@@ -196,6 +196,11 @@ class Floor:
         """How many operations the bundler has ever been sent."""
         found: int = (await self.bundler.call("seawall_status"))["received"]["operations"]
         return found
+
+    async def deposit(self, account: str) -> None:
+        """Gas money for an account that pays itself."""
+        sender = TransactionSender(self.net.rpc, self.net.accounts.deployer, self.net.chain_id)
+        await sender.transact(V08.address, DEPOSIT_TO.encode(parse_address(account)), value=10**18)
 
 
 @contextlib.asynccontextmanager

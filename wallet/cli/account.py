@@ -1,0 +1,216 @@
+"""`seawall account`: create a risk account from a policy, and see what it is and holds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contracts.errors import BadInput
+from contracts.types import checksum, keccak, to_hex
+from wallet.cli.output import AsJson, PassphraseFd, PassphraseFile, emit, profile, say, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from contracts.eoa import Eoa
+    from wallet.config import Profile
+    from wallet.registry import KnownAccount
+
+app = typer.Typer(no_args_is_help=True, help="Create a risk account, show its state and positions.")
+
+_KINDS = {1: "validator", 2: "executor", 3: "fallback", 4: "hook"}
+
+
+@app.command()
+def create(
+    ctx: typer.Context,
+    policy: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The policy whose guards it is born with; default: the profile's."),
+    ] = None,
+    salt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Tells accounts of one configuration apart; default: random.")
+    ] = None,
+    bare: Annotated[bool, typer.Option("--bare", help="No policy: the owner's signature alone, no guards.")] = False,
+    deploy: Annotated[
+        bool, typer.Option("--deploy", help="Create it on chain now, paid by the owner; else its first operation does.")
+    ] = False,
+    passphrase_file: PassphraseFile = None,
+    passphrase_fd: PassphraseFd = None,
+    as_json: AsJson = False,
+) -> None:
+    """Work out the address of the account that a policy describes, and remember how it is born."""
+    if bare and policy is not None:
+        raise BadInput("give --policy or --bare, not both")
+    settings = profile(ctx, {"policy": policy}).profile
+    if not bare and settings.policy is None:
+        raise BadInput("which policy? Give --policy FILE, or --bare for an account without one")
+    owner = None
+    if deploy:
+        from wallet.desk import open_keys
+        from wallet.keystore import PassphraseSource
+
+        source = PassphraseSource.of(passphrase_file, passphrase_fd, os.environ)
+        owner = open_keys(settings, ["owner"], source)["owner"]
+    user_salt = keccak(salt.encode()) if salt is not None else secrets.token_bytes(32)
+    found, saved, tx_hash = asyncio.run(_create(settings, user_salt, owner, bare=bare))
+    modules = [{"type": _KINDS[m.module_type_id], "address": checksum(m.module)} for m in found.birth.config.modules]
+    data: dict[str, Any] = {
+        "address": checksum(found.address),
+        "chainId": found.chain_id,
+        "entryPoint": found.entry_point,
+        "policyId": None if bare else to_hex(_policy_id(settings)),
+        "modules": modules,
+        "file": str(saved),
+        "transaction": None if tx_hash is None else to_hex(tx_hash),
+    }
+
+    def show(console: Console) -> None:
+        rows = [(name, data[name]) for name in ("address", "chainId", "entryPoint", "policyId", "file", "transaction")]
+        table(console, ["", ""], [(name, value) for name, value in rows if value is not None])
+        if modules:
+            table(console, ["module", "address"], [(m["type"], m["address"]) for m in modules])
+
+    emit(data, as_json, show)
+    where = checksum(found.address)
+    say(f'to work on it, set `account = "{where}"` in seawall.toml')
+    say(
+        f"to fund it: send USDC to {where} on chain {found.chain_id}; gas is the paymaster's if one is set, else send ETH there too"
+    )
+    if tx_hash is None:
+        say(f"keep a copy of {saved}: until its first operation, only that file knows how the account comes to life")
+
+
+def _policy_id(settings: Profile) -> bytes:
+    from wallet.desk import policy_of
+
+    found = policy_of(settings)
+    assert found is not None
+    return found.policy_id
+
+
+async def _create(
+    settings: Profile, user_salt: bytes, owner: Eoa | None, *, bare: bool
+) -> tuple[KnownAccount, Path, bytes | None]:
+    from contracts.eoa import TransactionSender
+    from contracts.rpc import RpcClient
+    from contracts.types import parse_hash
+    from policies.names import book_of
+    from wallet import setup
+    from wallet.account import Birth
+    from wallet.desk import chain_of, policy_of, registry, roles_of
+    from wallet.registry import KnownAccount
+
+    roles = roles_of(settings)
+    if "owner" not in roles:
+        raise BadInput("no owner: set keys.owner in seawall.toml, or make the key with `seawall key new owner`")
+    factory = settings.address("risk_account_factory")
+    async with RpcClient(settings.rpc_url) as rpc:
+        chain_id = await chain_of(settings, rpc)
+        policy = None if bare else policy_of(settings)
+        if policy is None:
+            config = setup.bare_config(roles["owner"])
+        else:
+            if "engine" not in roles:
+                raise BadInput(
+                    "no engine: set keys.engine in seawall.toml, or make the key with `seawall key new engine`"
+                )
+            now_s = int((await rpc.block())["timestamp"], 16)
+            config = setup.guarded_config(
+                policy,
+                book_of(settings.addresses, roles),
+                owner=roles["owner"],
+                engines=(roles["engine"],),
+                now_s=now_s,
+            )
+        birth = Birth(factory, config, user_salt)
+        validator = None if policy is None else settings.address("risk_validator")
+        found = KnownAccount(await birth.address(rpc), chain_id, settings.entry_point, validator, birth)
+        saved = registry().save(found)
+        if owner is None or await rpc.get_code(found.address):
+            return found, saved, None
+        receipt = await TransactionSender(rpc, owner, chain_id).transact(factory, birth.factory_data)
+        return found, saved, parse_hash(receipt["transactionHash"])
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    account: Annotated[
+        str | None, typer.Argument(help="The account; default: the profile's, or the only one known.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """State, policy in force, balances, position with its distance to liquidation, stops and freezes."""
+    settings = profile(ctx, {"account": account}).profile
+
+    async def look() -> dict[str, Any]:
+        from wallet.desk import connect
+        from wallet.positions import overview
+
+        async with connect(settings) as desk:
+            return (await overview(desk)).to_json()
+
+    data = asyncio.run(look())
+    emit(data, as_json, lambda console: _show(console, data))
+
+
+def _show(console: Console, data: dict[str, Any]) -> None:
+    from datetime import UTC, datetime
+
+    def at(seconds: int) -> str:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+    policy, freeze = data["policy"], data.get("freeze")
+    rows: list[tuple[str, object]] = [
+        ("account", f"{data['address']} on chain {data['chainId']}{'' if data['deployed'] else ', not deployed yet'}"),
+        ("state", data["state"]),
+        ("policy", "none" if policy is None else f"{policy['name']}, epoch {policy['epoch']}, {policy['id']}"),
+        ("signed by", "owner alone" if data["validator"] is None else f"owner and engine, through {data['validator']}"),
+        ("deposit", f"{int(data['depositWei']) / 1e18:.9f} ETH at the entry point"),
+    ]
+    rows += [(f"balance {asset}", amount) for asset, amount in data["balances"].items()]
+    rows += [(f"price {asset}", price) for asset, price in data["prices"].items()]
+    for margin in data["margins"]:
+        leverage = "none" if margin["leverage"] is None else f"{float(margin['leverage']):.2f}x"
+        value, free = (f"{float(margin[name]):,.2f}" for name in ("accountValue", "freeCollateral"))
+        rows.append((f"margin {margin['venue']}", f"{value} USDC, {free} free, leverage {leverage}"))
+    if freeze is not None:
+        rows.append(("guardians", f"{freeze['guardians']}, of whom {freeze['quorum']} thaw"))
+        rows += [
+            (name, at(freeze[key]))
+            for name, key in (("freeze ends", "soloUntil"), ("escape", "escapeAt"))
+            if freeze[key]
+        ]
+        if freeze["thawAt"]:
+            rows.append((f"thaw to {freeze['thawTo']}", at(freeze["thawAt"])))
+    rows += [("unknown", text) for text in data["missing"]]
+    table(console, ["", ""], rows)
+    if data["positions"]:
+        columns = ["position", "size", "notional", "entry", "mark", "profit", "liquidation", "distance"]
+        table(console, columns, [_position(p) for p in data["positions"]])
+    if data["stops"]:
+        stops = [
+            (s["id"], s["status"], f"{s['when']} {float(s['trigger']):,.2f}" if s["status"] != "none" else "")
+            for s in data["stops"]
+        ]
+        table(console, ["stop", "status", "trigger"], stops)
+
+
+def _position(p: dict[str, Any]) -> list[str]:
+    price, distance = p["liquidationPrice"], p["liquidationDistance"]
+    return [
+        f"{p['venue']}:{p['asset']}",
+        f"{float(p['size']):+.6f}",
+        f"{float(p['notional']):,.2f}",
+        f"{float(p['entryPrice']):,.2f}",
+        f"{float(p['markPrice']):,.2f}",
+        f"{float(p['unrealisedProfit']):+,.2f}",
+        "none" if price is None else f"{float(price):,.2f}",
+        "" if distance is None else f"{float(distance):.2%}",
+    ]

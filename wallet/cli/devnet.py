@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Start the devnet: anvil with the real venues and our contracts.")
 
-_HEARTBEAT_S = 600.0
-"""How often the feeds repeat their answers, so that none grows stale on a devnet that runs for days."""
+_HEARTBEAT_S = 120.0
+"""How often the feeds repeat their answers, so that none grows stale under a policy that wants fresh prices."""
 
 
 @app.command()

@@ -86,6 +86,9 @@ class Signer:
         if self.paymaster is not None:
             op = await self.paymaster.stub(op)
         op = await self.bundler.estimate(op)
+        # A bundler estimates on the latest block's clock, on which a venue has no funding to settle yet. Half as much again as was
+        # simulated a second later covers refunds (at most a fifth) and the 1/64 that every nested call holds back.
+        op = op.replace(call_gas_limit=max(op.call_gas_limit, judgement.simulated_gas * 3 // 2))
         epoch, now_s = judgement.facts.policy_epoch, judgement.now_s
         facts = replace(judgement.facts, intent_hash=intent_hash(op), max_prefund_wei=required_prefund(op))
         decision = engine.decide(facts, now_s)

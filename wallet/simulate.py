@@ -58,8 +58,8 @@ async def simulate(
 ) -> Effects:
     """Run `op` (None: nothing, only the reads) on top of the latest block.
 
-    The simulated block has the latest block's time, so a price that is fresh now is as fresh in it. Raises NodeError when the node
-    cannot simulate, or when the reads themselves fail.
+    The simulated block is one second younger than the latest: eth_simulateV1 wants time to pass, and what venues settle by time
+    (funding) is settled in it. Raises NodeError when the node cannot simulate, or when the reads themselves fail.
     """
     head = await rpc.block()
     read = {"to": to_hex(multicall3), "data": to_hex(b.encode_multicall(reads)), "gas": hex(_GAS)}
@@ -77,7 +77,7 @@ async def simulate(
             {
                 "blockOverrides": {
                     "number": hex(int(head["number"], 16) + 1),
-                    "time": head["timestamp"],
+                    "time": hex(int(head["timestamp"], 16) + 1),
                     "baseFeePerGas": "0x0",
                     "gasLimit": hex(len(calls) * _GAS),
                 },

@@ -159,6 +159,16 @@ async def test_a_closing_is_judged_as_an_exit_and_arrives(floor: Floor, tmp_path
     assert portfolio.positions == ()
 
 
+async def test_an_operation_has_gas_for_what_the_venue_settles_by_time_until_its_block(
+    floor: Floor, tmp_path: Path
+) -> None:
+    trader = await opened(floor, tmp_path)
+    calls = await trader.closing()
+    await floor.net.rpc.call("evm_increaseTime", 60)  # the next block's, not the latest's on which gas is estimated
+    sent = await trader.signer.submit(calls)
+    assert (await trader.signer.bundler.wait(sent.user_op_hash)).success
+
+
 async def test_a_bundler_that_is_down_is_said_so_after_the_judgement(floor: Floor, tmp_path: Path) -> None:
     trader = await floor.trader(tmp_path, sponsored=False)
     async with RpcClient(f"http://127.0.0.1:{free_port()}") as nobody:

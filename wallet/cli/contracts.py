@@ -60,3 +60,21 @@ def check(
             + (f"; {len(compared)} contracts compile to the shipped bytecode" if recompile else "")
         ),
     )
+
+
+@app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def forge_test(ctx: typer.Context) -> None:
+    """Run the Solidity tests with forge, offline. Further arguments go to `forge test`."""
+    from contracts.forge import run
+
+    raise typer.Exit(run(["test", *ctx.args]))
+
+
+@app.command("fmt")
+def forge_fmt(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 if something would change.")] = False,
+) -> None:
+    """Format the Solidity sources and tests with forge."""
+    from contracts.forge import run
+
+    raise typer.Exit(run(["fmt", *(["--check"] if check else []), "contracts/src", "contracts/test"]))

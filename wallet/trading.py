@@ -76,6 +76,8 @@ def open_perp(
     else:
         worst = mul_div(index_wad, BPS - slippage_bps, BPS, round_up=True)
         bound = mul_div(notional_wad, WAD, worst)
+    if bound == 0:  # the venue takes zero for "no bound"
+        raise BadInput(f"an order of {notional_wad} (1e18 = one USDC) is too small to carry a price bound")
     is_short = side == "short"
     order = (market.base_token, is_short, not is_short, notional_wad, bound, deadline_s, 0, bytes(32))
     return [Call(market.clearing_house, OPEN_POSITION.encode(order))]
@@ -94,5 +96,7 @@ def close_perp(market: PerpMarket, *, size_wad: int, index_wad: int, slippage_bp
     value = mul_div(abs(size_wad), index_wad, WAD)
     worst_bps = BPS - slippage_bps if size_wad > 0 else BPS + slippage_bps
     bound = mul_div(value, worst_bps, BPS, round_up=size_wad > 0)
+    if bound == 0:  # the venue takes zero for "no bound"
+        raise BadInput(f"a position of {size_wad} (1e18 = one) is too small to close with a price bound")
     order = (market.base_token, 0, bound, deadline_s, bytes(32))
     return [Call(market.clearing_house, CLOSE_POSITION.encode(order))]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from contracts import bindings as b
 from contracts.bindings import RiskState
 from contracts.eoa import Eoa, TransactionSender
-from contracts.errors import BadInput, RpcError
+from contracts.errors import BadInput
 from contracts.rpc import RpcClient
 from contracts.types import Address, Hash32, checksum, parse_hash
 
@@ -30,18 +30,16 @@ class FreezeStatus:
 
 async def status(rpc: RpcClient, module: Address, account: Address) -> FreezeStatus:
     """Read it. Raises BadInput when the account has no EmergencyFreeze."""
-    try:
-        state, epoch = b.STATE_OF.decode(await rpc.eth_call(module, b.STATE_OF.encode(account)))
-    except RpcError as error:
-        raise BadInput(
-            f"{checksum(account)} has no EmergencyFreeze at {checksum(module)} ({error.message}); "
-            "was it created with a policy that has a freeze section?"
-        ) from error
+    state, epoch = b.STATE_OF.decode(await rpc.eth_call(module, b.STATE_OF.encode(account)))
     nonce = b.FREEZE_NONCE.decode(await rpc.eth_call(module, b.FREEZE_NONCE.encode(account)))[0]
     thaw_at, thaw_to, escape_at, solo_until = b.PENDING_OF.decode(
         await rpc.eth_call(module, b.PENDING_OF.encode(account))
     )
     quorum, guardians = b.QUORUM_OF.decode(await rpc.eth_call(module, b.QUORUM_OF.encode(account)))
+    if not guardians:
+        raise BadInput(
+            f"{checksum(account)} has no EmergencyFreeze at {checksum(module)}; was it created with a policy that has a freeze section?"
+        )
     return FreezeStatus(
         RiskState(state), epoch, nonce, thaw_at, RiskState(thaw_to), escape_at, solo_until, quorum, guardians
     )

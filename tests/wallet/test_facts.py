@@ -1,0 +1,111 @@
+"""Facts from the real chain, and what becomes of an order when one of them is bad."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+from contracts import bindings as b
+from contracts.bindings import RiskState
+from contracts.devnet import Devnet
+from contracts.entrypoint.base import DEPOSIT_TO
+from contracts.eoa import TransactionSender
+from contracts.types import keccak, to_hex
+from contracts.userop import intent_hash
+from tests.wallet.trading_floor import Trader, index_wad
+from wallet.facts import FactsReader, adapters_of
+
+
+async def open_directly(trader: Trader) -> None:
+    """Give the account its position by the call the entry point would make; no bundler is needed for that."""
+    await trader.deploy()
+    account, rpc = trader.signer.account, trader.net.rpc
+    entry_point = to_hex(account.entry_point.address)
+    await rpc.call("anvil_impersonateAccount", entry_point)
+    await rpc.call("anvil_setBalance", entry_point, hex(10**20))
+    data = b.encode_execute(await trader.opening())
+    call = {"from": entry_point, "to": to_hex(account.address), "data": to_hex(data), "gas": hex(5_000_000)}
+    receipt = await rpc.wait_receipt(bytes.fromhex((await rpc.call("eth_sendTransaction", call))[2:]))
+    assert receipt["status"] == "0x1"
+    await rpc.call("anvil_stopImpersonatingAccount", entry_point)
+
+
+async def test_the_first_order_has_portfolios_fills_and_bounds(trader: Trader) -> None:
+    judgement = await trader.signer.judge(await trader.opening())
+    facts = judgement.facts
+    assert facts.succeeded
+    assert facts.missing == ()
+    assert facts.state is RiskState.ACTIVE
+    assert (facts.policy_on_chain, facts.policy_epoch) == (trader.policy.policy_id, 1)
+    assert facts.intent_hash == intent_hash(judgement.op)
+    assert facts.before.positions == ()
+    (position,), (fill,), (order,) = facts.after.positions, facts.fills, facts.orders
+    assert position.size == fill.size > 0
+    index = Decimal(await index_wad(trader.net)).scaleb(-18)
+    assert order.is_buy
+    assert order.worst_price is not None
+    assert index < order.worst_price <= index * Decimal("1.01")
+
+
+async def test_the_venues_own_account_value_is_the_sum_of_its_parts(trader: Trader) -> None:
+    await open_directly(trader)
+    assert trader.signer.reader is not None
+    portfolio, _, missing = await trader.signer.reader.look(trader.signer.account)
+    assert missing == ()
+    (margin,), (position,) = portfolio.margins, portfolio.positions
+    parts = margin.collateral + position.notional - position.entry_notional - position.pending_funding
+    assert abs(parts - margin.account_value) < Decimal("0.01")
+
+
+async def test_a_stale_price_denies_an_opening_and_lets_a_closing_pass(chain: Devnet, trader: Trader) -> None:
+    await open_directly(trader)
+    more, closing = await trader.opening("0.04", collateral=0), await trader.closing()
+    assert (await trader.signer.judge(more)).decision.allowed
+    await chain.rpc.call("evm_increaseTime", 3_600)
+    await chain.rpc.call("evm_mine")
+    refused = (await trader.signer.judge(more)).decision
+    assert refused.outcome == "deny"
+    assert any("s old, the policy takes 600 s" in text for text in refused.objections)
+    passed = (await trader.signer.judge(closing)).decision
+    assert passed.allowed
+    assert passed.exit_only
+    assert any("s old" in text for text in passed.warnings)
+
+
+async def test_a_policy_that_is_not_the_one_in_force_allows_nothing(trader: Trader) -> None:
+    await trader.deploy()
+    reader, engine = trader.signer.reader, trader.signer.engine
+    assert reader is not None
+    assert engine is not None
+    other = replace(trader.signer, engine=replace(engine, policy=replace(engine.policy, policy_id=keccak(b"other"))))
+    decision = (await other.judge(await trader.opening())).decision
+    assert any("another policy is in force" in text for text in decision.objections)
+
+
+async def test_a_frozen_account_is_seen_as_frozen(chain: Devnet, trader: Trader) -> None:
+    await open_directly(trader)
+    guardian = TransactionSender(chain.rpc, chain.accounts.guardian, chain.chain_id)
+    await guardian.transact(chain.addresses.emergency_freeze, b.FREEZE.encode(trader.address, int(RiskState.FROZEN)))
+    judgement = await trader.signer.judge(await trader.opening("0.04", collateral=0))
+    assert judgement.facts.state is RiskState.FROZEN
+    assert any("FROZEN" in text for text in judgement.decision.objections)
+
+
+async def test_a_venue_that_does_not_answer_is_a_missing_fact(chain: Devnet, trader: Trader) -> None:
+    assert trader.signer.reader is not None
+    book = {**trader.signer.reader.book, "perp.account_balance": chain.addresses.usdc}
+    reader = FactsReader(adapters_of(book), book, trader.policy.policy_id)
+    decision = (await replace(trader.signer, reader=reader).judge(await trader.opening())).decision
+    assert decision.outcome == "deny"
+    assert any("perp is missing" in text for text in decision.objections)
+
+
+async def test_money_of_the_account_is_in_the_portfolio(chain: Devnet, trader: Trader) -> None:
+    deployer = TransactionSender(chain.rpc, chain.accounts.deployer, chain.chain_id)
+    await deployer.transact(trader.address, value=10**18)
+    await deployer.transact(trader.signer.account.entry_point.address, DEPOSIT_TO.encode(trader.address), value=1)
+    assert trader.signer.reader is not None
+    portfolio, prices, _ = await trader.signer.reader.look(trader.signer.account)
+    amounts = {asset: sum(h.amount for h in portfolio.holdings if h.asset == asset) for asset in ("USDC", "ETH")}
+    assert amounts == {"USDC": 10_000, "ETH": 1}
+    assert [price.asset for price in prices] == ["ETH"]

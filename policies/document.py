@@ -141,17 +141,19 @@ def _substitute(root: source.Mapping, variables: Mapping[str, str], problems: li
         elif isinstance(node, source.Mapping):
             pending += [item for _, item in node.entries.values()]
         elif "${" in node.text:
-            for name in dict.fromkeys(_VARIABLE.findall(node.text)):
-                if name not in variables:
-                    advice = did_you_mean(name, tuple(variables)) or "declare it under variables:"
-                    problems.append(
-                        Problem(
-                            node.mark.line,
-                            node.mark.column,
-                            "",
-                            f"unknown variable {name!r}",
-                            advice,
-                            source=node.mark.source,
-                        )
-                    )
-            node.text = _VARIABLE.sub(lambda found: variables.get(found[1], found[0]), node.text)
+            _fill(node, variables, problems)
+
+
+def _fill(node: source.Scalar, variables: Mapping[str, str], problems: list[Problem]) -> None:
+    """Every `${` that is left afterwards is reported, so that later steps may pass over such a value."""
+
+    def report(message: str, advice: str) -> None:
+        mark = node.mark
+        problems.append(Problem(mark.line, mark.column, "", message, advice, source=mark.source))
+
+    unknown = [name for name in dict.fromkeys(_VARIABLE.findall(node.text)) if name not in variables]
+    for name in unknown:
+        report(f"unknown variable {name!r}", did_you_mean(name, tuple(variables)) or "declare it under variables:")
+    node.text = _VARIABLE.sub(lambda found: variables.get(found[1], found[0]), node.text)
+    if "${" in node.text and not unknown:
+        report(f"{node.text!r:.80} still names a variable", "a value cannot name another variable; close ${ with }")

@@ -150,7 +150,7 @@ class _Walker:
 
     def scalar(self, node: Scalar, rule: Map[str, Any], path: str) -> Any:
         text = self.text(node, path)
-        if text is None:
+        if text is None or "${" in text:  # an unknown variable was reported where it stands
             return None
         kind: str = rule.get("x-seawall", "text")
         if kind == "boolean":
@@ -159,7 +159,7 @@ class _Walker:
                 return None
             return text == "true"
         pattern = rule.get("pattern")
-        if pattern is not None and not re.search(pattern, text):
+        if pattern is not None and (text.endswith("\n") or not re.search(pattern, text)):
             self.report(node.mark, path, f"must be {_WORDS[kind]}, got {text!r:.80}", _advice(kind, text))
             return None
         if len(text) > rule.get("maxLength", 400):

@@ -239,7 +239,8 @@ def test_variables_fill_in_and_the_caller_may_replace_them() -> None:
 def test_a_variables_value_is_checked_like_written_text_and_never_expanded_again() -> None:
     text = HEAD + "variables: {cap: '3'}\nlimits:\n  - {id: a, metric: leverage, max: '${cap}'}\n"
     assert any("infinities" in str(p) for p in lint(text, {}, {"cap": ".inf"}))
-    assert any("must be a number" in str(p) for p in lint(text, {}, {"cap": "${cap}"}))
+    assert any("still names a variable" in str(p) for p in lint(text, {}, {"cap": "${cap}"}))
+    assert any("still names a variable" in str(p) for p in lint(text.replace("'${cap}'", "'${cap'"), {}))
 
 
 def test_the_fund_and_its_twin_differ_in_nothing_but_the_stop() -> None:

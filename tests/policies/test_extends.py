@@ -103,12 +103,18 @@ def test_tightening_and_adding_are_fine(body: str) -> None:
         "approvals: [{id: desk, signers: [trader, risk_officer], quorum: 1}]",
         "addresses: {treasury: '0x5FbDB2315678afecb367f032d93F642f64180aa3'}",
         "may_loosen: [limits]",
-        "guards: {stop_loss: [{id: 1, venue: perp, asset: ETH, drop: 20%, size: 50%, slippage: 1%, max_slippage: 2%, "
-        "oracle: {feed: feed.eth, heartbeat: 1h}}]}",
-        "guards: {stop_loss: [{id: 1, venue: perp, asset: ETH, drop: 10%, size: 40%, slippage: 1%, max_slippage: 2%, "
-        "oracle: {feed: feed.eth, heartbeat: 1h}}]}",
-        "guards: {stop_loss: [{id: 1, venue: perp, asset: ETH, drop: 10%, size: 50%, slippage: 1%, max_slippage: 2%, "
-        "oracle: {feed: feed.eth, heartbeat: 2h}}]}",
+        (
+            "guards: {stop_loss: [{id: 1, venue: perp, asset: ETH, drop: 20%, size: 50%, slippage: 1%, max_slippage: 2%, "
+            "oracle: {feed: feed.eth, heartbeat: 1h}}]}"
+        ),
+        (
+            "guards: {stop_loss: [{id: 1, venue: perp, asset: ETH, drop: 10%, size: 40%, slippage: 1%, max_slippage: 2%, "
+            "oracle: {feed: feed.eth, heartbeat: 1h}}]}"
+        ),
+        (
+            "guards: {stop_loss: [{id: 1, venue: perp, asset: ETH, drop: 10%, size: 50%, slippage: 1%, max_slippage: 2%, "
+            "oracle: {feed: feed.eth, heartbeat: 2h}}]}"
+        ),
     ],
 )
 def test_loosening_is_refused_and_names_what_the_parent_would_have_to_allow(body: str) -> None:

@@ -145,6 +145,21 @@ async def test_the_other_side_is_no_way_to_close(machine: Machine) -> None:
     assert "seawall trade close" in answer.err
 
 
+async def test_a_larger_position_has_its_stop_moved_to_the_mean_entry(machine: Machine) -> None:
+    await machine.account()
+    first = ("trade", "open", "--side", "short", "--notional", "12000", "--collateral", "10000", "--yes")
+    assert (await machine.run(*first)).code == 0
+    before = (await machine.run("account", "show", "--json")).data
+    assert (await machine.run("trade", "open", "--side", "short", "--notional", "6000", "--yes")).code == 0
+    after = (await machine.run("account", "show", "--json")).data
+    (stop,), index = after["stops"], float(after["prices"]["ETH"])
+    assert stop["when"] == "at or above"
+    assert float(after["positions"][0]["size"]) == pytest.approx(1.5 * float(before["positions"][0]["size"]), rel=0.01)
+    held, ordered = float(before["positions"][0]["entryPrice"]), index
+    mean = 18_000 / (12_000 / held + 6_000 / ordered)
+    assert float(stop["trigger"]) == pytest.approx(mean * 1.12, rel=1e-4)
+
+
 async def test_closing_nothing_is_said(machine: Machine) -> None:
     await machine.account()
     answer = await machine.run("trade", "close", "--yes")

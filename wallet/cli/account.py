@@ -59,7 +59,15 @@ def create(
         owner = open_keys(settings, ["owner"], source)["owner"]
     user_salt = keccak(salt.encode()) if salt is not None else secrets.token_bytes(32)
     found, saved, tx_hash = asyncio.run(_create(settings, user_salt, owner, bare=bare))
-    modules = [{"type": _KINDS[m.module_type_id], "address": checksum(m.module)} for m in found.birth.config.modules]
+    names = {address: name for name, address in settings.addresses.items()}
+    modules = [
+        {
+            "name": names.get(m.module, "unknown"),
+            "type": _KINDS[m.module_type_id],
+            "address": checksum(m.module),
+        }
+        for m in found.birth.config.modules
+    ]
     data: dict[str, Any] = {
         "address": checksum(found.address),
         "chainId": found.chain_id,
@@ -71,10 +79,13 @@ def create(
     }
 
     def show(console: Console) -> None:
-        rows = [(name, data[name]) for name in ("address", "chainId", "entryPoint", "policyId", "file", "transaction")]
-        table(console, ["", ""], [(name, value) for name, value in rows if value is not None])
+        rows = [(name, data[name]) for name in ("chainId", "entryPoint", "policyId", "file", "transaction")]
+        rows = [("account", data["address"]), *((name, value) for name, value in rows if value is not None)]
+        for name, value in rows:
+            console.print(f"[dim]{name:<12}[/dim] {value}")
         if modules:
-            table(console, ["module", "address"], [(m["type"], m["address"]) for m in modules])
+            columns = ["module", "type", "address"]
+            table(console, columns, [[m[name] for name in ("name", "type", "address")] for m in modules])
 
     emit(data, as_json, show)
     where = checksum(found.address)
@@ -190,7 +201,8 @@ def _show(console: Console, data: dict[str, Any]) -> None:
         if freeze["thawAt"]:
             rows.append((f"thaw to {freeze['thawTo']}", at(freeze["thawAt"])))
     rows += [("unknown", text) for text in data["missing"]]
-    table(console, ["", ""], rows)
+    for label, shown in rows:
+        console.print(f"[dim]{label:<14}[/dim] {shown}")
     if data["positions"]:
         columns = ["position", "size", "notional", "entry", "mark", "profit", "liquidation", "distance"]
         table(console, columns, [_position(p) for p in data["positions"]])
@@ -214,3 +226,49 @@ def _position(p: dict[str, Any]) -> list[str]:
         "none" if price is None else f"{float(price):,.2f}",
         "" if distance is None else f"{float(distance):.2%}",
     ]
+
+
+@app.command()
+def fund(
+    ctx: typer.Context,
+    address: Annotated[str | None, typer.Argument(help="The account; default: the profile's.")] = None,
+    usdc: Annotated[str, typer.Option(help="USDC to send from the owner's own address.")] = "0",
+    eth: Annotated[
+        str, typer.Option(help="Native coin to send, from which the account pays gas that nobody sponsors.")
+    ] = "0",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    passphrase_file: PassphraseFile = None,
+    passphrase_fd: PassphraseFd = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send USDC or native coin from the owner's own address (its EOA) to the account, as plain transactions."""
+    from contracts.bindings import TRANSFER
+    from contracts.eoa import TransactionSender
+    from contracts.rpc import RpcClient
+    from contracts.units import to_units
+    from wallet.desk import chain_of, open_keys
+    from wallet.keystore import PassphraseSource
+
+    settings = profile(ctx, {"account": address}).profile
+    account = settings.account
+    if account is None:
+        raise BadInput('which account? Name it, or set `account = "0x..."` in seawall.toml')
+    usdc_units, wei = to_units(usdc, 6, "--usdc"), to_units(eth, 18, "--eth")
+    if usdc_units < 0 or wei < 0 or not usdc_units + wei:
+        raise BadInput("say how much: --usdc 10000, --eth 0.1, or both")
+    if not yes:
+        typer.confirm(f"Send {usdc} USDC and {eth} ETH to {checksum(account)}?", abort=True, err=True)
+    owner = open_keys(settings, ["owner"], PassphraseSource.of(passphrase_file, passphrase_fd, os.environ))["owner"]
+
+    async def send() -> list[str]:
+        async with RpcClient(settings.rpc_url) as rpc:
+            sender = TransactionSender(rpc, owner, await chain_of(settings, rpc))
+            sent = []
+            if usdc_units:
+                sent.append(await sender.transact(settings.address("usdc"), TRANSFER.encode(account, usdc_units)))
+            if wei:
+                sent.append(await sender.transact(account, value=wei))
+            return [receipt["transactionHash"] for receipt in sent]
+
+    transactions = asyncio.run(send())
+    emit({"account": checksum(account), "usdc": usdc, "eth": eth, "transactions": ", ".join(transactions)}, as_json)

@@ -257,17 +257,23 @@ class _Linter:
                 self.report(f"{path}.args.{name}", f"{missing[0].function.name} has no argument {name!r}", advice)
             elif not known:
                 self.report(f"{path}.args.{name}", "arguments of a function that Seawall cannot read cannot be pinned")
+            is_address = {f.types[f.arguments.index(name)] for f in known if name in f.arguments} == {"address"}
             for item in value if isinstance(value, list) else [value]:
-                self.hexadecimal(f"{path}.args.{name}", item)
-                kinds = {f.types[f.arguments.index(name)] for f in known if name in f.arguments}
-                if kinds == {"address"} and isinstance(item, str):
+                self.hexadecimal(f"{path}.args.{name}", item, (20,) if is_address else ())
+                if is_address:
                     self.party(f"{path}.args.{name}", item)
             if isinstance(value, Mapping) and {"min", "max"} <= set(value) and int(value["min"]) > int(value["max"]):
                 self.report(f"{path}.args.{name}", "min is above max")
 
-    def hexadecimal(self, path: str, value: Any) -> None:
-        if isinstance(value, str) and value.startswith("0x") and not _HEX.match(value):
-            self.report(path, f"{value!r:.80} is not whole bytes in hex", "two lower-case digits a byte")
+    def hexadecimal(self, path: str, value: Any, lengths: tuple[int, ...] = ()) -> None:
+        """Hex must be whole bytes, and as many of them as `lengths` admits (empty: any)."""
+        if not isinstance(value, str) or not value.startswith("0x"):
+            return
+        if not _HEX.match(value):
+            self.report(path, f"{value!r:.80} is not whole bytes in hex", "two digits a byte")
+        elif lengths and len(value) // 2 - 1 not in lengths:
+            wanted = " or ".join(str(n) for n in lengths)
+            self.report(path, f"{value!r:.80} has {len(value) // 2 - 1} bytes, not {wanted}")
 
     @staticmethod
     def recipient(function: KnownFunction) -> str:
@@ -300,11 +306,8 @@ class _Linter:
             these = ", ".join(f.function.signature for f in known)
             self.report(f"{path}.function", "means several functions", f"write one of {these}")
         for name, value in entry.get("args", {}).items():
-            if (
-                not value.isdigit()
-                and value not in ("true", "false")
-                and not (value.startswith("0x") and len(value) == 66)
-            ):
+            self.hexadecimal(f"{path}.args.{name}", value, (20, 32))
+            if not value.isdigit() and value not in ("true", "false"):
                 self.party(f"{path}.args.{name}", value)
             try:
                 word_of(known[0] if known else None, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from decimal import Decimal
 from typing import Any
 
 import jsonschema
@@ -11,9 +12,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies import lint
+from policies import evaluate, lint, load
+from policies.guards import freeze_config, stop_config
 from policies.structure import schema
-from tests.policies.rig import EXAMPLES
+from tests.policies.rig import ACCOUNT, BOOK, EXAMPLES, NOW_S, opening
 
 VALIDATOR = jsonschema.Draft202012Validator(dict(schema()))
 TEXTS = {path.name: path.read_text() for path in EXAMPLES.glob("*.yaml")}
@@ -46,9 +48,31 @@ def paths(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [at, *(path for key, item in items for path in paths(item, (*at, key)))]
 
 
-@settings(max_examples=300)
+BROKEN = [
+    "delete",
+    "yes",
+    "1_000",
+    "12%",
+    "-3",
+    "0",
+    "5m",
+    "3.5",
+    [],
+    {},
+    {"x": "1"},
+    ["1"],
+    "perp.vault",
+    "0x12",
+    "${x}",
+    "transfer",
+]
+
+
+@settings(max_examples=500, deadline=None)
 @given(st.sampled_from(sorted(TEXTS)), st.data())
-def test_what_the_schema_refuses_the_linter_refuses_too(name: str, data: st.DataObject) -> None:
+def test_what_the_schema_refuses_the_linter_refuses_and_what_the_linter_takes_can_be_judged_by(
+    name: str, data: st.DataObject
+) -> None:
     tree = copy.deepcopy(as_an_editor_reads_it(TEXTS[name]))
     path = data.draw(st.sampled_from([p for p in paths(tree) if p]))
     *above, last = path
@@ -66,3 +90,16 @@ def test_what_the_schema_refuses_the_linter_refuses_too(name: str, data: st.Data
     schema_refuses = not VALIDATOR.is_valid(as_an_editor_reads_it(text))
     linter_refuses = any(p.severity == "error" for p in lint(text, TEXTS))
     assert linter_refuses or not schema_refuses, text
+    if not linter_refuses:
+        policy = load(text, TEXTS)
+        evaluate(policy, opening(policy), NOW_S)
+        if policy.freeze is not None:
+            freeze_config(policy, BOOK | {"owner": ACCOUNT, "engine": ACCOUNT}, ACCOUNT)
+        for rule in policy.stops:
+            stop_config(rule, policy, BOOK, entry_price=Decimal(200), is_long=True, now_s=NOW_S).arm()
+
+
+@given(st.text(max_size=300))
+def test_no_text_makes_the_linter_fail(text: str) -> None:
+    lint(text)
+    lint("schema: 1\nname: a\nversion: '1'\n" + text)

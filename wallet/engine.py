@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, PolicyRefused
 from contracts.types import Address, Hash32, checksum, parse_address, parse_hash, to_hex
-from contracts.userop import UserOperation, intent_hash
+from contracts.userop import UserOperation, intent_hash, required_prefund
 from policies import Decision, Facts, Outstanding, Policy, evaluate
 from policies.attestation import Attestation, IntentApproval
 from wallet.audit import AuditLog, Entry
 
 ALLOW = 1
 """IRiskValidator.Decision.ALLOW."""
+_DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,21 @@ class Engine:
     def outstanding(self, account: Address, next_nonce: int, now_s: int) -> tuple[Outstanding, ...]:
         """Attestations for `account` that could still be used: not expired, and their nonce not passed on chain."""
         return _outstanding(self.log.entries(), account, next_nonce, now_s)
+
+    def sponsored_today(self, account: Address, now_s: int) -> int:
+        """Wei that sponsors of `account` may have spent on what was attested since midnight UTC of the chain's clock.
+
+        An upper bound: each operation counts with the most it could cost, operations of one nonce (only one is included) once.
+        """
+        most: dict[int, int] = {}
+        for entry in self.log.entries():
+            body = entry.body
+            if entry.kind != "attestation" or parse_address(body["account"]) != account:
+                continue
+            if int(body["attestedAt"]) // _DAY_S == now_s // _DAY_S:
+                nonce = int(body["nonce"])
+                most[nonce] = max(most.get(nonce, 0), int(body["sponsoredWei"]))
+        return sum(most.values())
 
     def decide(self, facts: Facts, now_s: int) -> Decision:
         """Judge, and keep the judgement. Never raises for a denial: the Decision says it."""
@@ -115,7 +131,9 @@ class Engine:
                 "userOpHash": to_hex(signable_hash),
                 "nonce": str(op.nonce),
                 "factsHash": to_hex(decision.facts_hash),
+                "attestedAt": now_s,
                 "validUntil": attestation.valid_until_s,
+                "sponsoredWei": str(required_prefund(op) if op.paymaster is not None else 0),
             },
             alone,
         )

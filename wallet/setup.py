@@ -16,6 +16,7 @@ from contracts.bindings import (
     ecdsa_owner,
     risk_validator_init,
 )
+from contracts.errors import BadInput
 from contracts.types import Address, Wei
 from policies.guards import StopConfig, bound, freeze_config, keeper_session, stop_config
 from policies.policy import Policy
@@ -33,8 +34,13 @@ def guarded_config(
 ) -> AccountConfig:
     """The account that `policy` describes: attested by `engines`, with freeze, stop-loss and keeper session as far as it has them.
 
-    Raises BadInput for a name of the policy that the book does not bind.
+    Raises BadInput for a name of the policy that the book does not bind, or a threshold above the number of engines.
     """
+    if policy.attestation_threshold > len(engines):
+        raise BadInput(
+            f"policy {policy.name} wants {policy.attestation_threshold} engines to agree, and there is {len(engines)}: "
+            "nothing could ever be signed"
+        )
     modules = [
         ModuleInit(
             MODULE_VALIDATOR,

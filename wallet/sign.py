@@ -63,6 +63,9 @@ class Signer:
         facts, gas = await self.reader.read(
             self.account, op, sponsored=self.paymaster is not None, outstanding=self.engine.outstanding
         )
+        if self.paymaster is not None:
+            spent_wei = self.engine.sponsored_today(facts.account, facts.block_time_s)
+            facts = replace(facts, sponsored_today_wei=spent_wei)
         now_s = facts.block_time_s if self.clock is None else max(facts.block_time_s, int(self.clock()))
         return Judgement(op, facts, self.engine.decide(facts, now_s), now_s, gas)
 

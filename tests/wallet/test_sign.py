@@ -14,8 +14,9 @@ from contracts.bindings import Call
 from contracts.errors import BadInput, NodeUnreachable, PolicyRefused, RpcError
 from contracts.rpc import RpcClient
 from contracts.types import keccak
+from contracts.userop import required_prefund
 from tests.wallet.keeper_rig import free_port
-from tests.wallet.trading_floor import POLICY, Floor, Trader, floor_in, index_wad, on_lane
+from tests.wallet.trading_floor import POLICY, Floor, Trader, floor_in, index_wad, now_s, on_lane
 from wallet.audit import AuditLog
 from wallet.services import BundlerClient
 
@@ -95,6 +96,21 @@ async def test_the_sponsorship_budget_binds_once_the_gas_is_known(floor: Floor, 
     with pytest.raises(PolicyRefused, match="sponsoring it may cost"):
         await trader.signer.submit(await trader.opening())
     assert await floor.received() == before
+
+
+async def test_the_daily_budget_counts_what_was_attested_before(floor: Floor, tmp_path: Path) -> None:
+    trader = await floor.trader(tmp_path)
+    sent = await trader.signer.submit(await trader.opening("2"))
+    await trader.signer.bundler.wait(sent.user_op_hash)
+    engine, cost = trader.signer.engine, required_prefund(sent.op)
+    assert engine is not None
+    now = await now_s(floor.net)
+    assert engine.sponsored_today(trader.address, now) == cost
+    assert engine.sponsored_today(trader.address, now + 86_400) == 0
+    budget = replace(engine.policy.sponsorship, per_day_wei=cost + 1)
+    tight = replace(trader.signer, engine=replace(engine, policy=replace(engine.policy, sponsorship=budget)))
+    with pytest.raises(PolicyRefused, match="today's cost"):
+        await tight.submit(await trader.closing())
 
 
 async def test_of_two_operations_judged_apart_on_two_lanes_one_is_denied(floor: Floor, tmp_path: Path) -> None:

@@ -174,6 +174,8 @@ def show(
 def _show(console: Console, data: dict[str, Any]) -> None:
     from datetime import UTC, datetime
 
+    from rich.markup import escape
+
     def at(seconds: int) -> str:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
@@ -202,7 +204,7 @@ def _show(console: Console, data: dict[str, Any]) -> None:
             rows.append((f"thaw to {freeze['thawTo']}", at(freeze["thawAt"])))
     rows += [("unknown", text) for text in data["missing"]]
     for label, shown in rows:
-        console.print(f"[dim]{label:<14}[/dim] {shown}")
+        console.print(f"[dim]{label:<14}[/dim] {escape(str(shown))}")
     if data["positions"]:
         columns = ["position", "size", "notional", "entry", "mark", "profit", "liquidation", "distance"]
         table(console, columns, [_position(p) for p in data["positions"]])

@@ -202,6 +202,9 @@ def thaw_finish(
         now = await status(rpc, guardian.module, guardian.account)
         if not now.thaw_at_s and not now.solo_until_s:
             raise BadInput(f"nothing is under way; the account is {now.state.name}")
+        ready_s, head_s = now.thaw_at_s or now.solo_until_s, int((await rpc.block())["timestamp"], 16)
+        if head_s < ready_s:
+            raise BadInput(f"too early by {ready_s - head_s} s: it can be carried out from {ready_s} (unix seconds) on")
         finish = send if now.thaw_at_s else expire
         return await _after(rpc, guardian, await finish(sender, guardian.module, guardian.account))
 

@@ -77,7 +77,7 @@ class Decision:
         against = [
             f"{r.id}: {_shown(r.after, r.unit)}, {r.comparator} {_shown(r.bound, r.unit)}"
             for r in self.limits
-            if r.verdict == "deny"
+            if r.verdict == "deny" and not (self.objections and r.after is None)
         ]
         signers = [r.id for r in self.limits if r.verdict == "require_signers"]
         if self.outcome == "deny":

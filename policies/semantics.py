@@ -137,12 +137,11 @@ class _Linter:
         if len(bounds) != 1:
             self.report(path, "needs exactly one of max and min", f"{name} is bounded by {wanted}:")
             return
-        if bounds[0] not in entry:
-            return  # malformed, reported already
         if bounds[0] != wanted:
             self.report(f"{path}.{bounds[0]}", f"{name} is worse when it is {metric.worse}", f"write {wanted}:")
             return
-        self.bound(metric.unit, entry[wanted], name, f"{path}.{wanted}")
+        if wanted in entry:  # else it is malformed and reported
+            self.bound(metric.unit, entry[wanted], name, f"{path}.{wanted}")
         scope = entry.get("scope", "portfolio").partition(":")[0]
         if metric.of_operation and scope == "portfolio":
             self.report(path, f"{name} measures an operation, not a portfolio", "write scope: operation")

@@ -139,7 +139,7 @@ def _messages(answer: str) -> str:
     return "\n".join(errors)
 
 
-def library_versions() -> dict[str, str]:
+def solidity_versions() -> dict[str, str]:
     """The versions of the Solidity libraries that the sources import."""
     names = ("@openzeppelin/contracts", "@openzeppelin/contracts-upgradeable", "solady")
     return {name: json.loads((node_modules() / name / "package.json").read_text())["version"] for name in names}
@@ -164,7 +164,7 @@ def build(compiler: Compiler) -> list[str]:
         hashes[name] = hashlib.sha256(text.encode()).hexdigest()
     lock = {
         "compiler": settings(),
-        "libraries": library_versions(),
+        "libraries": solidity_versions(),
         "sources": source_hashes(),
         "artifacts": hashes,
     }

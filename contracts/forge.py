@@ -20,7 +20,9 @@ def forge_binary() -> Path:
     package = f"forge-{platform.system().lower()}-{machine}"
     binary = node_modules() / "@foundry-rs" / package / "bin" / "forge"
     if not binary.is_file():
-        raise SetupError(f"{binary} is missing: run `npm ci` in the repository (packages for {package} are optional there)")
+        raise SetupError(
+            f"{binary} is missing: run `npm ci` in the repository (packages for {package} are optional there)"
+        )
     return binary
 
 

@@ -68,7 +68,7 @@ class Decision:
 
     @property
     def breached(self) -> frozenset[str]:
-        """Ids of limits beyond their bound after the operation, whatever the verdict: `Facts.latched` of the next judgement."""
+        """Ids of limits that would be beyond their bound in force after the operation, whatever the verdict."""
         return frozenset(r.id for r in self.limits if r.headroom is not None and r.headroom < 0)
 
     @property

@@ -8,7 +8,7 @@ the operation itself (slippage) still binds a reduction on sound facts, but neve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
 
 from contracts.bindings import RiskState
@@ -224,6 +224,24 @@ def _bound(limit: Limit, *, latched: bool) -> Decimal:
     with localcontext(EXACT):
         slack = abs(limit.bound) * limit.hysteresis
         return limit.bound - slack if limit.is_max else limit.bound + slack
+
+
+def latched_after(policy: Policy, seen: Mapping[str, Decimal], latched: frozenset[str]) -> frozenset[str]:
+    """`Facts.latched` of the next judgement, from what one judgement saw *before* its operation (limit id -> value).
+
+    A limit latches when the portfolio itself was beyond its bound, and stays latched until it was seen inside the bound tightened by the
+    hysteresis. What a refused operation would have done latches nothing. Limits without hysteresis never latch.
+    """
+    found = set(latched)
+    for limit in policy.limits:
+        value = seen.get(limit.id)
+        if value is None or not limit.hysteresis or not value.is_finite():
+            continue
+        if not _passes(limit, limit.bound, value):
+            found.add(limit.id)
+        elif _passes(limit, _bound(limit, latched=True), value):
+            found.discard(limit.id)
+    return frozenset(found)
 
 
 def _observe(metric: Metric, limit: Limit, facts: Facts, portfolio: Portfolio) -> Observation:

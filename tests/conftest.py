@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
-from contracts.devnet import Devnet
+from contracts.devnet import Devnet, Market
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +19,7 @@ async def devnet() -> AsyncIterator[Devnet]:
 
 @pytest.fixture
 async def chain(devnet: Devnet) -> AsyncIterator[Devnet]:
-    """The devnet, put back to where it was when the test ends."""
+    """The devnet, put back to where it was when the test ends; with a market driver that remembers nothing of earlier tests."""
     snapshot = await devnet.rpc.call("evm_snapshot")
-    yield devnet
+    yield replace(devnet, market=Market(devnet.rpc, devnet.addresses, devnet.accounts))
     await devnet.rpc.call("evm_revert", snapshot)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, PolicyRefused
@@ -16,6 +17,7 @@ from contracts.types import Address, Hash32, checksum, parse_address, parse_hash
 from contracts.userop import UserOperation, intent_hash, required_prefund
 from policies import Decision, Facts, Outstanding, Policy, evaluate
 from policies.attestation import Attestation, IntentApproval
+from policies.rules import latched_after
 from wallet.audit import AuditLog, Entry
 
 ALLOW = 1
@@ -54,6 +56,17 @@ class Engine:
                 nonce = int(body["nonce"])
                 most[nonce] = max(most.get(nonce, 0), int(body["sponsoredWei"]))
         return sum(most.values())
+
+    def latched(self, account: Address) -> frozenset[str]:
+        """Limits that are still tighter by their hysteresis, by what earlier decisions of this policy saw of `account`."""
+        found: frozenset[str] = frozenset()
+        policy_id, named = to_hex(self.policy.policy_id), checksum(account)
+        for entry in self.log.entries():
+            body = entry.body
+            if entry.kind == "decision" and body["account"] == named and body["policy_id"] == policy_id:
+                seen = {row["id"]: Decimal(row["before"]) for row in body["limits"] if row["before"] is not None}
+                found = latched_after(self.policy, seen, found)
+        return found
 
     def decide(self, facts: Facts, now_s: int) -> Decision:
         """Judge, and keep the judgement. Never raises for a denial: the Decision says it."""

@@ -63,6 +63,7 @@ class Signer:
         facts, gas = await self.reader.read(
             self.account, op, sponsored=self.paymaster is not None, outstanding=self.engine.outstanding
         )
+        facts = replace(facts, latched=self.engine.latched(facts.account))
         if self.paymaster is not None:
             spent_wei = self.engine.sponsored_today(facts.account, facts.block_time_s)
             facts = replace(facts, sponsored_today_wei=spent_wei)

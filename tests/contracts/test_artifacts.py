@@ -52,7 +52,7 @@ def test_the_compiler_is_the_pinned_one() -> None:
 
 
 def test_the_lock_names_the_libraries_that_are_installed() -> None:
-    assert json.loads(builds.LOCK.read_text())["libraries"] == builds.library_versions()
+    assert json.loads(builds.LOCK.read_text())["libraries"] == builds.solidity_versions()
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -16,6 +16,7 @@ from policies import Facts, Outstanding, evaluate, load
 from policies.calls import decode_calls
 from policies.decision import Decision
 from policies.portfolio import Missing, Order, Price
+from policies.rules import latched_after
 from tests.policies.rig import (
     ACCOUNT,
     BOOK,
@@ -300,6 +301,20 @@ def test_hysteresis_keeps_a_breached_limit_tighter_until_the_metric_is_back_insi
     released = judge(smaller, policy)
     assert released.allowed
     assert released.breached == frozenset()
+
+
+def test_a_limit_latches_on_what_the_portfolio_was_and_not_on_what_was_refused() -> None:
+    policy = policy_of("limits: [{id: gross, metric: gross_notional, max: 30000, hysteresis: 10%}]\n" + BUY)
+    held = latched_after(policy, {"gross": Decimal(30_001)}, frozenset())
+    assert held == {"gross"}
+    assert latched_after(policy, {"gross": Decimal(27_001)}, held) == {"gross"}
+    assert latched_after(policy, {}, held) == {"gross"}
+    assert latched_after(policy, {"gross": Decimal(27_000)}, held) == frozenset()
+    assert latched_after(policy, {"gross": Decimal(29_999)}, frozenset()) == frozenset()
+    refused = judge(opening(policy, after=portfolio("400"), fills=(fill("400"),)), policy)
+    seen = {row.id: row.before for row in refused.limits if row.before is not None}
+    assert refused.outcome == "deny"
+    assert latched_after(policy, seen, frozenset()) == frozenset()
 
 
 # -- states and reservations --------------------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ RESEND_BLOCKS = 3
 """How often an accepted operation is offered again while it waits: a bundler may have lost it."""
 LOOKS_FOR_EVENT = 20
 """How often the event of a fired stop is looked for before it is taken to be older than our watch."""
+LOOK_AGAIN_S = 2.0
+"""While anything is due, a head without successor is read again this often (s)."""
 FINALITY_BLOCKS = 64
 """How long a trigger that is FINAL is still read, in case a reorganisation brings it back."""
 Log = Callable[[dict[str, Any]], None]
@@ -73,6 +75,7 @@ class Keeper:
         self._offered: dict[Hash32, int] = {}  # op hash -> head at which this run last gave it to a bundler
         self._live_at: dict[Trigger, int] = {}  # last head at which the trigger was not FINAL
         self._final_at: dict[Trigger, int] = {}
+        self._busy = False
         self._looked: dict[Trigger, int] = {}  # times the event of a fired trigger was looked for
         self._confirmed_s: dict[Trigger, int] = {}  # when this run last had a trigger recorded as due
 
@@ -84,7 +87,8 @@ class Keeper:
         done = True
         while not stop.is_set():
             if done:
-                head = await next_head(self._rpc, last, stop, poll_s=poll_s)
+                patience_s = LOOK_AGAIN_S if self._busy else None
+                head = await next_head(self._rpc, last, stop, poll_s=poll_s, patience_s=patience_s)
                 if head is None:
                     return
             else:
@@ -155,6 +159,7 @@ class Keeper:
             if reading.status != Due.FINAL:
                 self._live_at[reading.trigger] = head.number
                 self._final_at.pop(reading.trigger, None)
+        self._busy = any(r.status in (Due.DUE, Due.BLOCKED) for r in readings)
         open_triggers = {attempt.trigger for attempt in self._store.open_attempts()}
         active = [r for r in readings if self._needs_attention(r, open_triggers)]
         sessions = {r.trigger.account: self._watch_list.session(r.trigger.account) for r in active}

@@ -57,17 +57,24 @@ class Trigger:
         return f"{checksum(self.account)}#{self.id}"
 
 
-async def next_head(rpc: RpcClient, last: Head | None, stop: asyncio.Event, *, poll_s: float) -> Head | None:
-    """Wait for a head that differs from `last` (a lower one too: a reorganisation or a restored devnet). None once `stop` is set.
+async def next_head(
+    rpc: RpcClient, last: Head | None, stop: asyncio.Event, *, poll_s: float, patience_s: float | None = None
+) -> Head | None:
+    """Wait for a head that differs from `last` by its hash: a block of the same height, or a lower one, is a reorganisation and news
+    too. None once `stop` is set.
 
     An unreachable node is asked again, every `poll_s` seconds, for ever. Heads in between are skipped on purpose: what matters is
-    what the newest state says.
+    what the newest state says. With `patience_s` the same head comes again after that long: what is due is looked at anew even where
+    no block follows.
     """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     while not stop.is_set():
         try:
-            number = await rpc.block_number()
-            if last is None or number != last.number:
-                return Head.from_rpc(await rpc.block(number))
+            head = Head.from_rpc(await rpc.block())
+            waited = patience_s is not None and loop.time() - began >= patience_s
+            if last is None or head.hash != last.hash or waited:
+                return head
         except NodeError:
             pass
         await pause(stop, poll_s)

@@ -2,7 +2,6 @@
 
 SeawallError                      exit 1   -32603
 ├── BadInput                      exit 2   -32602   what the caller gave cannot be used
-│   ├── InvalidPolicy                      -32602   a policy file has errors; carries all of them (policies.problems)
 │   └── InvalidFields                      -32602   a malformed JSON-RPC parameter or UserOperation field
 ├── SetupError                    exit 3            something on this machine is missing or broken
 │   └── ArtifactError                               a shipped artifact is missing or does not match its lock

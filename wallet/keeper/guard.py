@@ -180,7 +180,8 @@ class Keeper:
 
     def _needs_attention(self, reading: Reading, open_triggers: set[Trigger]) -> bool:
         if reading.status == Due.FINAL:
-            return reading.trigger not in self._final_at
+            # An operation of ours whose end was not found yet is looked for on every head.
+            return reading.trigger not in self._final_at or reading.trigger in open_triggers
         return reading.status in (Due.DUE, Due.BLOCKED) or reading.trigger in open_triggers
 
     async def _handle(self, reading: Reading, detail: Detail, head: Head) -> bool:
@@ -343,23 +344,26 @@ class Keeper:
     async def _finish(self, trigger: Trigger, detail: Detail, head: Head) -> bool:
         """The trigger can never fire again: find out who fired it, if anyone did and we have not noted it yet.
 
-        False when its event should be there and is not: some nodes show a block's state a moment before its logs.
+        False when its event should be there and is not: some nodes show a block's state a moment before its logs, or the state of a
+        later block than was asked for, so the search begins well before the trigger was last seen alive.
         """
+        first = trigger not in self._final_at
         since = self._live_at.get(trigger)
         if since is None and (due := self._store.audited("due", trigger)):
             since = due[-1].block  # an earlier run ended before any head was done with
         if since is not None:
             topics = [GUARD_FIRED.topic, bytes(12) + trigger.account, trigger.id.to_bytes(32)]
-            for log in await self._rpc.logs(self._modules.stop_loss, topics, since, head.number):
+            begin = max(since - FINALITY_BLOCKS, 0)
+            for log in await self._rpc.logs(self._modules.stop_loss, topics, begin, head.number):
                 receipt = await self._rpc.receipt(parse_hash(log["transactionHash"], "transaction hash"))
                 if receipt is not None:
                     self._report(self._store.settle({}, await self._rows(trigger, receipt, {})))
             noted = any(row.arming == detail.arming for row in self._store.audited("fired", trigger))
             self._looked[trigger] = self._looked.get(trigger, 0) + 1
-            if detail.fired and not noted and self._looked[trigger] < LOOKS_FOR_EVENT:
+            if first and detail.fired and not noted and self._looked[trigger] < LOOKS_FOR_EVENT:
                 return False
         self._looked.pop(trigger, None)
-        self._final_at[trigger] = head.number
+        self._final_at.setdefault(trigger, head.number)
         return True
 
     async def _rows(self, trigger: Trigger, receipt: Mapping[str, Any], extra: Mapping[str, Any]) -> list[AuditRow]:

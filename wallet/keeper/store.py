@@ -155,7 +155,10 @@ class Store:
     # -- operations -----------------------------------------------------------------------------------------------------
 
     def record(self, attempt: Attempt) -> None:
-        """Promise an operation, before it is sent. It supersedes what is open for its trigger (same lane, so same nonce)."""
+        """Promise an operation, before it is sent. It supersedes what is open for its trigger (same lane, so same nonce).
+
+        After a reorganisation the very same operation can be needed again: it then becomes the newest once more.
+        """
         checkpoint("keeper.record.before")
         with self._writing():
             self._db.execute(
@@ -163,7 +166,7 @@ class Store:
                 (SUPERSEDED, attempt.trigger.account, str(attempt.trigger.id), *OPEN),
             )
             self._db.execute(
-                "INSERT INTO operations (op_hash, account, trigger_id, arming, op, state, recorded_block, reason)"
+                "INSERT OR REPLACE INTO operations (op_hash, account, trigger_id, arming, op, state, recorded_block, reason)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     attempt.op_hash,
@@ -239,7 +242,7 @@ class Store:
                 (SUPERSEDED, tx.nonce, *OPEN),
             )
             self._db.execute(
-                "INSERT INTO transactions (tx_hash, kind, account, trigger_id, arming, nonce, max_fee_wei, priority_fee_wei, raw,"
+                "INSERT OR REPLACE INTO transactions (tx_hash, kind, account, trigger_id, arming, nonce, max_fee_wei, priority_fee_wei, raw,"
                 " state, recorded_block) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     tx.tx_hash,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
-from contracts.devnet import Devnet, Market
+from contracts.devnet import Devnet
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +17,7 @@ async def devnet() -> AsyncIterator[Devnet]:
 
 
 @pytest.fixture
-async def chain(devnet: Devnet) -> AsyncIterator[Devnet]:
-    """The devnet, put back to where it was when the test ends; with a market driver that remembers nothing of earlier tests."""
-    snapshot = await devnet.rpc.call("evm_snapshot")
-    yield replace(devnet, market=Market(devnet.rpc, devnet.addresses, devnet.accounts))
-    await devnet.rpc.call("evm_revert", snapshot)
+async def chain() -> AsyncIterator[Devnet]:
+    """A devnet of the test's own: it comes from the cache in a tenth of a second, and its clock has never been turned back."""
+    async with Devnet.start(port=0) as net:
+        yield net

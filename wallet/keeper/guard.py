@@ -27,7 +27,7 @@ from wallet.keeper.watch import Head, Trigger, WatchList, next_head, pause
 
 RESEND_BLOCKS = 3
 """How often an accepted operation is offered again while it waits: a bundler may have lost it."""
-LOOKS_FOR_EVENT = 20
+LOOKS_FOR_EVENT = 200
 """How often the event of a fired stop is looked for before it is taken to be older than our watch."""
 LOOK_AGAIN_S = 2.0
 """While anything is due, a head without successor is read again this often (s)."""

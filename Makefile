@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 NODE ?= system
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint format contracts contracts-test chaos bench lock clean node-present
+.PHONY: help setup demo test lint format contracts contracts-test chaos lock clean node-present
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18

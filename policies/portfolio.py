@@ -58,11 +58,104 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
+class Option:
+    """A European option. `size` in units of the underlying, negative when short; `strike`, `forward` and `mark_price` in unit of account
+    per unit of the underlying; `implied_vol` annualised (0.8 = 80 %), as the venue marks it, None when it says none; `forward` the
+    venue's own for this expiry, None for the index price. `entry_notional` is the premium it was opened with, signed like `size`.
+    """
+
+    venue: str
+    asset: str
+    is_call: bool
+    strike: Decimal
+    expiry_s: int
+    size: Decimal
+    entry_notional: Decimal
+    mark_price: Decimal
+    implied_vol: Decimal | None
+    forward: Decimal | None = None
+
+    @property
+    def notional(self) -> Decimal:
+        """size x mark price: what closing at the mark would bring, signed."""
+        return self.size * self.mark_price
+
+    @property
+    def label(self) -> str:
+        """`lyra:ETH-1700000000-1500-C`: venue, underlying, expiry (unix s), strike, kind."""
+        strike = format(self.strike.normalize(), "f")
+        return f"{self.venue}:{self.asset}-{self.expiry_s}-{strike}-{'C' if self.is_call else 'P'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Liquidity:
+    """A concentrated liquidity position (Uniswap v3). Prices are of `asset0` in `asset1`, in whole units; `liquidity` is the pool's L
+    scaled to whole units: amounts at price p in the range are L (1/sqrt p - 1/sqrt upper) and L (sqrt p - sqrt lower). `owed0` and
+    `owed1` are fees and withdrawn principal not yet collected. It is valued at the index price, never at the pool's spot.
+    """
+
+    venue: str
+    token_id: int
+    asset0: str
+    asset1: str
+    lower_price: Decimal
+    upper_price: Decimal
+    liquidity: Decimal
+    owed0: Decimal
+    owed1: Decimal
+
+    @property
+    def label(self) -> str:
+        return f"{self.venue}:{self.asset0}-{self.asset1}#{self.token_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Collateral:
+    """What secures the debts at a lending venue. `amount` >= 0, interest included; `liquidation_threshold` and `loan_to_value` are
+    fractions, those of the eMode in force; zero for what is supplied but not enabled as collateral. `price` is the venue's own oracle's.
+    """
+
+    venue: str
+    asset: str
+    amount: Decimal
+    price: Decimal
+    liquidation_threshold: Decimal
+    loan_to_value: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Loan:
+    """The state of one account at a lending venue, in unit of account, as the venue itself answers.
+
+    health_factor = sum of collateral x price x liquidation threshold / debt (checked); None when nothing is owed; liquidatable below 1.
+    """
+
+    venue: str
+    collateral_value: Decimal
+    debt_value: Decimal
+    liquidation_threshold: Decimal
+    health_factor: Decimal | None
+    available_borrow: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What `spender` may still take of `asset` from the account, in whole units. `unlimited` at 2^255 units or more."""
+
+    asset: str
+    token: Address
+    spender: Address
+    amount: Decimal
+    unlimited: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Margin:
     """One cross-margined account at one venue, in quote, as the venue itself answers.
 
     account_value = collateral + unrealised profits - pending funding (checked); liquidatable when
-    account_value < maintenance_requirement = maintenance_ratio x sum of |size x mark price|.
+    account_value < maintenance_requirement. `model` names the rule that the requirement follows (policies.risk.margin), with the
+    `terms` it needs beside the positions; "ratio": maintenance_ratio x sum of |size x mark price|.
     """
 
     venue: str
@@ -72,6 +165,8 @@ class Margin:
     free_collateral: Decimal
     maintenance_ratio: Decimal
     initial_ratio: Decimal
+    model: str = "ratio"
+    terms: tuple[tuple[str, Decimal], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +177,19 @@ class Portfolio:
     debts: tuple[Debt, ...] = ()
     positions: tuple[Position, ...] = ()
     margins: tuple[Margin, ...] = ()
+    options: tuple[Option, ...] = ()
+    liquidity: tuple[Liquidity, ...] = ()
+    collateral: tuple[Collateral, ...] = ()
+    loans: tuple[Loan, ...] = ()
+    allowances: tuple[Allowance, ...] = ()
 
     def assets(self) -> frozenset[str]:
         """Assets whose price is needed to value it; the unit of account needs none."""
         held = {h.asset for h in self.holdings if h.amount} | {d.asset for d in self.debts if d.amount}
-        return frozenset((held | {p.asset for p in self.positions if p.size}) - {UNIT_OF_ACCOUNT})
+        held |= {p.asset for p in self.positions if p.size} | {o.asset for o in self.options if o.size}
+        held |= {c.asset for c in self.collateral if c.amount}
+        held |= {asset for pool in self.liquidity for asset in (pool.asset0, pool.asset1)}
+        return frozenset(held - {UNIT_OF_ACCOUNT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +221,49 @@ class Order:
     asset: str
     is_buy: bool
     worst_price: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Returns:
+    """Past returns of one asset, oldest first, for VaR and ES: simple returns over `period_s` seconds, the last ending at `until_s`."""
+
+    asset: str
+    period_s: int
+    until_s: int
+    source: str
+    values: tuple[Decimal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EquityPoint:
+    """Equity (unit of account) seen at `time_s`, and what had been paid in (positive) or out until then in all, so that a deposit is
+    no profit: profit between two points = change of equity - change of `paid_in`."""
+
+    time_s: int
+    equity: Decimal
+    paid_in: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """One operation of the past that was attested or included: when, what it traded (quote, >= 0), what it cost (wei), who signed."""
+
+    time_s: int
+    intent_hash: Hash32
+    traded: Decimal
+    realised: Decimal
+    gas_wei: Wei
+    sponsored_wei: Wei
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the account did and was worth, as far back as the windows of the policy reach: both oldest first, `since_s` the moment
+    from which the record is complete (unix s)."""
+
+    since_s: int
+    equity: tuple[EquityPoint, ...] = ()
+    activity: tuple[Activity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,3 +316,5 @@ class Facts:
     max_prefund_wei: Wei = 0
     sponsored: bool = False
     sponsored_today_wei: Wei = 0
+    returns: tuple[Returns, ...] = ()
+    history: History | None = None

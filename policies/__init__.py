@@ -7,7 +7,7 @@ decision.allowed, decision.explain()
 
 from __future__ import annotations
 
-from policies.decision import Decision, LimitRow, explain
+from policies.decision import Decision, LimitRow, Model, Sizes, explain
 from policies.document import lint, load, parent_of
 from policies.metrics import METRICS, Metric, explain_metric
 from policies.policy import Policy
@@ -23,10 +23,12 @@ __all__ = [
     "InvalidPolicy",
     "LimitRow",
     "Metric",
+    "Model",
     "Outstanding",
     "Policy",
     "Portfolio",
     "Problem",
+    "Sizes",
     "evaluate",
     "explain",
     "explain_metric",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal
 
-from contracts.types import Hash32
+from contracts.types import Hash32, keccak
 from policies.canonical import canonical_bytes, plain
 from policies.metrics import Contribution
 
@@ -45,6 +45,52 @@ class CallRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Model:
+    """A risk model that gave a figure of a Decision: its name, the version of its formulas, and the backend that computed it.
+
+    Outputs are quantised adversely before they are compared, so the backend decides nothing; it is recorded, and is not in `to_bytes`.
+    """
+
+    name: str
+    version: str
+    backend: str = "exact"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSize:
+    """The largest size of the operation, not above the one asked for, that one limit lets pass; None when no size tried does."""
+
+    id: str
+    size: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large the operation could have been, found by running it on the chain in other sizes (`policies.search`).
+
+    `size` passed every rule and `size + tick` did not, both simulated, unless `size == requested`; None: nothing that was tried passes.
+    `passing` are the stretches of sizes that were seen to pass, (lowest, highest) each: more than one, or one that does not begin at
+    the smallest size, means that smaller is not always safer. `what` names the argument that was varied, `unit` its unit.
+    """
+
+    what: str
+    unit: str
+    tick: Decimal
+    requested: Decimal
+    size: Decimal | None
+    by_limit: tuple[LimitSize, ...]
+    passing: tuple[tuple[Decimal, Decimal], ...]
+    simulations: int
+    exact: bool = True
+    """False when the allowed number of simulations ran out: `size` passes, but a larger one may too."""
+
+    @property
+    def is_interval(self) -> bool:
+        """Whether every size that was tried below `size` passed too."""
+        return len(self.passing) <= 1 and all(low <= self.tick for low, _ in self.passing)
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The engine's judgement of one operation. Deny beats require_signers, which beats allow; nothing depends on the order of rules."""
 
@@ -61,6 +107,15 @@ class Decision:
     objections: tuple[str, ...]
     """Reasons to deny that are no limit: a call that nothing allows, a fact that is missing or stale, a revert, a frozen account."""
     warnings: tuple[str, ...] = ()
+    models: tuple[Model, ...] = ()
+    """Every model that had a say, by name."""
+    sizes: Sizes | None = None
+    """None where nothing about the operation can be made smaller, or nobody asked."""
+
+    @property
+    def id(self) -> Hash32:
+        """keccak256 of `to_bytes`."""
+        return keccak(self.to_bytes())
 
     @property
     def allowed(self) -> bool:
@@ -92,8 +147,11 @@ class Decision:
         return found
 
     def to_bytes(self) -> bytes:
-        """The canonical bytes: the same facts and policy give the same ones everywhere."""
-        return canonical_bytes(self)
+        """The canonical bytes: the same facts and policy give the same ones everywhere, on every backend.
+
+        `sizes` are left out: they are another judgement, of other facts.
+        """
+        return canonical_bytes(replace(self, sizes=None, models=tuple(replace(m, backend="") for m in self.models)))
 
     def explain(self) -> list[str]:
         """The judgement for people, a line each."""

@@ -46,6 +46,42 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
+class Bucket:
+    """Options by their time to expiry: at least `low_s`, below `high_s` (None: without end), in seconds."""
+
+    low_s: int
+    high_s: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> Bucket:
+        """From the canonical text: `604800-2592000`, `0-604800`, `604800-`."""
+        low, _, high = text.partition("-")
+        return cls(int(low), int(high) if high else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What a stress does: relative price moves and relative moves of implied volatility by asset, then `time_s` seconds pass."""
+
+    id: str
+    shocks: tuple[tuple[str, Decimal], ...]
+    vols: tuple[tuple[str, Decimal], ...] = ()
+    time_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a metric is asked for beside its scope. None: the metric's own default, which `seawall policy explain METRIC` prints."""
+
+    window_s: int | None = None
+    confidence: Decimal = Decimal("0.99")
+    horizon_s: int = 86_400
+    method: Literal["historical", "parametric", "filtered"] = "historical"
+    expiry: Bucket | None = None
+    scenario: Scenario | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Limit:
     """Passes if observed <= `bound` (`is_max`), or observed >= `bound`."""
 
@@ -60,6 +96,7 @@ class Limit:
     approval: str = ""
     shocks: tuple[tuple[str, Decimal], ...] = ()
     """Relative price moves by asset under which the metric is taken (stress scenarios)."""
+    parameters: Parameters = Parameters()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,13 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Debt:
-    """What the account owes a lending venue. `amount` >= 0."""
+    """What the account owes a lending venue. `amount` >= 0; `annual_rate` is the interest it accrues now as a fraction a year, None when
+    the venue was not asked."""
 
     venue: str
     asset: str
     amount: Decimal
+    annual_rate: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)

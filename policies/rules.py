@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
+from typing import Any
 
 from contracts.bindings import RiskState
 from contracts.types import checksum, to_hex
@@ -19,9 +20,9 @@ from policies.decision import CallRow, Decision, LimitRow, Outcome, Verdict
 from policies.doubts import doubts_about
 from policies.functions import Effect
 from policies.margin import EXACT, ratio
-from policies.metrics import METRICS, Metric, Observation, stress_of
+from policies.metrics import METRICS, Observation, View, stress_of, view_of
 from policies.policy import CallRule, ExitRule, Limit, Pin, Policy, argument_word, resolve
-from policies.portfolio import Facts, Portfolio
+from policies.portfolio import Facts
 
 _GUARD_FUNCTIONS = ("execute(address,uint256)", "touch(address,uint256)")
 _ESCAPE = ("seawall.emergency_freeze", "startEscape()")
@@ -44,8 +45,13 @@ def evaluate(policy: Policy, facts: Facts, now_s: int) -> Decision:
     doubts = doubts_about(policy, facts, now_s)
     warnings: list[str] = []
     (warnings if reducing else objections).extend(doubts)
+    workings: dict[Any, Any] = {}
+    views = (
+        view_of(facts, facts.before, is_after=False, workings=workings),
+        view_of(facts, facts.after, workings=workings),
+    )
     limits = [
-        _limit_row(limit, facts, exits=exits, reducing=reducing, doubtful=bool(doubts)) for limit in policy.limits
+        _limit_row(limit, views, exits=exits, reducing=reducing, doubtful=bool(doubts)) for limit in policy.limits
     ]
     verdicts = {row.verdict for row in limits}
     outcome: Outcome = "allow"
@@ -183,11 +189,13 @@ def _of_the_operation(policy: Policy, facts: Facts, calls: Sequence[CallRow], *,
 # -- limits -----------------------------------------------------------------------------------------------------------------------
 
 
-def _limit_row(limit: Limit, facts: Facts, *, exits: bool, reducing: bool, doubtful: bool) -> LimitRow:
+def _limit_row(limit: Limit, views: tuple[View, View], *, exits: bool, reducing: bool, doubtful: bool) -> LimitRow:
     metric = stress_of(limit.shocks) if limit.shocks else METRICS[limit.metric]
-    before = Observation(None) if metric.of_operation else _observe(metric, limit, facts, facts.before)
+    earlier, later = views
+    facts = later.facts
+    before = Observation(None) if metric.of_operation else metric.observe(earlier, limit.scope, limit.parameters)
     after = (
-        _observe(metric, limit, facts, facts.after)
+        metric.observe(later, limit.scope, limit.parameters)
         if facts.succeeded
         else Observation(None, why="the operation reverts")
     )
@@ -242,17 +250,6 @@ def latched_after(policy: Policy, seen: Mapping[str, Decimal], latched: frozense
         elif _passes(limit, _bound(limit, latched=True), value):
             found.discard(limit.id)
     return frozenset(found)
-
-
-def _observe(metric: Metric, limit: Limit, facts: Facts, portfolio: Portfolio) -> Observation:
-    """The metric's value; any failure to compute it is "not evaluable", never a pass."""
-    try:
-        found = metric.compute(facts, portfolio, limit.scope)
-    except ArithmeticError as error:
-        return Observation(None, why=f"it cannot be computed: {type(error).__name__}")
-    if found.value is not None and not found.value.is_finite():
-        return Observation(None, found.contributions, f"it is {found.value}")
-    return found
 
 
 def _utilisation(limit: Limit, bound: Decimal, value: Decimal) -> Decimal | None:

@@ -141,6 +141,17 @@ def test_every_metric_explains_itself() -> None:
         metric = explain_metric(name)
         assert metric.definition
         assert metric.inputs
-        assert metric.unit in ("USDC", "x", "%", "units")
+        assert metric.unit in (
+            "USDC",
+            "x",
+            "%",
+            "units",
+            "count",
+            "ETH",
+            "units/USDC",
+            "units/point",
+            "USDC/point",
+            "USDC/day",
+        )
     with pytest.raises(BadInput, match="did you mean leverage"):
         explain_metric("levrage")

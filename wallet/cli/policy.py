@@ -108,7 +108,9 @@ def explain(
         )
     elif (metric := METRICS.get(what)) is not None:
         names = ("name", "unit", "worse", "definition", "inputs")
-        emit({name: getattr(metric, name) for name in names}, as_json)
+        lists = {name: list(getattr(metric, name)) for name in ("scopes", "parameters")}
+        shown = lists if as_json else {name: ", ".join(items) or "none" for name, items in lists.items()}
+        emit({name: getattr(metric, name) for name in names} | shown, as_json)
     elif Path(what).is_file():
         try:
             lines = in_words(_json(Path(what), "Decision"))

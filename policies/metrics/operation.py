@@ -1,0 +1,217 @@
+"""What the operation itself does: its trades, their prices, whom it touches, what it lets others take, what it costs."""
+
+from __future__ import annotations
+
+from decimal import Decimal, localcontext
+
+from contracts.types import checksum
+from contracts.units import from_units
+from policies.calls import DecodedCall, argument
+from policies.functions import Effect
+from policies.margin import EXACT, ratio
+from policies.metrics.base import Contribution, Metric, NotKnown, Observation, View, inside, summed
+from policies.metrics.exposure import equity_of
+from policies.policy import Parameters, Scope
+from policies.portfolio import Facts, Fill
+
+_RECIPIENTS = ("to", "recipient", "onBehalfOf", "spender", "delegate", "trader")
+_TOKENS = {"usdc": ("USDC", 6), "weth": ("ETH", 18)}
+_TRANSFER = "transfer(address,uint256)"
+
+
+def traded(facts: Facts, scope: Scope) -> list[Contribution]:
+    """Quote exchanged by each simulated fill of the scope."""
+    return [(f"{f.venue}:{f.asset}", f.quote) for f in facts.fills if inside(scope, f.asset, f.venue)]
+
+
+def paid_out(view: View) -> Decimal:
+    """What the operation pays to others in plain transfers of tokens and native coin, in unit of account, >= 0. Raises NotKnown.
+
+    Such a payment is a withdrawal, not a loss; whom it may pay is the business of `calls`. What the account sends itself, or a venue
+    that it then holds something at, is not known here to be one and stays in the change of equity.
+    """
+    paid = Decimal(0)
+    with localcontext(EXACT):
+        for call in view.facts.calls.calls:
+            if call.function == _TRANSFER and call.target_name in _TOKENS:
+                asset, decimals = _TOKENS[call.target_name]
+                amount = from_units(int(argument(call, "amount") or 0), decimals)
+                if argument(call, "to") != "0x" + view.facts.account.hex():
+                    paid += amount * view.price(asset)
+            elif not call.data and call.value_wei and call.target != view.facts.account:
+                paid += from_units(call.value_wei, 18) * view.price("ETH")
+    return paid
+
+
+def order_notional(view: View, scope: Scope, _: Parameters) -> Observation:
+    return summed(traded(view.facts, scope))
+
+
+def _mean_price(fill: Fill, *, fee: bool) -> Decimal:
+    with localcontext(EXACT):
+        paid = fill.quote
+        if fee:
+            paid = fill.quote + fill.fee if fill.size > 0 else fill.quote - fill.fee
+    return ratio(paid, abs(fill.size), up=fill.size > 0)
+
+
+def order_slippage(view: View, scope: Scope, _: Parameters) -> Observation:
+    """The worse of the simulated fill (fee included) and the bound that the order itself carries, against the index."""
+    rows: list[Contribution] = []
+
+    def see(label: str, asset: str, is_buy: bool, price: Decimal) -> None:
+        index = view.price(asset)
+        with localcontext(EXACT):
+            lost = price - index if is_buy else index - price
+        rows.append((label, ratio(lost, index, up=True)))
+
+    for fill in view.facts.fills:
+        if inside(scope, fill.asset, fill.venue):
+            see(f"fill {fill.venue}:{fill.asset}", fill.asset, fill.size > 0, _mean_price(fill, fee=True))
+    for order in view.facts.orders:
+        if not inside(scope, order.asset, order.venue):
+            continue
+        if order.worst_price is None:
+            raise NotKnown(f"the order at {order.venue} has no price bound")
+        see(f"bound {order.venue}:{order.asset}", order.asset, order.is_buy, order.worst_price)
+    return Observation(max((share for _, share in rows), default=Decimal(0)).max(Decimal(0)), tuple(rows))
+
+
+def price_deviation(view: View, scope: Scope, _: Parameters) -> Observation:
+    rows: list[Contribution] = []
+    for fill in view.facts.fills:
+        if inside(scope, fill.asset, fill.venue):
+            index = view.price(fill.asset)
+            with localcontext(EXACT):
+                apart = abs(_mean_price(fill, fee=False) - index)
+            rows.append((f"fill {fill.venue}:{fill.asset}", ratio(apart, index, up=True)))
+    for position in view.facts.after.positions:
+        if position.size and inside(scope, position.asset, position.venue):
+            index = view.price(position.asset)
+            with localcontext(EXACT):
+                apart = abs(position.mark_price - index)
+            rows.append((f"mark {position.label}", ratio(apart, index, up=True)))
+    return Observation(max((share for _, share in rows), default=Decimal(0)), tuple(rows))
+
+
+def operation_loss(view: View, _: Scope, __: Parameters) -> Observation:
+    before = view.facts.before
+    earlier = View(view.facts, before, False, view.workings, view.prices)
+    with localcontext(EXACT):
+        lost = equity_of(earlier) - equity_of(view) - paid_out(view)
+    return Observation(max(lost, Decimal(0)))
+
+
+def contracts_touched(view: View, _: Scope, __: Parameters) -> Observation:
+    named = {call.target: call.target_name or checksum(call.target) for call in view.facts.calls.calls}
+    return Observation(Decimal(len(named)), tuple((name, Decimal(1)) for name in sorted(named.values())))
+
+
+def counterparties(view: View, _: Scope, __: Parameters) -> Observation:
+    """Whoever a call pays, lets take, or acts for, by the arguments that name them, and receivers of native coin."""
+    found: set[str] = set()
+    for call in view.facts.calls.calls:
+        found |= _named_by(call)
+        if call.value_wei:
+            found.add("0x" + call.target.hex())
+    found.discard("0x" + view.facts.account.hex())
+    return Observation(Decimal(len(found)), tuple((who, Decimal(1)) for who in sorted(found)))
+
+
+def _named_by(call: DecodedCall) -> set[str]:
+    return {value for name, value in call.arguments if name in _RECIPIENTS and len(value) == 42}
+
+
+def unknown_calls(view: View, _: Scope, __: Parameters) -> Observation:
+    rows = [(call.title, Decimal(1)) for call in view.facts.calls.calls if call.effect is Effect.UNKNOWN]
+    return summed(rows)
+
+
+def operation_gas(view: View, _: Scope, __: Parameters) -> Observation:
+    return Observation(from_units(view.facts.max_prefund_wei, 18))
+
+
+METRICS = (
+    Metric(
+        "order_notional",
+        "USDC",
+        "higher",
+        "quote exchanged by the operation's simulated fills",
+        "simulated fills",
+        order_notional,
+        True,
+        scopes=("operation", "asset", "venue"),
+    ),
+    Metric(
+        "order_slippage",
+        "%",
+        "higher",
+        "worse of the simulated mean fill, fee included, and the order's own bound, relative to the index price",
+        "simulated fills, order bounds, prices",
+        order_slippage,
+        True,
+        scopes=("operation", "asset", "venue"),
+    ),
+    Metric(
+        "price_deviation",
+        "%",
+        "higher",
+        "largest distance, to either side, of a simulated mean fill (without fee) or of a venue's mark after the operation from the index "
+        "price, relative to the index price",
+        "simulated fills, venue marks, prices",
+        price_deviation,
+        True,
+        scopes=("operation", "asset", "venue"),
+    ),
+    Metric(
+        "operation_loss",
+        "USDC",
+        "higher",
+        "equity before - equity after - plain transfers to others (those are payments, no losses), at the same prices; 0 for a gain",
+        "everything equity is made of, before and after; calls",
+        operation_loss,
+        True,
+        scopes=("operation",),
+    ),
+    Metric(
+        "contracts_touched",
+        "count",
+        "higher",
+        "number of different addresses that the operation calls",
+        "calls",
+        contracts_touched,
+        True,
+        scopes=("operation",),
+    ),
+    Metric(
+        "counterparties",
+        "count",
+        "higher",
+        "number of different addresses, other than the account, that the operation pays, grants an allowance, acts for or sends native "
+        "coin to, as named by the arguments of its calls",
+        "calls",
+        counterparties,
+        True,
+        scopes=("operation",),
+    ),
+    Metric(
+        "unknown_calls",
+        "count",
+        "higher",
+        "number of calls whose function the engine cannot read",
+        "calls",
+        unknown_calls,
+        True,
+        scopes=("operation",),
+    ),
+    Metric(
+        "operation_gas",
+        "ETH",
+        "higher",
+        "the most the operation may cost in gas: sum of its gas limits x max fee, whoever pays",
+        "gas fields of the operation",
+        operation_gas,
+        True,
+        scopes=("operation",),
+    ),
+)

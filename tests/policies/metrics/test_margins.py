@@ -1,0 +1,97 @@
+"""Requirements, their use, liquidation prices and distances, lending accounts included.
+
+Perp: 10 ETH long at 2,000 (20,000), account value 5,000; maintenance 6.25 % = 1,250, initial 10 % = 2,000.
+Liquidatable at P with 5,000 + 10 (P - 2,000) = 0.625 P: P = 15,000 / 9.375 = 1,600, 20 % below.
+Aave: 10 ETH x 2,000 x 80 % = 16,000 against 12,000: liquidatable at 12,000 / 8 = 1,500, 25 % below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from policies.portfolio import Collateral, Debt, Loan, Margin, Portfolio, Position
+from tests.policies.metrics.books import D, take
+
+LONG = Position("perp", "ETH", D(10), D(20_000), D(2_000))
+ACCOUNT = Margin("perp", D(5_000), D(5_000), D(1_250), D(3_000), D("0.0625"), D("0.1"))
+PERP = Portfolio(positions=(LONG,), margins=(ACCOUNT,))
+LENDING = Portfolio(
+    debts=(Debt("aave", "USDC", D(12_000)),),
+    collateral=(Collateral("aave", "ETH", D(10), D(2_000), D("0.8"), D("0.75")),),
+    loans=(Loan("aave", D(20_000), D(12_000), D("0.8"), D(4) / D(3), D(3_000)),),
+)
+
+
+def test_requirements_and_their_use() -> None:
+    assert take("maintenance_margin", PERP).value == 1_250
+    assert take("initial_margin", PERP).value == 2_000
+    assert take("margin_use", PERP).value == D("0.25")
+    assert take("initial_margin_use", PERP).value == D("0.4")
+    assert take("margin_use", PERP, "venue: elsewhere").value == 0
+
+
+def test_an_account_without_value_has_no_margin_use() -> None:
+    broke = replace(PERP, margins=(replace(ACCOUNT, account_value=D(0)),))
+    for metric in ("margin_use", "initial_margin_use"):
+        found = take(metric, broke)
+        assert found.value is None
+        assert "not positive" in found.why
+
+
+def test_the_liquidation_price_of_a_long_is_below_and_nothing_is_above() -> None:
+    assert take("liquidation_price", PERP, "asset: ETH").value == 1_600
+    assert take("liquidation_price_above", PERP, "asset: ETH").value == 2_000_000
+    assert take("liquidation_distance", PERP).value == D("0.2")
+
+
+def test_the_liquidation_price_of_a_short_is_above_and_nothing_is_below() -> None:
+    """5,000 - 10 (P - 2,000) = 0.625 P: P = 25,000 / 10.625."""
+    short = replace(PERP, positions=(replace(LONG, size=D(-10), entry_notional=D(-20_000)),))
+    assert take("liquidation_price", short, "asset: ETH").value == 0
+    found = take("liquidation_price_above", short, "asset: ETH").value
+    assert found is not None
+    assert 0 <= D(25_000) / D("10.625") - found < D("1e-14")
+
+
+def test_a_lending_account_has_a_liquidation_price_and_a_distance() -> None:
+    assert take("liquidation_price", LENDING, "asset: ETH").value == 1_500
+    assert take("liquidation_distance", LENDING).value == D("0.25")
+    assert take("liquidation_distance", LENDING, "venue: perp").value == 1
+
+
+def test_the_nearest_account_decides() -> None:
+    both = replace(LENDING, positions=PERP.positions, margins=PERP.margins)
+    found = take("liquidation_distance", both)
+    assert found.value == D("0.2")
+    assert dict(found.contributions) == {"perp:ETH": D("0.2"), "aave:ETH": D("0.25")}
+    assert take("liquidation_price", both, "asset: ETH").value == 1_600
+
+
+def test_a_debt_in_another_asset_is_liquidated_when_that_one_rises() -> None:
+    """0.3 BTC owed (12,000): alone liquidatable at 16,000 / 0.3 = 53,333, a rise by a third."""
+    book = replace(LENDING, debts=(Debt("aave", "BTC", D("0.3")),))
+    assert take("liquidation_distance", book, "asset: BTC").value == D("0.333333333333333333")
+    assert take("liquidation_distance", book, "asset: ETH").value == D("0.25")
+
+
+def test_what_is_liquidatable_already_is_at_distance_zero() -> None:
+    under = replace(LENDING, loans=(replace(LENDING.loans[0], debt_value=D(16_001)),))
+    assert take("liquidation_distance", under).value == 0
+
+
+def test_a_debt_whose_assets_are_not_known_has_no_distance() -> None:
+    found = take("liquidation_distance", replace(LENDING, debts=()))
+    assert found.value is None
+    assert "asset by asset" in found.why
+
+
+def test_funding_owed_is_what_has_not_settled() -> None:
+    owing = replace(LONG, pending_funding=D("12.5"))
+    owed = Position("other", "ETH", D(-1), D(-2_000), D(2_000), D("-2.5"))
+    book = Portfolio(positions=(owing, owed))
+    assert take("funding_owed", book).value == 10
+    assert take("funding_owed", book, "venue: perp").value == D("12.5")
+
+
+def test_free_collateral_is_the_venues_own_answer() -> None:
+    assert take("free_collateral", PERP).value == 3_000

@@ -1,0 +1,93 @@
+"""What the operation itself does, by the figures on paper."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from contracts import bindings as b
+from contracts.abi import Function
+from contracts.bindings import Call
+from policies.calls import decode_calls
+from policies.portfolio import Facts, Fill, Holding, Margin, Portfolio, Position
+from tests.policies.metrics.books import D, facts, take
+from tests.policies.rig import ACCOUNT, BOOK, address, close_call, open_call
+
+APPROVE = Function.parse("approve(address,uint256)")
+TRANSFER = Function.parse("transfer(address,uint256)")
+
+
+def calling(*calls: Call, **changes: object) -> Facts:
+    return facts(calls=decode_calls(ACCOUNT, b.encode_execute(list(calls)), BOOK), **changes)
+
+
+def cash(amount: str) -> Portfolio:
+    return Portfolio(holdings=(Holding("account", "USDC", D(amount)),))
+
+
+def test_contracts_are_counted_once_each_and_named() -> None:
+    given = calling(open_call(), close_call(), Call(BOOK["usdc"], APPROVE.encode(BOOK["perp.vault"], 1)))
+    found = take("contracts_touched", Portfolio(), "operation", given)
+    assert found.value == 2
+    assert [name for name, _ in found.contributions] == ["perp.clearing_house", "usdc"]
+
+
+def test_counterparties_are_whoever_the_arguments_name_and_receivers_of_native_coin() -> None:
+    given = calling(
+        Call(BOOK["usdc"], APPROVE.encode(BOOK["perp.vault"], 1)),
+        Call(BOOK["usdc"], TRANSFER.encode(BOOK["treasury"], 1)),
+        Call(BOOK["usdc"], TRANSFER.encode(BOOK["treasury"], 2)),
+        Call(BOOK["usdc"], TRANSFER.encode(ACCOUNT, 2)),
+        Call(address("friend"), b"", value=1),
+    )
+    assert take("counterparties", Portfolio(), "operation", given).value == 3
+
+
+def test_calls_that_cannot_be_read_are_counted() -> None:
+    given = calling(open_call(), Call(address("x"), b"\x01\x02\x03\x04"), Call(address("y"), b"\x01"))
+    assert take("unknown_calls", Portfolio(), "operation", given).value == 2
+
+
+def test_the_most_an_operation_may_cost_in_gas() -> None:
+    assert take("operation_gas", Portfolio(), "operation", facts(max_prefund_wei=5 * 10**16)).value == D("0.05")
+
+
+def test_price_deviation_sees_a_price_that_is_too_good_and_a_mark_that_is_off() -> None:
+    cheap = Fill("perp", "ETH", D(10), D(19_000), D(100))  # 1,900 a unit without its fee, 5 % below the index
+    assert take("price_deviation", Portfolio(), "operation", facts(fills=(cheap,))).value == D("0.05")
+    assert take("order_slippage", Portfolio(), "operation", facts(fills=(cheap,))).value == 0
+    off = Portfolio(positions=(Position("perp", "ETH", D(1), D(2_000), D(2_040)),))
+    assert take("price_deviation", Portfolio(), "operation", facts(after=off)).value == D("0.02")
+
+
+def test_what_an_operation_loses_is_the_fall_of_equity_that_it_did_not_pay_to_others() -> None:
+    before, after = cash("10000"), cash("9970")
+    assert take("operation_loss", after, "operation", facts(before=before, after=after)).value == 30
+    assert take("operation_loss", before, "operation", facts(before=after, after=before)).value == 0
+    paid = calling(Call(BOOK["usdc"], TRANSFER.encode(BOOK["treasury"], 20 * 10**6)), before=before, after=after)
+    assert take("operation_loss", after, "operation", paid).value == 10
+
+
+def test_native_coin_and_wrapped_ether_that_are_paid_are_no_loss_and_a_payment_to_oneself_is_no_payment() -> None:
+    before, after = cash("10000"), cash("3000")
+    given = calling(
+        Call(address("friend"), b"", value=10**18),  # 2,000
+        Call(BOOK["weth"], TRANSFER.encode(BOOK["treasury"], 2 * 10**18)),  # 4,000
+        Call(BOOK["weth"], TRANSFER.encode(ACCOUNT, 10**18)),
+        before=before,
+        after=after,
+    )
+    assert take("operation_loss", after, "operation", given).value == 1_000
+
+
+@pytest.mark.parametrize("metric", ["operation_loss", "price_deviation"])
+def test_without_a_price_there_is_no_value(metric: str) -> None:
+    perp = Portfolio(
+        holdings=(Holding("account", "ETH", D(1)),),
+        positions=(Position("perp", "ETH", D(1), D(2_000), D(2_000)),),
+        margins=(Margin("perp", D(1), D(1), D(0), D(0), D("0.0625"), D("0.1")),),
+    )
+    found = take(metric, perp, "operation", replace(facts(before=perp, after=perp), prices=()))
+    assert found.value is None
+    assert "there is no price of ETH" in found.why

@@ -104,7 +104,7 @@ class Desk:
             raise BadInput(
                 'this account obeys a policy: name its file, `policy = "FILE"` in seawall.toml, or SEAWALL_POLICY'
             )
-        log = AuditLog(data_directory() / "engine" / f"{account.chain_id}-{checksum(account.address)}.jsonl")
+        log = AuditLog(data_directory() / "engine" / f"{account.chain_id}-{checksum(account.address)}.db")
         judge = Engine(self.policy, engine, account.chain_id, account.validator, log)
         return Signer(account, owner, self.bundler, judge, self.reader, self.paymaster, clock=self._clock)
 

@@ -8,21 +8,28 @@ next decision takes it into account, so that two operations that pass one by one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cache
+from typing import Any
 
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, PolicyRefused
-from contracts.types import Address, Hash32, checksum, parse_address, parse_hash, to_hex
+from contracts.types import Address, Hash32, checksum, parse_hash, to_hex
 from contracts.userop import UserOperation, intent_hash, required_prefund
 from policies import Decision, Facts, Outstanding, Policy, evaluate
+from policies.activity import equity_point, realised_by, traded_by
 from policies.attestation import Attestation, IntentApproval
+from policies.canonical import decimal_text
+from policies.portfolio import Activity, EquityPoint, History
 from policies.rules import latched_after
-from wallet.audit import AuditLog, Entry
+from wallet.audit import ATTESTATION, DECISION, AuditLog, Entry, Transaction
+from wallet.equity import curve, remember
 
 ALLOW = 1
 """IRiskValidator.Decision.ALLOW."""
 _DAY_S = 86_400
+_EXITS = frozenset({"exit", "guard", "escape"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +44,15 @@ class Engine:
     chain_id: int
     risk_validator: Address
     log: AuditLog
+    paid_in: dict[Address, Decimal] = field(default_factory=dict)
+    """What had been paid into an account in all (negative: out), as `wallet.flows` last read it from the chain."""
+
+    # -- what earlier decisions and attestations mean for the next one ------------------------------------------------------------------
 
     def outstanding(self, account: Address, next_nonce: int, now_s: int) -> tuple[Outstanding, ...]:
         """Attestations for `account` that could still be used: not expired, and their nonce not passed on chain."""
-        return _outstanding(self.log.entries(), account, next_nonce, now_s)
+        with self.log.reading() as log:
+            return _outstanding(log, account, next_nonce, now_s)
 
     def sponsored_today(self, account: Address, now_s: int) -> int:
         """Wei that sponsors of `account` may have spent on what was attested since midnight UTC of the chain's clock.
@@ -48,31 +60,75 @@ class Engine:
         An upper bound: each operation counts with the most it could cost, operations of one nonce (only one is included) once.
         """
         most: dict[int, int] = {}
-        for entry in self.log.entries():
-            body = entry.body
-            if entry.kind != "attestation" or parse_address(body["account"]) != account:
-                continue
-            if int(body["attestedAt"]) // _DAY_S == now_s // _DAY_S:
-                nonce = int(body["nonce"])
-                most[nonce] = max(most.get(nonce, 0), int(body["sponsoredWei"]))
+        midnight = now_s // _DAY_S * _DAY_S
+        with self.log.reading() as log:
+            for entry in log.attestations_since(account, midnight):
+                body = entry.body
+                if body["at"] < midnight + _DAY_S:
+                    nonce = int(body["nonce"])
+                    most[nonce] = max(most.get(nonce, 0), int(body["sponsoredWei"]))
         return sum(most.values())
 
     def latched(self, account: Address) -> frozenset[str]:
         """Limits that are still tighter by their hysteresis, by what earlier decisions of this policy saw of `account`."""
-        found: frozenset[str] = frozenset()
-        policy_id, named = to_hex(self.policy.policy_id), checksum(account)
-        for entry in self.log.entries():
-            body = entry.body
-            if entry.kind == "decision" and body["account"] == named and body["policy_id"] == policy_id:
-                seen = {row["id"]: Decimal(row["before"]) for row in body["limits"] if row["before"] is not None}
-                found = latched_after(self.policy, seen, found)
-        return found
+        with self.log.reading() as log:
+            return self._latched(log, account)
+
+    def history(self, account: Address, since_s: int) -> History:
+        """What is on record about `account` from `since_s` (unix s): equity when it was judged, thinned as `wallet.equity` says, and
+        every operation attested (of one nonce the last, as only one is included), its cost being the most it could be."""
+        with self.log.reading() as log:
+            points = curve(log.db, account, since_s)
+            last = {entry.body["nonce"]: entry for entry in log.attestations_since(account, since_s)}
+        return History(
+            since_s=max(since_s, points[0].time_s) if points else since_s,
+            equity=tuple(points),
+            activity=tuple(_activity(entry) for entry in sorted(last.values(), key=lambda e: e.seq)),
+        )
+
+    # -- judging ------------------------------------------------------------------------------------------------------------------------
 
     def decide(self, facts: Facts, now_s: int) -> Decision:
         """Judge, and keep the judgement. Never raises for a denial: the Decision says it."""
         decision = evaluate(self.policy, facts, now_s)
-        self.log.append("decision", {"account": checksum(facts.account), **decision.to_json()})
+        self.record(decision, facts)
         return decision
+
+    def record(self, decision: Decision, facts: Facts, probes: Sequence[Any] = ()) -> None:
+        """Keep a judgement with everything it can be judged again from: facts, policy, and what was simulated in other sizes (`probes`,
+        as `wallet.sizing` writes them). A judgement that is on record already, with as much beside it, is not kept twice.
+        """
+        account = facts.account
+        paid_in = self.paid_in.get(account, Decimal(0))
+        point = equity_point(facts, paid_in)
+        with self.log.transaction() as log:
+            key = to_hex(decision.id)
+            known = log.decision(key)
+            if known is not None and (known.body["decision"].get("sizes") is not None or decision.sizes is None):
+                return
+            seen = {row.id: row.before for row in decision.limits if row.before is not None}
+            latched = latched_after(self.policy, seen, self._latched(log, account))
+            log.keep_facts(facts)
+            log.keep_policy(self.policy)
+            kept = log.keep_probes(probes) if probes else None
+            log.append(
+                DECISION,
+                {
+                    "account": checksum(account),
+                    "id": key,
+                    "at": decision.decided_at_s,
+                    "policyId": to_hex(decision.policy_id),
+                    "seawall": version(),
+                    "decision": decision.to_json(),
+                    "probes": None if kept is None else to_hex(kept),
+                    "latched": sorted(latched),
+                    "equity": None
+                    if point is None
+                    else {"time": point.time_s, "equity": decimal_text(point.equity), "paidIn": decimal_text(paid_in)},
+                },
+            )
+            if point is not None:
+                remember(log.db, account, point)
 
     def approve(self, decision: Decision, op: UserOperation, epoch: int, now_s: int) -> dict[str, object]:
         """The engine's word on the intent of `op`, as `context.approval` of ERC-7677 takes it. Raises PolicyRefused."""
@@ -98,6 +154,8 @@ class Engine:
             "signature": to_hex(signature),
         }
 
+    # -- attesting ----------------------------------------------------------------------------------------------------------------------
+
     def attest(
         self,
         decision: Decision,
@@ -107,51 +165,86 @@ class Engine:
         signable_hash: Hash32,
         epoch: int,
         now_s: int,
+        facts: Facts | None = None,
     ) -> bytes:
         """The packed attestation of the final `op`, recorded before it is returned. Raises PolicyRefused, also when another process
-        has attested a different operation since `decision`: together they were never judged.
+        has attested a different operation since `decision`: together they were never judged (declared exits are not held back).
 
-        `signable_hash` is what the account hands its validator (wallet.account.signable_hash).
+        `signable_hash` is what the account hands its validator (wallet.account.signable_hash). `facts`, where given, tell the record what
+        the operation trades.
         """
         key = self._require(decision)
-        attestation = Attestation(
-            account=op.sender,
-            entry_point=entry_point,
-            user_op_hash=signable_hash,
-            intent_hash=intent_hash(op),
-            policy_id=self.policy.policy_id,
-            policy_epoch=epoch,
-            facts_hash=decision.facts_hash,
-            decision=ALLOW,
-            valid_after_s=0,
-            valid_until_s=now_s + self.policy.attestation_validity_s,
-        )
+        exits = bool(decision.calls) and all(row.rule in _EXITS for row in decision.calls)
+        until_s = now_s + self.policy.attestation_validity_s
+        cost_wei = required_prefund(op)
 
-        def alone(entries: Sequence[Entry]) -> None:
-            others = [one for one in _outstanding(entries, op.sender, op.nonce, now_s) if one.nonce != op.nonce]
-            if others:
+        def alone(log: Transaction) -> dict[str, Any]:
+            others = [one for one in _outstanding(log, op.sender, op.nonce, now_s) if one.nonce != op.nonce]
+            if others and not exits:
                 raise PolicyRefused(
                     f"policy {self.policy.name} {self.policy.version} denies: {len(others)} other operation(s) were attested while "
                     "this one was judged; judge it again",
                     data=decision.to_json(),
                 )
-
-        self.log.append(
-            "attestation",
-            {
+            return {
                 "account": checksum(op.sender),
-                "intentHash": to_hex(attestation.intent_hash),
+                "engine": checksum(key.address),
+                "entryPoint": checksum(entry_point),
+                "intentHash": to_hex(intent_hash(op)),
                 "userOpHash": to_hex(signable_hash),
                 "nonce": str(op.nonce),
+                "decision": to_hex(decision.id),
+                "policyId": to_hex(self.policy.policy_id),
+                "policyEpoch": epoch,
                 "factsHash": to_hex(decision.facts_hash),
-                "attestedAt": now_s,
-                "validUntil": attestation.valid_until_s,
-                "sponsoredWei": str(required_prefund(op) if op.paymaster is not None else 0),
-            },
-            alone,
+                "at": now_s,
+                "validUntil": until_s,
+                "traded": decimal_text(Decimal(0) if facts is None else traded_by(facts)),
+                "realised": decimal_text(Decimal(0) if facts is None else realised_by(facts)),
+                "gasWei": str(cost_wei),
+                "sponsoredWei": str(cost_wei if op.paymaster is not None else 0),
+            }
+
+        entry = self.log.append(ATTESTATION, alone)
+        self.log.sign_head(key.sign_hash, key.address)
+        return self._signed(entry, key)
+
+    def attested(self, signable_hash: Hash32, now_s: int) -> bytes | None:
+        """The attestation that this engine and policy gave for an operation before, byte for byte, while it is valid; None otherwise.
+
+        What was recorded and never answered (a crash, a lost connection) is answered from here.
+        """
+        if self.key is None:
+            return None
+        with self.log.reading() as log:
+            entry = log.attestation(signable_hash)
+        if entry is None or entry.body["validUntil"] <= now_s:
+            return None
+        ours = (to_hex(self.policy.policy_id), checksum(self.key.address))
+        if (entry.body["policyId"], entry.body["engine"]) != ours:
+            return None
+        return self._signed(entry, self.key)
+
+    def _signed(self, entry: Entry, key: Eoa) -> bytes:
+        """The attestation that an entry records. The same entry gives the same bytes: signatures are deterministic (RFC 6979)."""
+        body = entry.body
+        attestation = Attestation(
+            account=bytes.fromhex(body["account"][2:]),
+            entry_point=bytes.fromhex(body["entryPoint"][2:]),
+            user_op_hash=parse_hash(body["userOpHash"]),
+            intent_hash=parse_hash(body["intentHash"]),
+            policy_id=parse_hash(body["policyId"]),
+            policy_epoch=body["policyEpoch"],
+            facts_hash=parse_hash(body["factsHash"]),
+            decision=ALLOW,
+            valid_after_s=0,
+            valid_until_s=body["validUntil"],
         )
-        signature = key.sign_hash(attestation.digest(self.chain_id, self.risk_validator))
-        return attestation.encode(key.address, signature)
+        return attestation.encode(key.address, key.sign_hash(attestation.digest(self.chain_id, self.risk_validator)))
+
+    def _latched(self, log: Transaction, account: Address) -> frozenset[str]:
+        last = log.latest(account, DECISION, to_hex(self.policy.policy_id))
+        return frozenset() if last is None else frozenset(last.body["latched"])
 
     def _require(self, decision: Decision) -> Eoa:
         """The key, for a Decision that allows."""
@@ -162,14 +255,35 @@ class Engine:
         return self.key
 
 
-def _outstanding(entries: Sequence[Entry], account: Address, next_nonce: int, now_s: int) -> tuple[Outstanding, ...]:
+@cache
+def version() -> str:
+    """The Seawall that is running, as decisions record it."""
+    from importlib.metadata import version as of
+
+    return of("seawall")
+
+
+def _outstanding(log: Transaction, account: Address, next_nonce: int, now_s: int) -> tuple[Outstanding, ...]:
     found: dict[Hash32, Outstanding] = {}
-    for entry in entries:
+    for entry in log.attestations_ending_after(account, now_s):
         body = entry.body
-        if entry.kind != "attestation" or parse_address(body["account"]) != account:
-            continue
-        one = Outstanding(parse_hash(body["intentHash"]), int(body["nonce"]), int(body["validUntil"]))
+        one = Outstanding(parse_hash(body["intentHash"]), int(body["nonce"]), body["validUntil"])
         same_lane = one.nonce >> 64 == next_nonce >> 64
-        if one.valid_until_s > now_s and not (same_lane and one.nonce < next_nonce):
+        if not (same_lane and one.nonce < next_nonce):
             found[one.intent_hash] = one
     return tuple(found.values())
+
+
+def _activity(entry: Entry) -> Activity:
+    body = entry.body
+    return Activity(
+        time_s=body["at"],
+        intent_hash=parse_hash(body["intentHash"]),
+        traded=Decimal(body["traded"]),
+        realised=Decimal(body["realised"]),
+        gas_wei=int(body["gasWei"]),
+        sponsored_wei=int(body["sponsoredWei"]),
+    )
+
+
+__all__ = ["ALLOW", "Engine", "EquityPoint", "version"]

@@ -110,6 +110,7 @@ class Signer:
             signable_hash=final_hash,
             epoch=epoch,
             now_s=now_s,
+            facts=facts,
         )
         signature = encode_attested_envelope(self._signed(op), [attestation])
         return await self._send(op.replace(signature=signature), decision)

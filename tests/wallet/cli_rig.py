@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from contracts.devnet.accounts import devnet_key
 from contracts.eoa import TransactionSender
 from contracts.types import checksum, parse_address
 from tests.wallet.trading_floor import POLICY, Floor
+from wallet.audit import AuditLog
 from wallet.cli.devnet import describe
 from wallet.keystore import Keystore, Passphrase
 
@@ -106,8 +106,5 @@ class Machine:
 
     def engine_log(self, account: str) -> list[str]:
         """Kinds of the engine's entries about an account, in order."""
-        path = (
-            self.folder / "data/seawall/engine" / f"{self.floor.net.chain_id}-{checksum(parse_address(account))}.jsonl"
-        )
-        lines: Sequence[str] = path.read_text().splitlines() if path.exists() else ()
-        return [json.loads(line)["entry"]["kind"] for line in lines]
+        name = f"{self.floor.net.chain_id}-{checksum(parse_address(account))}.db"
+        return [entry.kind for entry in AuditLog(self.folder / "data/seawall/engine" / name).entries()]

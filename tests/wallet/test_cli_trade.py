@@ -101,7 +101,8 @@ async def test_yes_as_an_answer_judges_again_and_sends(machine: Machine) -> None
     answer = await machine.run(*OPEN, stdin=b"y\n")
     assert answer.code == 0, answer.err
     assert "filled +" in answer.out
-    assert machine.engine_log(account) == ["decision", "decision", "decision", "attestation"]
+    # judged for the question and again for the answer: on a chain that stood still that is one judgement, kept once
+    assert machine.engine_log(account) == ["decision", "decision", "attestation"]
 
 
 async def test_a_wrong_passphrase_signs_nothing(machine: Machine) -> None:
@@ -179,6 +180,6 @@ async def test_no_secret_is_in_what_it_prints_or_writes(machine: Machine) -> Non
     answer = await machine.run(*OPEN, "--yes")
     assert answer.code == 0
     secrets = [devnet_key("owner").hex(), devnet_key("engine").hex(), PASSPHRASE]
-    written = [path.read_text() for path in (machine.folder / "data").rglob("*") if path.is_file()]
+    written = [path.read_bytes().decode("latin-1") for path in (machine.folder / "data").rglob("*") if path.is_file()]
     for secret in secrets:
         assert not any(secret in text for text in [answer.out, answer.err, *written])

@@ -154,7 +154,7 @@ async def test_an_attestation_dies_with_a_new_policy(floor: Floor, tmp_path: Pat
     assert engine is not None
     judged = await trader.signer.judge(await trader.opening("2"))
     change = Call(floor.net.addresses.risk_validator, b.SET_POLICY.encode(keccak(b"another policy")))
-    other_log = AuditLog(tmp_path / "other.jsonl")
+    other_log = AuditLog(tmp_path / "other.db")
     other_lane = replace(on_lane(trader.signer, 1), engine=replace(engine, log=other_log))
     sent = await other_lane.submit([change])
     assert (await trader.signer.bundler.wait(sent.user_op_hash)).success

@@ -162,7 +162,7 @@ async def trader_on(
     await deployer.transact(net.addresses.usdc, b.MINT.encode(account.address, COLLATERAL * 10**6))
     if deposit_wei:
         await deployer.transact(V08.address, DEPOSIT_TO.encode(account.address), value=deposit_wei)
-    log = AuditLog(folder / f"engine{salt}.jsonl")
+    log = AuditLog(folder / f"engine{salt}.db")
     engine = Engine(chosen, people.engine, net.chain_id, net.addresses.risk_validator, log)
     reader = FactsReader(adapters_of(book), book, chosen.policy_id)
     sponsor = None if paymaster is None else PaymasterClient(paymaster, V08, net.chain_id)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contracts.errors import BadInput, Refused
+from wallet.cli import policy_audit
 from wallet.cli.output import AsJson, emit, profile, say, table
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from wallet.config import Profile
 
 app = typer.Typer(no_args_is_help=True, help="Lint, check, explain a policy file; print its schema or id.")
+app.add_typer(policy_audit.app, name="audit")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The policy file.")]
 Variables = Annotated[

@@ -90,7 +90,7 @@ class Cast:
         await _fund(net, [protected.address, twin.address], to_units(scenario.collateral_usdc, 6))
         bundler = BundlerClient(RpcClient(stage.bundler.url), V08)
         engine = Engine(
-            policy, people.engine, net.chain_id, where.risk_validator, AuditLog(stage.folder / "engine-audit.jsonl")
+            policy, people.engine, net.chain_id, where.risk_validator, AuditLog(stage.folder / "engine-audit.db")
         )
         paymaster = PaymasterClient(RpcClient(stage.paymaster.url), V08, net.chain_id)
         reader = FactsReader(adapters_of(book), book, policy.policy_id)

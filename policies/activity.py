@@ -1,50 +1,47 @@
-"""What one operation does to the record of an account: what it trades, what it realises, and what the account is worth when it is judged."""
+"""What one operation does to the record of an account, in the metrics' own terms, and how much of that record a policy asks for."""
 
 from __future__ import annotations
 
-from decimal import Decimal, localcontext
+from dataclasses import replace
+from decimal import Decimal
 
-from policies.margin import EXACT
-from policies.metrics import equity
-from policies.policy import Scope
-from policies.portfolio import EquityPoint, Facts
+from policies.metrics import METRICS, history
+from policies.policy import Policy, Scope
+from policies.portfolio import EquityPoint, Facts, History
+
+_OF_THE_RECORD = frozenset(metric.name for metric in history.METRICS) - {"unrealised_pnl"}
+_ALL = 2**62
+
+
+def _alone(name: str, facts: Facts) -> Decimal:
+    """A metric of the record as this operation alone would make it; 0 where it has no value."""
+    found = METRICS[name].compute(replace(facts, history=History(-_ALL)), facts.after, Scope())
+    return Decimal(0) if found.value is None else found.value
 
 
 def traded_by(facts: Facts) -> Decimal:
-    """Quote exchanged by the operation's simulated fills, >= 0."""
-    with localcontext(EXACT):
-        return sum((fill.quote for fill in facts.fills), Decimal(0))
+    """Quote that the operation trades, as `turnover` counts it."""
+    return _alone("turnover", facts)
 
 
 def realised_by(facts: Facts) -> Decimal:
-    """Profit (or loss, negative) that the operation's fills realise, fees of every fill taken off, in quote.
-
-    Mean cost: a fill against a position of size s and entry notional E closes the share c = min(|fill|, |s|) / |s| of it and realises
-    proceeds x (its closed part of the fill) - c x E, with signs; the rest of the fill opens. Exact but for the two quotients.
-    """
-    with localcontext(EXACT) as context:
-        context.prec = 60
-        held = {(p.venue, p.asset): (p.size, p.entry_notional) for p in facts.before.positions}
-        realised = Decimal(0)
-        for fill in facts.fills:
-            realised -= fill.fee
-            size, entry = held.get((fill.venue, fill.asset), (Decimal(0), Decimal(0)))
-            paid = fill.quote if fill.size > 0 else -fill.quote
-            if size * fill.size >= 0:
-                held[fill.venue, fill.asset] = (size + fill.size, entry + paid)
-                continue
-            closed = min(abs(fill.size), abs(size))
-            closed_entry, closed_paid = entry * closed / abs(size), paid * closed / abs(fill.size)
-            realised -= closed_paid + closed_entry
-            rest = size + fill.size
-            kept = paid - closed_paid if abs(fill.size) > abs(size) else entry - closed_entry
-            held[fill.venue, fill.asset] = (rest, kept)
-        return realised
+    """Profit that the operation realises, as `realised_pnl` counts it."""
+    return _alone("realised_pnl", facts)
 
 
 def equity_point(facts: Facts, paid_in: Decimal) -> EquityPoint | None:
     """What the account was worth before the operation, at the block's time; None when that cannot be told."""
-    seen = equity(facts, facts.before, Scope())
-    if seen.value is None or not seen.value.is_finite() or facts.missing:
+    seen = METRICS["equity"].compute(facts, facts.before, Scope(), is_after=False)
+    if seen.value is None or facts.missing:
         return None
     return EquityPoint(facts.block_time_s, seen.value, paid_in)
+
+
+def record_needed_s(policy: Policy) -> int | None:
+    """How far back (seconds) the limits of `policy` look into the record; None when none does, a huge number when one looks at all of it."""
+    reach = [
+        limit.parameters.window_s or (_ALL if limit.metric == "drawdown" else history.DAY_S)
+        for limit in policy.limits
+        if limit.metric in _OF_THE_RECORD
+    ]
+    return max(reach, default=None)

@@ -33,6 +33,10 @@ class LimitRow:
     verdict: Verdict
     reason: str
     contributions: tuple[Contribution, ...]
+    approval: str = ""
+    """The quorum that verdict require_signers asks, by its id."""
+    of_change: bool = False
+    """The limit is on what the operation adds to the metric; `after` is that change, and `before` None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +184,7 @@ def explain(decision: dict[str, Any]) -> list[str]:
             None if row[name] is None else Decimal(row[name]) for name in ("before", "after", "bound", "headroom")
         )
         figures = f"{_shown(before, row['unit'])} -> " if before is not None else ""
-        figures += f"{_shown(after, row['unit'])}, {row['comparator']} {_shown(bound, row['unit'])}"
+        figures += f"{_shown(after, row['unit'])}, {row['comparator']} {'change ' if row.get('of_change') else ''}{_shown(bound, row['unit'])}"
         if headroom is not None:
             figures += f", headroom {_shown(headroom, row['unit'])}"
         note = f" ({row['reason']})" if row["reason"] else ""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from policies.limits import BOUNDS, During, step_action
 from policies.names import ROLES
 from policies.policy import CallRule, ExitRule, Pin, call_rule, exit_rule
 from policies.problems import Problem
@@ -31,10 +32,19 @@ def _stricter(mine: str, inherited: str) -> bool:
     return _ACTIONS.index(mine) >= _ACTIONS.index(inherited)
 
 
-_FACTS: Mapping[str, Tighter] = {"max_price_age": _lower, "max_block_age": _lower, "max_price_deviation": _lower}
+_FACTS: Mapping[str, Tighter] = {
+    "max_price_age": _lower,
+    "max_block_age": _lower,
+    "max_price_deviation": _lower,
+    "max_depeg": _lower,
+    "max_returns_age": _lower,
+}
 _LIMIT: Mapping[str, Tighter] = {
     "max": _lower,
     "min": _higher,
+    "max_change": _lower,
+    "min_change": _higher,
+    "confidence": _higher,
     "action": _stricter,
     "warn_at": _lower,
     "hysteresis": _higher,
@@ -47,15 +57,68 @@ _DEFAULTS: Mapping[str, str] = {
     "action": "deny",
     "warn_at": "0.8",
     "hysteresis": "0",
+    "confidence": "0.99",
     "size": "1",
     "max_price_age": "300",
     "max_block_age": "120",
     "max_price_deviation": "0.03",
+    "max_depeg": "0.02",
+    "max_returns_age": "172800",
     "validity": "600",
     "threshold": "1",
     "escape_delay": "172800",
 }
 """What an absent key means (policies.policy), for comparing with it."""
+
+
+_APPLIES = ("during", "when", "escalate")
+"""Keys of a limit that are no single figure."""
+
+
+def _applies_tighter(key: str, inherited: Tree, mine: Tree) -> bool:
+    """Whether `mine` binds, and asks, wherever and as much as `inherited` does."""
+    if key == "during":
+        return "during" in inherited and During.parse(mine["during"]).covers(During.parse(inherited["during"]))
+    if key == "when":
+        return False
+    outwards = 1 if any(name.startswith("max") for name in (*inherited, *mine) if name in BOUNDS) else -1
+    before, now = inherited.get("escalate", ()), mine["escalate"]
+    quorums = _quorums(now)
+    return quorums == _quorums(before)[: len(quorums)] and all(
+        any(_asks(step, outer, outwards) for step in now) for outer in before
+    )
+
+
+def _quorums(steps: Any) -> list[Any]:
+    """Whom the steps ask, in order. Another quorum is not comparable, so a file that extends may only bring denial forward."""
+    return [step.get("approval") for step in steps if step_action(step) == "require_signers"]
+
+
+def _asks(step: Tree, outer: Tree, outwards: int) -> bool:
+    """Whether `step` asks at least what `outer` does, from where `outer` does or nearer."""
+    if "beyond" not in step or (Decimal(step["beyond"]) - Decimal(outer["beyond"])) * outwards > 0:
+        return False
+    mine, theirs = step_action(step).value, step_action(outer).value
+    return _stricter(mine, theirs) and (mine != theirs or step.get("approval") == outer.get("approval"))
+
+
+def looser_keys(inherited: Tree, mine: Tree) -> list[str]:
+    """Keys of a limit with which `mine` is looser than, or not comparable with, the limit that it starts from."""
+    found = []
+    for key, value in mine.items():
+        base = inherited.get(key, _DEFAULTS.get(key) if key in _LIMIT else None)
+        if key == "id" or base == value:
+            continue
+        if key in _APPLIES:
+            if not _applies_tighter(key, inherited, mine):
+                found.append(key)
+        elif key in BOUNDS and base is None:
+            found.append(key)  # a bound of another kind
+        elif base is None and key in _LIMIT:
+            continue
+        elif base is None or key not in _LIMIT or not _LIMIT[key](value, base):
+            found.append(key)
+    return found
 
 
 class _Merge:
@@ -79,6 +142,10 @@ class _Merge:
         """Child's keys over the parent's, each tighter by `ordered` or else equal."""
         merged: dict[str, Any] = {**parent, **child}
         for key, mine in child.items():
+            if ordered is _LIMIT and key in _APPLIES:
+                if parent.get(key) != mine and not _applies_tighter(key, parent, child):
+                    self.loosens(f"{path}.{key}", "binds or asks less than the inherited limit")
+                continue
             inherited = parent.get(key, _DEFAULTS.get(key) if key in ordered else None)
             if inherited == mine or (inherited is None and key in ordered):
                 continue
@@ -100,6 +167,20 @@ class _Merge:
         for key, entry in inherited.items():
             found.append(self.fields(entry, mine[key], f"{path}.{key}", ordered) if key in mine else dict(entry))
         return found + [entry for entry in child.get(section, ()) if entry.get("id") not in inherited]
+
+    def overrides(self, parent: Tree, child: Tree) -> list[dict[str, Any]]:
+        """Inherited overrides stay as they are, their limits tightened by the child's of the same ids; new ones are checked later."""
+        mine = {entry.get("id"): entry for entry in child.get("overrides", ())}
+        inherited = {entry.get("id"): entry for entry in parent.get("overrides", ())}
+        found = []
+        for key, entry in inherited.items():
+            own, path = mine.get(key, {}), f"overrides.{key}"
+            merged = self.fields(
+                entry, {k: v for k, v in own.items() if k != "limits"}, path, {"description": _LIMIT["description"]}
+            )
+            merged["limits"] = self.by_id(entry, own, "limits", f"{path}.limits", _LIMIT)
+            found.append(merged)
+        return found + [entry for entry in child.get("overrides", ()) if entry.get("id") not in inherited]
 
     def covered(self, parent: Tree, child: Tree, section: str) -> list[Any]:
         """`calls` and `exits`: the child's list, each entry inside one of the parent's; the parent's when the child has none."""
@@ -171,6 +252,8 @@ def merge(parent: Tree, child: Tree, places: Places, problems: list[Problem]) ->
     for section, ordered in (("limits", _LIMIT), ("stress", {"action": _stricter}), ("approvals", {})):
         if section in parent or section in child:
             found[section] = m.by_id(parent, child, section, section, ordered)
+    if "overrides" in parent or "overrides" in child:
+        found["overrides"] = m.overrides(parent, child)
     for section in ("calls", "exits"):
         if section in parent or section in child:
             found[section] = m.covered(parent, child, section)

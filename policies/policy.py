@@ -8,95 +8,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 from contracts.abi import Function
 from contracts.types import Hash32, Wei
 from contracts.units import to_units
 from policies import functions
 from policies.canonical import policy_id
+from policies.limits import (
+    Action,
+    Limit,
+    Override,
+    Parameters,
+    Scenario,
+    Scope,
+    limit,
+    override,
+    scenario,
+    stress_limit,
+)
 from policies.names import ACCOUNT
 
 SCHEMA_VERSION = 1
-
-
-class Action(StrEnum):
-    """What a breach does."""
-
-    DENY = "deny"
-    REQUIRE_SIGNERS = "require_signers"
-    WARN = "warn"
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What part of the portfolio a metric is taken over."""
-
-    kind: Literal["portfolio", "asset", "venue", "operation"] = "portfolio"
-    name: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> Scope:
-        kind, _, name = text.partition(":")
-        return cls(kind, name.strip())  # type: ignore[arg-type]  # the schema admits these four only
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.name}" if self.name else self.kind
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """Options by their time to expiry: at least `low_s`, below `high_s` (None: without end), in seconds."""
-
-    low_s: int
-    high_s: int | None
-
-    @classmethod
-    def parse(cls, text: str) -> Bucket:
-        """From the canonical text: `604800-2592000`, `0-604800`, `604800-`."""
-        low, _, high = text.partition("-")
-        return cls(int(low), int(high) if high else None)
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """What a stress does: relative price moves and relative moves of implied volatility by asset, then `time_s` seconds pass."""
-
-    id: str
-    shocks: tuple[tuple[str, Decimal], ...]
-    vols: tuple[tuple[str, Decimal], ...] = ()
-    time_s: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """What a metric is asked for beside its scope. None: the metric's own default, which `seawall policy explain METRIC` prints."""
-
-    window_s: int | None = None
-    confidence: Decimal = Decimal("0.99")
-    horizon_s: int = 86_400
-    method: Literal["historical", "parametric", "filtered"] = "historical"
-    expiry: Bucket | None = None
-    scenario: Scenario | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """Passes if observed <= `bound` (`is_max`), or observed >= `bound`."""
-
-    id: str
-    metric: str
-    scope: Scope
-    is_max: bool
-    bound: Decimal
-    action: Action = Action.DENY
-    warn_at: Decimal = Decimal("0.8")
-    hysteresis: Decimal = Decimal(0)
-    approval: str = ""
-    shocks: tuple[tuple[str, Decimal], ...] = ()
-    """Relative price moves by asset under which the metric is taken (stress scenarios)."""
-    parameters: Parameters = Parameters()
+__all__ = [
+    "Action", "ApprovalRule", "CallRule", "ExitRule", "FreezeRule", "Limit", "OracleRule", "Override", "Parameters", "Pin", "Policy",
+    "Scenario", "Scope", "SessionRule", "Sponsorship", "StopRule", "argument_word", "build", "call_rule", "exit_rule", "resolve",
+    "selectors_of", "word_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +149,10 @@ class Policy:
     max_price_age_s: int
     max_block_age_s: int
     max_price_deviation: Decimal
+    max_depeg: Decimal
+    max_returns_age_s: int
     limits: tuple[Limit, ...]
+    overrides: tuple[Override, ...]
     calls: tuple[CallRule, ...]
     exits: tuple[ExitRule, ...]
     stops: tuple[StopRule, ...]
@@ -224,6 +165,11 @@ class Policy:
     escape_delay_s: int
 
     @property
+    def every_limit(self) -> tuple[Limit, ...]:
+        """All limits, those of overrides included."""
+        return self.limits + tuple(one for override in self.overrides for one in override.limits)
+
+    @property
     def guards(self) -> tuple[str, ...]:
         """Names of the guard modules that may act in every state."""
         return ("seawall.stop_loss",) if self.stops else ()
@@ -234,8 +180,11 @@ def build(document: Mapping[str, Any]) -> Policy:
     version = int(document["schema"])
     facts, guards = document.get("facts", {}), document.get("guards", {})
     attestation, budget = document.get("attestation", {}), document.get("sponsorship", {})
-    limits = [_limit(entry) for entry in document.get("limits", ())]
-    limits += [_scenario(entry) for entry in document.get("stress", ())]
+    scenarios = {entry["id"]: scenario(entry) for entry in document.get("stress", ())}
+    own = {entry["id"]: entry for entry in document.get("limits", ())}
+    loose = frozenset(document.get("may_loosen", ()))
+    limits = [limit(entry, scenarios) for entry in document.get("limits", ())]
+    limits += [stress_limit(entry) for entry in document.get("stress", ())]
     return Policy(
         policy_id=policy_id(version, document),
         document=document,
@@ -248,7 +197,10 @@ def build(document: Mapping[str, Any]) -> Policy:
         max_price_age_s=int(facts.get("max_price_age", 300)),
         max_block_age_s=int(facts.get("max_block_age", 120)),
         max_price_deviation=Decimal(facts.get("max_price_deviation", "0.03")),
+        max_depeg=Decimal(facts.get("max_depeg", "0.02")),
+        max_returns_age_s=int(facts.get("max_returns_age", 172_800)),
         limits=tuple(limits),
+        overrides=tuple(override(entry, own, scenarios, loose) for entry in document.get("overrides", ())),
         calls=tuple(call_rule(entry) for entry in document.get("calls", ())),
         exits=tuple(exit_rule(entry) for entry in document.get("exits", ())),
         stops=tuple(_stop(entry) for entry in guards.get("stop_loss", ())),
@@ -271,34 +223,6 @@ def _eth(text: str | None) -> Wei | None:
 
 def _wei(text: str) -> Wei:
     return to_units(text, 18)
-
-
-def _limit(entry: Mapping[str, Any]) -> Limit:
-    is_max = "max" in entry
-    return Limit(
-        id=entry["id"],
-        metric=entry["metric"],
-        scope=Scope.parse(entry.get("scope", "portfolio")),
-        is_max=is_max,
-        bound=Decimal(entry["max" if is_max else "min"]),
-        action=Action(entry.get("action", "deny")),
-        warn_at=Decimal(entry.get("warn_at", "0.8")),
-        hysteresis=Decimal(entry.get("hysteresis", "0")),
-        approval=entry.get("approval", ""),
-    )
-
-
-def _scenario(entry: Mapping[str, Any]) -> Limit:
-    return Limit(
-        id=f"stress.{entry['id']}",
-        metric="stress_margin",
-        scope=Scope(),
-        is_max=False,
-        bound=Decimal(0),
-        action=Action(entry.get("action", "deny")),
-        approval=entry.get("approval", ""),
-        shocks=tuple(sorted((asset, Decimal(move)) for asset, move in entry["shock"].items())),
-    )
 
 
 def selectors_of(function: str, target: str) -> tuple[bytes, ...]:

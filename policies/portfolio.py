@@ -320,3 +320,5 @@ class Facts:
     sponsored_today_wei: Wei = 0
     returns: tuple[Returns, ...] = ()
     history: History | None = None
+    signer: Address | None = None
+    """Who signs: the owner, or the session key of a trader; None when that is not known yet."""

@@ -9,35 +9,33 @@ the operation itself (slippage) still binds a reduction on sound facts, but neve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, localcontext
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from contracts.bindings import RiskState
 from contracts.types import checksum, to_hex
-from policies.calls import DecodedCall, argument
 from policies.canonical import facts_hash
-from policies.decision import CallRow, Decision, LimitRow, Outcome, Verdict
+from policies.conditions import Condition, condition
+from policies.decision import CallRow, Decision, LimitRow, Model, Outcome, Verdict
 from policies.doubts import doubts_about
 from policies.functions import Effect
-from policies.margin import EXACT, ratio
-from policies.metrics import METRICS, Observation, View, stress_of, view_of
-from policies.policy import CallRule, ExitRule, Limit, Pin, Policy, argument_word, resolve
+from policies.margin import EXACT
+from policies.metrics import METRICS, Metric, Observation, View, stress_of, view_of
+from policies.permits import EXITS, call_row
+from policies.policy import Limit, Override, Policy, resolve
 from policies.portfolio import Facts
-
-_GUARD_FUNCTIONS = ("execute(address,uint256)", "touch(address,uint256)")
-_ESCAPE = ("seawall.emergency_freeze", "startEscape()")
-_EXITS = ("exit", "guard", "escape")
-"""What stays open whatever the facts are. Mirror of EmergencyFreeze.permits, so that on chain and off chain it is the same set."""
+from policies.verdicts import Judge, bound_in_force, compile_limit, passes, utilisation
 
 
 def evaluate(policy: Policy, facts: Facts, now_s: int) -> Decision:
     """Judge one operation at `now_s` (unix s). Deterministic: the same arguments give the same Decision, to the byte."""
-    calls = [_call_row(policy, facts, call) for call in facts.calls.calls]
-    exits = bool(calls) and all(row.rule in _EXITS for row in calls)
+    calls = [call_row(policy, facts, call) for call in facts.calls.calls]
+    exits = bool(calls) and all(row.rule in EXITS for row in calls)
     reducing = exits or (
         bool(calls)
         and all(
-            row.rule and (row.rule in _EXITS or call.effect is Effect.REDUCES)
+            row.rule and (row.rule in EXITS or call.effect is Effect.REDUCES)
             for row, call in zip(calls, facts.calls.calls, strict=True)
         )
     )
@@ -46,13 +44,10 @@ def evaluate(policy: Policy, facts: Facts, now_s: int) -> Decision:
     warnings: list[str] = []
     (warnings if reducing else objections).extend(doubts)
     workings: dict[Any, Any] = {}
-    views = (
-        view_of(facts, facts.before, is_after=False, workings=workings),
-        view_of(facts, facts.after, workings=workings),
-    )
-    limits = [
-        _limit_row(limit, views, exits=exits, reducing=reducing, doubtful=bool(doubts)) for limit in policy.limits
-    ]
+    before = view_of(facts, facts.before, is_after=False, workings=workings)
+    after = view_of(facts, facts.after, workings=workings)
+    case = _Case(before, after, now_s, exits=exits, reducing=reducing, doubtful=bool(doubts))
+    limits = tuple(_limit_row(rule, case) for rule in rules_for(policy, facts))
     verdicts = {row.verdict for row in limits}
     outcome: Outcome = "allow"
     if objections or "deny" in verdicts:
@@ -72,75 +67,11 @@ def evaluate(policy: Policy, facts: Facts, now_s: int) -> Decision:
         facts_hash=facts_hash(facts),
         decided_at_s=now_s,
         exit_only=reducing,
-        limits=tuple(limits),
+        limits=limits,
         calls=tuple(calls),
         objections=tuple(objections),
         warnings=tuple(warnings),
-    )
-
-
-# -- calls ----------------------------------------------------------------------------------------------------------------------
-
-
-def _call_row(policy: Policy, facts: Facts, call: DecodedCall) -> CallRow:
-    """The first rule that lets the call pass; which one it is decides nothing."""
-    rule = ""
-    if _is_guard(policy, call, facts):
-        rule = "guard"
-    elif (call.target_name, call.function) == _ESCAPE and not call.value_wei:
-        rule = "escape"
-    elif any(_exit_fits(policy, facts, exit_rule, call) for exit_rule in policy.exits):
-        rule = "exit"
-    else:
-        for number, allowed in enumerate(policy.calls):
-            if _call_fits(policy, facts, allowed, call):
-                rule = f"calls[{number}]"
-                break
-    return CallRow(call.title, call.effect.value, rule)
-
-
-def _is_guard(policy: Policy, call: DecodedCall, facts: Facts) -> bool:
-    if call.target_name not in policy.guards or call.function not in _GUARD_FUNCTIONS or call.value_wei:
-        return False
-    return argument(call, "account") == to_hex(facts.account)
-
-
-def _call_fits(policy: Policy, facts: Facts, rule: CallRule, call: DecodedCall) -> bool:
-    if resolve(rule.target, policy, facts.book, facts.account) != call.target or call.value_wei > rule.max_value_wei:
-        return False
-    if not call.data:
-        return not rule.selectors
-    if call.selector not in rule.selectors:
-        return False
-    return all(_pin_fits(policy, facts, pin, call) for pin in rule.pins)
-
-
-def _pin_fits(policy: Policy, facts: Facts, pin: Pin, call: DecodedCall) -> bool:
-    given = argument(call, pin.argument)
-    if given is None:
-        return False
-    if pin.values:
-        addresses = (resolve(value, policy, facts.book, facts.account) for value in pin.values)
-        names = {to_hex(address) for address in addresses if address is not None}
-        return given in names or given in pin.values
-    if not given.lstrip("-").isdigit():
-        return False
-    number = int(given)
-    return (pin.minimum is None or number >= pin.minimum) and (pin.maximum is None or number <= pin.maximum)
-
-
-def _exit_fits(policy: Policy, facts: Facts, rule: ExitRule, call: DecodedCall) -> bool:
-    if resolve(rule.target, policy, facts.book, facts.account) != call.target or call.target == facts.account:
-        return False
-    if facts.state is RiskState.FROZEN and not rule.in_frozen:
-        return False
-    if rule.plain_value:
-        return not call.data
-    if call.value_wei or call.selector != rule.selector:
-        return False
-    return all(
-        argument_word(text, policy, facts.book, facts.account) == call.data[4 + 32 * i : 36 + 32 * i]
-        for i, text in rule.words
+        models=tuple(Model(*model) for model in sorted(case.models)),
     )
 
 
@@ -189,49 +120,166 @@ def _of_the_operation(policy: Policy, facts: Facts, calls: Sequence[CallRow], *,
 # -- limits -----------------------------------------------------------------------------------------------------------------------
 
 
-def _limit_row(limit: Limit, views: tuple[View, View], *, exits: bool, reducing: bool, doubtful: bool) -> LimitRow:
-    metric = stress_of(limit.shocks) if limit.shocks else METRICS[limit.metric]
-    earlier, later = views
-    facts = later.facts
-    before = Observation(None) if metric.of_operation else metric.observe(earlier, limit.scope, limit.parameters)
-    after = (
-        metric.observe(later, limit.scope, limit.parameters)
-        if facts.succeeded
-        else Observation(None, why="the operation reverts")
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A limit ready to be judged: its metric looked up, its comparison compiled, loose and latched."""
+
+    limit: Limit
+    metric: Metric
+    judge: Judge
+    judge_latched: Judge
+    condition: Condition | None
+
+
+def compile_rule(limit: Limit) -> Rule:
+    """What judging `limit` needs, worked out once."""
+    return Rule(
+        limit,
+        stress_of(limit.shocks) if limit.shocks else METRICS[limit.metric],
+        compile_limit(limit),
+        compile_limit(limit, latched=True),
+        condition(limit.when) if limit.when else None,
     )
-    bound = _bound(limit, latched=limit.id in facts.latched)
-    lenient = exits or (reducing and (doubtful or not metric.of_operation))
-    verdict, reason = _verdict(limit, bound, before.value, after, lenient=lenient)
-    headroom = utilisation = None
+
+
+_COMPILED: dict[int, tuple[tuple[Limit, ...], tuple[Rule, ...]]] = {}
+_REMEMBERED = 64
+
+
+def compile_rules(limits: tuple[Limit, ...]) -> tuple[Rule, ...]:
+    """The rules of these limits, remembered as long as the tuple lives."""
+    known = _COMPILED.get(id(limits))
+    if known is not None and known[0] is limits:
+        return known[1]
+    rules = tuple(compile_rule(limit) for limit in limits)
+    if len(_COMPILED) >= _REMEMBERED:
+        _COMPILED.clear()
+    _COMPILED[id(limits)] = (limits, rules)
+    return rules
+
+
+def rules_for(policy: Policy, facts: Facts) -> list[Rule]:
+    """The limits that bind this operation. Which override comes first decides nothing: all that match count."""
+    own: list[Rule] = []
+    replaced: set[str] = set()
+    for override in policy.overrides:
+        fits = _fits(override, policy, facts)
+        if fits is not False:
+            own += compile_rules(override.limits)
+        if fits:
+            replaced |= override.replaces
+    return [rule for rule in compile_rules(policy.limits) if rule.limit.id not in replaced] + own
+
+
+def _fits(override: Override, policy: Policy, facts: Facts) -> bool | None:
+    """Whether an override is meant. None: that cannot be said, so it may tighten but not loosen."""
+    if override.chains and facts.chain_id not in override.chains:
+        return False
+    known = True
+    for names, who in ((override.accounts, facts.account), (override.signers, facts.signer)):
+        if not names:
+            continue
+        parties = {resolve(name, policy, facts.book, facts.account) for name in names}
+        if who is not None and who in parties:
+            continue
+        if who is not None and None not in parties:
+            return False
+        known = False
+    return known or None
+
+
+class _Case:
+    """What judging every limit of one operation needs. `models` gathers those that had a say."""
+
+    __slots__ = ("after", "before", "doubtful", "exits", "models", "now_s", "reducing")
+
+    def __init__(self, before: View, after: View, now_s: int, *, exits: bool, reducing: bool, doubtful: bool) -> None:
+        self.before = before
+        self.after = after
+        self.now_s = now_s
+        self.exits = exits
+        self.reducing = reducing
+        self.doubtful = doubtful
+        self.models: set[tuple[str, str, str]] = set()
+
+    def observe(self, rule: Rule) -> tuple[Observation, Observation]:
+        """The rule's metric before and after the operation."""
+        limit, metric = rule.limit, rule.metric
+        before = (
+            Observation(None) if metric.of_operation else metric.observe(self.before, limit.scope, limit.parameters)
+        )
+        after = (
+            metric.observe(self.after, limit.scope, limit.parameters)
+            if self.after.facts.succeeded
+            else Observation(None, why="the operation reverts")
+        )
+        self.models.update(before.models, after.models)
+        return before, after
+
+    def lenient(self, metric: Metric) -> bool:
+        """The operation only gets out; a limit on this metric never holds it back."""
+        return self.exits or (self.reducing and (self.doubtful or not metric.of_operation))
+
+
+def _change(before: Observation, after: Observation) -> Observation:
+    """What the operation adds to the metric, and to each part of it."""
+    if after.value is None or before.value is None:
+        return Observation(None, why=after.why or f"before the operation: {before.why}")
+    parts = dict(after.contributions)
+    for name, value in before.contributions:
+        parts[name] = EXACT.subtract(parts.get(name, Decimal(0)), value)
+    return Observation(EXACT.subtract(after.value, before.value), tuple(parts.items()))
+
+
+def _limit_row(rule: Rule, case: _Case) -> LimitRow:
+    limit = rule.limit
+    before, after = case.observe(rule)
+    if limit.of_change:
+        before, after = Observation(None), _change(before, after)
+    latched = limit.id in case.after.facts.latched
+    bound = bound_in_force(limit, latched=latched)
+    lenient = case.lenient(rule.metric)
+    verdict, reason, approval = (rule.judge_latched if latched else rule.judge)(after.value, before.value, lenient)
+    if after.value is None:
+        reason = reason.replace(
+            "not evaluable", f"not evaluable ({after.why})" if lenient else f"not evaluable: {after.why}"
+        )
+    verdict, reason = _binding(rule, case, verdict, reason, lenient=lenient)
+    headroom = used = None
     if after.value is not None:
-        with localcontext(EXACT):
-            headroom = bound - after.value if limit.is_max else after.value - bound
-        utilisation = _utilisation(limit, bound, after.value)
+        headroom = EXACT.subtract(bound, after.value) if limit.is_max else EXACT.subtract(after.value, bound)
+        used = utilisation(limit, bound, after.value)
     return LimitRow(
         id=limit.id,
         metric=limit.metric,
         scope=str(limit.scope),
-        unit=metric.unit,
+        unit=rule.metric.unit,
         action=limit.action.value,
         comparator="max" if limit.is_max else "min",
         bound=bound,
         before=before.value,
         after=after.value,
         headroom=headroom,
-        utilisation=utilisation,
+        utilisation=used,
         verdict=verdict,
         reason=reason,
         contributions=after.contributions,
+        approval=approval if verdict == "require_signers" else "",
+        of_change=limit.of_change,
     )
 
 
-def _bound(limit: Limit, *, latched: bool) -> Decimal:
-    """The bound in force: tighter by the hysteresis while the limit is latched (it was breached when last judged)."""
-    if not latched or not limit.hysteresis:
-        return limit.bound
-    with localcontext(EXACT):
-        slack = abs(limit.bound) * limit.hysteresis
-        return limit.bound - slack if limit.is_max else limit.bound + slack
+def _binding(rule: Rule, case: _Case, verdict: Verdict, reason: str, *, lenient: bool) -> tuple[Verdict, str]:
+    """The verdict where the limit binds at all: at this hour, and under its condition. A condition without value binds and denies."""
+    limit = rule.limit
+    if limit.during is not None and not limit.during.at(case.now_s):
+        return "pass", f"binds only {limit.during}"
+    if rule.condition is None:
+        return verdict, reason
+    holds = rule.condition.holds(case.before, case.after, case.now_s)
+    if isinstance(holds, str):
+        return ("warn" if lenient else "deny"), f"its condition has no value: {holds}"
+    return (verdict, reason) if holds else ("pass", "its condition does not hold")
 
 
 def latched_after(policy: Policy, seen: Mapping[str, Decimal], latched: frozenset[str]) -> frozenset[str]:
@@ -241,47 +289,12 @@ def latched_after(policy: Policy, seen: Mapping[str, Decimal], latched: frozense
     hysteresis. What a refused operation would have done latches nothing. Limits without hysteresis never latch.
     """
     found = set(latched)
-    for limit in policy.limits:
+    for limit in policy.every_limit:
         value = seen.get(limit.id)
         if value is None or not limit.hysteresis or not value.is_finite():
             continue
-        if not _passes(limit, limit.bound, value):
+        if not passes(limit, limit.bound, value):
             found.add(limit.id)
-        elif _passes(limit, _bound(limit, latched=True), value):
+        elif passes(limit, bound_in_force(limit, latched=True), value):
             found.discard(limit.id)
     return frozenset(found)
-
-
-def _utilisation(limit: Limit, bound: Decimal, value: Decimal) -> Decimal | None:
-    """Share of the bound in use: value / max, or min / value; None where the bound is no positive number."""
-    if bound <= 0 or value < 0:
-        return None
-    if limit.is_max:
-        return ratio(value, bound, up=True)
-    return None if value == 0 else ratio(bound, value, up=True)
-
-
-def _passes(limit: Limit, bound: Decimal, value: Decimal) -> bool:
-    return value <= bound if limit.is_max else value >= bound
-
-
-def _verdict(
-    limit: Limit, bound: Decimal, before: Decimal | None, after: Observation, *, lenient: bool
-) -> tuple[Verdict, str]:
-    """`lenient`: the operation only gets out; a limit on the portfolio never holds it back."""
-    breach: Verdict = limit.action.value
-    if after.value is None:
-        if lenient:
-            return "warn", f"not evaluable ({after.why}), and the operation only reduces"
-        return "deny", f"not evaluable: {after.why}"
-    if _passes(limit, bound, after.value):
-        used = _utilisation(limit, bound, after.value)
-        return ("warn", "") if used is not None and used >= limit.warn_at else ("pass", "")
-    if lenient:
-        return "warn", "breached, and the operation only reduces"
-    if before is not None and not _passes(limit, bound, before):
-        if after.value < before if limit.is_max else after.value > before:
-            return "warn", "breached before, and the operation reduces it"
-        if after.value == before:
-            return "warn", "breached before, and the operation does not change it"
-    return breach, "breached"

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
 from policies import functions
-from policies.canonical import decimal_text
 from policies.functions import Effect, KnownFunction
+from policies.limit_checks import LimitChecks
+from policies.linting import Tree
 from policies.margin import PERP_V2_INITIAL_RATIO, PERP_V2_MAINTENANCE_RATIO, ratio
-from policies.metrics import METRICS
-from policies.names import ACCOUNT, CONTRACTS, KNOWN
+from policies.names import ACCOUNT, CONTRACTS
 from policies.policy import selectors_of, word_of
-from policies.problems import Problem, Severity, did_you_mean
+from policies.problems import Problem, did_you_mean
 from policies.structure import Places
 
-Tree = Mapping[str, Any]
 MAX_SLIPPAGE = Decimal("0.5")
 """Source: StopLoss.MAX_SLIPPAGE_BPS."""
 _RECIPIENTS = ("to", "recipient", "onBehalfOf", "spender", "delegate")
@@ -41,51 +40,7 @@ def check(tree: Tree, places: Places, written: Mapping[str, str]) -> list[Proble
     return linter.problems
 
 
-class _Linter:
-    def __init__(self, tree: Tree, places: Places, written: Mapping[str, str]) -> None:
-        self.tree = tree
-        self.places = places
-        self.written = written
-        self.problems: list[Problem] = []
-        self.names = (*KNOWN, *tree.get("addresses", {}))
-        self.guards: Tree = tree.get("guards", {})
-
-    def report(self, path: str, message: str, advice: str = "", severity: Severity = "error") -> None:
-        spot, at = path, self.places.get(path)
-        while at is None and "." in spot:
-            spot = spot.rpartition(".")[0]
-            at = self.places.get(spot)
-        line, column, source = (at.line, at.column, at.source) if at else (1, 1, "")
-        self.problems.append(Problem(line, column, path, message, advice, severity, source))
-
-    def warn(self, path: str, message: str, advice: str = "") -> None:
-        self.report(path, message, advice, "warning")
-
-    def party(self, path: str, name: Any) -> None:
-        """A name that nothing is ever bound to is an error."""
-        if isinstance(name, str) and not name.startswith("0x") and name not in self.names:
-            advice = did_you_mean(name, self.names) or "declare it under addresses:"
-            self.report(path, f"unknown name {name!r}", advice)
-
-    def named(self, entries: Iterable[Tree], section: str) -> Iterator[tuple[str, Tree]]:
-        """Entries with the path by which `structure` knows their place: by id, and by number when the id was taken (reported)."""
-        seen: set[str] = set()
-        for i, entry in enumerate(entries):
-            identity = str(entry.get("id"))
-            path = f"{section}[{i}]" if identity in seen else f"{section}.{identity}"
-            if identity in seen:
-                self.report(f"{path}.id", f"duplicate id {identity!r}", "give each entry its own")
-            seen.add(identity)
-            yield path, entry
-
-    def present(self, path: str) -> bool:
-        """Whether the file writes something there, well-formed or not."""
-        return path in self.places
-
-    def share(self, path: str, value: str | None, low: Decimal = _ZERO, high: Decimal = _ONE) -> None:
-        if value is not None and not low <= Decimal(value) <= high:
-            self.report(path, f"must be between {decimal_text(low * 100)}% and {decimal_text(high * 100)}%")
-
+class _Linter(LimitChecks):
     # -- sections ---------------------------------------------------------------------------------------------------------
 
     def addresses(self) -> None:
@@ -97,107 +52,11 @@ class _Linter:
 
     def facts(self) -> None:
         facts = self.tree.get("facts", {})
-        for key in ("max_price_age", "max_block_age"):
+        for key in ("max_price_age", "max_block_age", "max_returns_age"):
             if facts.get(key) == "0":
                 self.report(f"facts.{key}", "no fact is ever that fresh: everything would be denied")
-        self.share("facts.max_price_deviation", facts.get("max_price_deviation"))
-
-    def limits(self) -> None:
-        limits = self.tree.get("limits", ())
-        if not limits:
-            self.warn("limits", "no limits: only calls and guards bind this account")
-        approvals = {entry.get("id") for entry in self.tree.get("approvals", ())}
-        seen: dict[tuple[str, str, str], str] = {}
-        for path, entry in self.named(limits, "limits"):
-            self.limit(entry, path)
-            self.signers(entry, path, approvals)
-            key = (entry.get("metric", ""), entry.get("scope", "portfolio"), entry.get("action", "deny"))
-            if key in seen and entry.get("id") != seen[key]:
-                self.warn(
-                    path, f"the same metric, scope and action as {seen[key]!r}; the looser of the two never matters"
-                )
-            seen.setdefault(key, entry.get("id", ""))
-        for path, entry in self.named(self.tree.get("stress", ()), "stress"):
-            self.signers(entry, path, approvals)
-            for asset, move in entry.get("shock", {}).items():
-                if Decimal(move) <= -1:
-                    self.report(f"{path}.shock.{asset}", "a price cannot fall by 100% or more")
-        self.reachable()
-
-    def limit(self, entry: Tree, path: str) -> None:
-        name, bounds = entry.get("metric"), [key for key in ("max", "min") if self.present(f"{path}.{key}")]
-        if name is None:
-            return
-        metric = METRICS.get(name)
-        if metric is None:
-            advice = did_you_mean(name, tuple(METRICS))
-            self.report(f"{path}.metric", f"unknown metric {name!r}", advice)
-            return
-        wanted = "max" if metric.worse == "higher" else "min"
-        if len(bounds) != 1:
-            self.report(path, "needs exactly one of max and min", f"{name} is bounded by {wanted}:")
-            return
-        if bounds[0] != wanted:
-            self.report(f"{path}.{bounds[0]}", f"{name} is worse when it is {metric.worse}", f"write {wanted}:")
-            return
-        if wanted in entry:  # else it is malformed and reported
-            self.bound(metric.unit, entry[wanted], name, f"{path}.{wanted}")
-        scope = entry.get("scope", "portfolio").partition(":")[0]
-        if metric.of_operation and scope == "portfolio":
-            self.report(path, f"{name} measures an operation, not a portfolio", "write scope: operation")
-        elif not metric.of_operation and scope == "operation":
-            self.report(f"{path}.scope", f"{name} measures a portfolio, not an operation", "write scope: portfolio")
-        if name == "position_size" and scope != "asset":
-            self.report(path, "sizes of different assets do not add up", "write scope: asset: ETH, for example")
-        if name == "concentration" and scope == "portfolio":
-            self.report(
-                path, "the whole is always 100% of itself", "write scope: asset: ETH, or venue: perp, for example"
-            )
-        self.share(f"{path}.warn_at", entry.get("warn_at"))
-        if "hysteresis" in entry and not 0 <= Decimal(entry["hysteresis"]) < 1:
-            self.report(f"{path}.hysteresis", "must be at least 0% and below 100%")
-
-    def bound(self, unit: str, value: str, name: str, path: str) -> None:
-        is_percent = self.written.get(path, "").endswith("%")
-        if unit == "%" and not is_percent:
-            self.report(path, f"{name} is a percentage", f"write {self.written.get(path, value)}%")
-        elif unit != "%" and is_percent:
-            self.report(path, f"{name} is not a percentage but in {unit}", "write a plain number")
-        elif Decimal(value) < 0 and name != "equity":
-            self.report(path, "must not be negative")
-        elif name == "liquidation_distance" and Decimal(value) >= 1:
-            self.report(path, "no position is ever that far from liquidation", "100% is shown when there is none")
-
-    def signers(self, entry: Tree, path: str, approvals: set[Any]) -> None:
-        named, asks = entry.get("approval"), entry.get("action") == "require_signers"
-        if asks and named is None:
-            self.report(path, "require_signers needs the quorum that it asks", "add approval: with an id of approvals:")
-        if named is not None and named not in approvals:
-            advice = did_you_mean(named, tuple(str(a) for a in approvals))
-            self.report(f"{path}.approval", f"there is no approval {named!r}", advice)
-        if named is not None and not asks:
-            self.warn(f"{path}.approval", "an approval is asked only with action: require_signers")
-
-    def reachable(self) -> None:
-        """Leverage and liquidation distance on the same perp account bound each other."""
-        leverage, distance = self.least("leverage", "max"), self.least("liquidation_distance", "min")
-        if leverage is not None and distance is not None and leverage > 0 and distance < 1:
-            most = 1 / (distance * (1 - PERP_V2_MAINTENANCE_RATIO) + PERP_V2_MAINTENANCE_RATIO)
-            if most < leverage:
-                self.warn(
-                    "limits",
-                    f"leverage {leverage:f} is never reached: a liquidation distance of {distance:.1%} ends a perp long at {most:.2f}x",
-                    "lower one of the two",
-                )
-
-    def least(self, metric: str, key: str) -> Decimal | None:
-        """The tightest denying bound on a metric, whatever its scope."""
-        values = [
-            Decimal(e[key])
-            for e in self.tree.get("limits", ())
-            if e.get("metric") == metric and key in e and e.get("action", "deny") == "deny"
-        ]
-        return None if not values else (min(values) if key == "max" else max(values))
+        for key in ("max_price_deviation", "max_depeg"):
+            self.share(f"facts.{key}", facts.get(key))
 
     def approvals(self) -> None:
         entries = self.tree.get("approvals", ())

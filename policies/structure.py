@@ -40,6 +40,9 @@ _WORDS = {
     "function": "a function's name, signature or 0x selector",
     "asset": "an asset such as ETH",
     "scope": "portfolio, operation, asset: NAME or venue: NAME",
+    "bucket": "a range of times to expiry such as <7d, >=30d or 7d-30d",
+    "hours": "hours of the day in UTC such as 08:00-18:00",
+    "condition": "a CEL condition",
     "pin": "a value, a list of values, or {min:, max:}",
 }
 
@@ -170,7 +173,25 @@ class _Walker:
             self.report(node.mark, path, f"must be {' or '.join(dict.fromkeys(choices))}, got {text!r:.80}",
                         did_you_mean(text, tuple(dict.fromkeys(choices))))  # fmt: skip
             return None
+        if kind == "condition":
+            self.condition(node, text, path)
         return self.canonical(kind, text, node.mark, path)
+
+    def condition(self, node: Scalar, text: str, path: str) -> None:
+        """Everything about a CEL condition, where it stands. Without the extra only its form can be checked, which is a problem too."""
+        from policies.conditions import EXTRA, compile_program, faults_of
+
+        faults = faults_of(text)
+        if not faults:
+            program, fault = compile_program(text)
+            faults = [fault] if fault else []
+            if program is None and fault is None:
+                self.report(node.mark, path, f"cannot be checked: {EXTRA}", "the limit denies until it is there")
+        for fault in faults:
+            place = Mark(node.mark.line, node.mark.column + node.quoted + fault.column - 1, node.mark.source)
+            if "\n" in text:  # a block: its text begins on the line below
+                place = Mark(node.mark.line + fault.line, fault.column, node.mark.source)
+            self.report(place, path, fault.message, fault.suggestion)
 
     def canonical(self, kind: str, text: str, mark: Mark, path: str) -> str | None:
         if kind in ("percent", "bound") and text.endswith("%"):
@@ -178,7 +199,12 @@ class _Walker:
         if kind in ("decimal", "bound"):
             return decimal_text(Decimal(text))
         if kind == "duration":
-            return str(int(text[:-1]) * _SECONDS[text[-1]])
+            return str(_seconds(text))
+        if kind == "bucket":
+            return _bucket(text)
+        if kind == "hours":
+            start, end = (int(part[:2]) * 60 + int(part[3:]) for part in text.split("-"))
+            return f"{start}-{end}"
         if kind == "scope":
             return re.sub(r":\s*", ": ", text)
         if kind in ("address", "party") and text.startswith("0x"):
@@ -190,10 +216,29 @@ class _Walker:
         return text
 
 
+def _seconds(text: str) -> int:
+    return int(text[:-1]) * _SECONDS[text[-1]]
+
+
+def _bucket(text: str) -> str:
+    """`<7d` as `0-604800`, `>=30d` as `2592000-`: from the first, included, to the second, not included, in seconds."""
+    if text.startswith("<"):
+        return f"0-{_seconds(text[1:])}"
+    if text.startswith(">="):
+        return f"{_seconds(text[2:])}-"
+    low, high = map(_seconds, text.split("-"))
+    return f"{low}-{high}"
+
+
 def _truth(text: str) -> str:
     if text.lower() in ("yes", "on", "y", "true", "1"):
         return "write true"
     return "write false" if text.lower() in ("no", "off", "n", "false", "0") else ""
+
+
+def _clock(text: str) -> str:
+    hours, _, minutes = text.strip().partition(":")
+    return f"{int(hours):02}:{minutes or '00'}"
 
 
 def _advice(kind: str, text: str) -> str:
@@ -211,6 +256,12 @@ def _advice(kind: str, text: str) -> str:
         if re.fullmatch(r"[0-9.]+x", text):
             return f"write {text[:-1]}"
         return "infinities and NaN are no bounds" if text.lower().strip("+-.") in ("inf", "nan") else ""
+    if kind == "bucket" and re.fullmatch(r"(<=|>)\s*[0-9]+[smhd]", text):
+        return "write " + {"<": "<", ">": ">="}[text[0]] + text.lstrip("<>= ")
+    if kind == "bucket" and re.fullmatch(r"(<|>=)?\s+.*|[0-9]+[smhd]", text):
+        return "write it without spaces, such as <7d or >=7d"
+    if kind == "hours" and re.fullmatch(r"[0-9]{1,2}(:[0-9]{2})?\s*-\s*[0-9]{1,2}(:[0-9]{2})?", text):
+        return "write " + "-".join(_clock(part) for part in text.split("-"))
     if kind == "duration" and text.isdigit():
         return f"write {text}s for seconds"
     if kind == "duration" and re.fullmatch(r"[0-9]+:[0-9:]+", text):

@@ -36,6 +36,8 @@ class Observation:
     value: Decimal | None
     contributions: tuple[Contribution, ...] = ()
     why: str = ""
+    models: tuple[tuple[str, str, str], ...] = ()
+    """Name, version and backend of the risk models that gave the value."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,7 +21,14 @@ facts: {max_price_age: 5m}
 limits:
   - {id: lev, metric: leverage, max: 3, warn_at: 80%, action: require_signers, approval: desk}
   - {id: dist, metric: liquidation_distance, min: 20%}
-approvals: [{id: desk, signers: [trader, risk_officer], quorum: 2}]
+  - {id: gross, metric: gross_notional, max: 9, action: require_signers, approval: desk, during: {days: [mon, tue]},
+     escalate: [{beyond: 20, approval: board}, {beyond: 30}]}
+  - {id: step, metric: leverage, max_change: 1, when: 'leverage > 1.0'}
+  - {id: cash, metric: equity, min_change: -100}
+  - {id: turn, metric: turnover, max: 100, window: 1d}
+overrides:
+  - {id: junior, signers: [trader], limits: [{id: lev, max: 2}, {id: own, metric: order_rate, max: 5}]}
+approvals: [{id: desk, signers: [trader, risk_officer], quorum: 2}, {id: board, signers: [trader, risk_officer, owner], quorum: 3}]
 calls:
   - {target: usdc, functions: [approve], args: {spender: perp.vault}}
   - {target: perp.vault, functions: [deposit, withdraw]}
@@ -63,6 +70,15 @@ def looser(body: str, parent: str = PARENT) -> list[str]:
         "limits: [{id: dist, metric: liquidation_distance, min: 30%}]",
         "limits: [{id: new, metric: equity, min: 5}]",
         "facts: {max_price_age: 1m, max_block_age: 1m}",
+        "facts: {max_depeg: 1%, max_returns_age: 1d}",
+        "limits: [{id: gross, during: {days: [mon, tue, wed]}, metric: gross_notional, max: 9}]",
+        "limits: [{id: gross, metric: gross_notional, max: 9, escalate: [{beyond: 15, approval: board}, {beyond: 30}]}]",
+        "limits: [{id: gross, metric: gross_notional, max: 9, escalate: [{beyond: 15}]}]",
+        "limits: [{id: step, metric: leverage, max_change: 0.5}]",
+        "limits: [{id: cash, metric: equity, min_change: -50}]",
+        "overrides: [{id: junior, limits: [{id: lev, max: 1}]}]",
+        "overrides: [{id: junior, limits: [{id: own, max: 4}]}]",
+        "overrides: [{id: senior, signers: [owner], limits: [{id: lev, max: 2.5}]}]",
         "chains: [10]",
         "accounts: [trader]",
         "calls: [{target: perp.vault, functions: [deposit]}]",
@@ -87,6 +103,32 @@ def test_tightening_and_adding_are_fine(body: str) -> None:
         "limits: [{id: dist, metric: liquidation_distance, min: 10%}]",
         "facts: {max_price_age: 10m}",
         "facts: {max_block_age: 10m}",
+        "facts: {max_depeg: 3%}",
+        "facts: {max_returns_age: 3d}",
+        "limits: [{id: lev, metric: leverage, max: 3, during: {days: [mon]}}]",
+        "limits: [{id: lev, metric: leverage, max: 3, when: 'hour > 1'}]",
+        "limits: [{id: gross, metric: gross_notional, max: 9, during: {days: [mon]}}]",
+        "limits: [{id: gross, metric: gross_notional, max: 9, escalate: [{beyond: 21, approval: board}, {beyond: 30}]}]",
+        "limits: [{id: gross, metric: gross_notional, max: 9, escalate: [{beyond: 20, approval: board}, {beyond: 31}]}]",
+        "limits: [{id: gross, metric: gross_notional, max: 9, escalate: [{beyond: 20, approval: board}]}]",
+        "limits: [{id: gross, metric: gross_notional, max: 9, approval: board}]",
+        (
+            "approvals: [{id: friends, signers: [keeper, treasury, guardian], quorum: 3}]\n"
+            "limits: [{id: gross, metric: gross_notional, max: 9, escalate: [{beyond: 20, approval: friends}, {beyond: 30}]}]"
+        ),
+        (
+            "approvals: [{id: friends, signers: [keeper, treasury, guardian], quorum: 3}]\n"
+            "limits: [{id: gross, metric: gross_notional, max: 9, "
+            "escalate: [{beyond: 20, approval: board}, {beyond: 25, approval: friends}, {beyond: 30}]}]"
+        ),
+        "limits: [{id: step, metric: leverage, max_change: 2}]",
+        "limits: [{id: step, metric: leverage, max_change: 1, when: 'leverage > 9.0'}]",
+        "limits: [{id: cash, metric: equity, min_change: -101}]",
+        "limits: [{id: turn, metric: turnover, max: 100, window: 1h}]",
+        "overrides: [{id: junior, limits: [{id: lev, max: 2.5}]}]",
+        "overrides: [{id: junior, signers: [keeper], limits: [{id: lev, max: 1}]}]",
+        "overrides: [{id: junior, chains: [1], limits: [{id: lev, max: 1}]}]",
+        "overrides: [{id: senior, signers: [owner], limits: [{id: lev, max: 3.5}]}]",
         "chains: [1, 5]",
         "accounts: [treasury]",
         "calls: [{target: perp.vault, functions: [depositFor]}]",

@@ -153,6 +153,8 @@ def describe(path: tuple[int, ...], target: Address, value: Wei, data: bytes, na
     effect = known.effect
     if effect is Effect.GRANTS and arguments[-1][1] == "0":
         effect = Effect.REDUCES
+    if effect is Effect.REDUCES and dict(arguments).get("setCollateralTo", "0") != "0":
+        effect = Effect.OPENS  # Lyra: what is left of the position may keep less collateral than it had
     return DecodedCall(path, target, name, value, data, known.function.signature, arguments, effect)
 
 

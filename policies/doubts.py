@@ -12,7 +12,7 @@ from decimal import Decimal, localcontext
 
 from policies.margin import EXACT, ratio
 from policies.policy import Policy
-from policies.portfolio import Facts, Margin, Portfolio, Position, Price
+from policies.portfolio import Facts, Margin, Option, Portfolio, Position, Price
 
 VALUE_TOLERANCE = Decimal("0.01")
 """USDC by which figures of one venue may differ from what they should add up to: some of them are rounded to 6 decimals."""
@@ -81,6 +81,7 @@ def _portfolio(when: str, portfolio: Portfolio, policy: Policy, facts: Facts) ->
         *((f"{h.asset} holding {when}", h) for h in portfolio.holdings),
         *((f"{d.asset} debt {when}", d) for d in portfolio.debts),
         *((f"position {p.label} {when}", p) for p in portfolio.positions),
+        *((f"option {o.label} {when}", o) for o in portfolio.options),
         *((f"margin account at {m.venue} {when}", m) for m in portfolio.margins),
     ]
     senseless = [text for label, entry in entries for text in _senseless(label, entry)]
@@ -95,7 +96,7 @@ def _portfolio(when: str, portfolio: Portfolio, policy: Policy, facts: Facts) ->
             yield f"the margin account of {position.label} {when} is missing"
         yield from _mark(when, position, policy, facts)
     for margin in portfolio.margins:
-        yield from _margin(when, margin, [p for p in portfolio.positions if p.venue == margin.venue])
+        yield from _margin(when, margin, portfolio)
 
 
 def _mark(when: str, position: Position, policy: Policy, facts: Facts) -> Iterator[str]:
@@ -111,16 +112,19 @@ def _mark(when: str, position: Position, policy: Policy, facts: Facts) -> Iterat
             yield f"{position.label} {when}: mark {position.mark_price:.4f} and index {price.value:.4f} are {apart:.2%} apart"
 
 
-def _margin(when: str, margin: Margin, held: list[Position]) -> Iterator[str]:
-    """What the venue says of the whole against what it says of the parts."""
+def _margin(when: str, margin: Margin, portfolio: Portfolio) -> Iterator[str]:
+    """What the venue says of the whole against what it says of the parts: perps at their profit, options at their mark. A requirement
+    that follows another model than a ratio is that model's to check."""
+    held = [p for p in portfolio.positions if p.venue == margin.venue]
     with localcontext(EXACT):
         profits = sum((p.notional - p.entry_notional - p.pending_funding for p in held), Decimal(0))
+        profits += sum((o.notional for o in portfolio.options if o.venue == margin.venue), Decimal(0))
         gap = abs(margin.collateral + profits - margin.account_value)
         required = margin.maintenance_ratio * sum((abs(p.notional) for p in held), Decimal(0))
         short = abs(required - margin.maintenance_requirement)
     if gap > VALUE_TOLERANCE:
         yield f"{margin.venue} {when}: its account value {margin.account_value:.6f} differs from its parts by {gap:.6f}"
-    if short > VALUE_TOLERANCE:
+    if margin.model == "ratio" and short > VALUE_TOLERANCE:
         yield (
             f"{margin.venue} {when}: its maintenance requirement {margin.maintenance_requirement:.6f} differs from its "
             f"positions' by {short:.6f}"
@@ -132,7 +136,8 @@ def _trades(facts: Facts) -> Iterator[str]:
     change: dict[tuple[str, str], Decimal] = {}
     with localcontext(EXACT):
         for sign, portfolio in ((1, facts.after), (-1, facts.before)):
-            for p in portfolio.positions:
+            held: list[Position | Option] = [*portfolio.positions, *portfolio.options]
+            for p in held:
                 if p.size.is_finite():
                     change[p.venue, p.asset] = change.get((p.venue, p.asset), Decimal(0)) + sign * p.size
         for fill in facts.fills:
@@ -141,6 +146,6 @@ def _trades(facts: Facts) -> Iterator[str]:
     for (venue, asset), rest in sorted(change.items()):
         if abs(rest) > SIZE_TOLERANCE:
             yield f"the fills at {venue} do not explain the change of {asset}: {rest:f} is left"
-    placed = sum(call.function.startswith("openPosition(") for call in facts.calls.calls)
+    placed = sum(call.function.startswith("openPosition((address") for call in facts.calls.calls)
     if placed > len(facts.orders):
         yield f"{placed} orders are placed, the bounds of {len(facts.orders)} are known"

@@ -57,6 +57,8 @@ _SESSION = "(address,uint48,uint48,address,bytes4,uint128)"
 _ORACLE = "(address,uint32,address,uint32,uint128,uint128,uint16,uint32)"
 _STOP = f"(address,bytes,bool,uint128,uint16,uint128,uint16,uint16,uint32,uint32,uint32,uint16,uint96,uint48,{_ORACLE})"
 _EXIT = "(address,bytes4,bool,bool,uint8,bytes32[])"
+_TRADE = "(uint256,uint256,uint256,uint8,uint256,uint256,uint256,uint256)"
+_OPTION_TRADE = "strikeId positionId iterations optionType amount setCollateralTo minTotalCost maxTotalCost"
 _ORDER = "baseToken isBaseToQuote isExactInput amount oppositeAmountBound deadline sqrtPriceLimitX96 referralCode"
 
 FUNCTIONS: tuple[KnownFunction, ...] = (
@@ -117,6 +119,22 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
     _f("withdraw(address,uint256,address)", "asset amount to", Effect.PAYS),
     _f("borrow(address,uint256,uint256,uint16,address)", "asset amount rateMode referralCode onBehalfOf", Effect.OPENS),
     _f("repay(address,uint256,uint256,address)", "asset amount rateMode onBehalfOf", Effect.REDUCES),
+    # Lyra Avalon: OptionMarket, ShortCollateral, OptionToken, LiquidityPool, OptionGreekCache. A close that leaves collateral behind
+    # may also take some out, so it reduces only with setCollateralTo = 0 (see policies.calls); addCollateral pays whoever owns the position.
+    _f(f"openPosition({_TRADE})", _OPTION_TRADE, Effect.OPENS),
+    _f(f"closePosition({_TRADE})", _OPTION_TRADE, Effect.REDUCES),
+    _f(f"forceClosePosition({_TRADE})", _OPTION_TRADE, Effect.REDUCES),
+    _f("addCollateral(uint256,uint256)", "positionId amountCollateral", Effect.PAYS),
+    _f("liquidatePosition(uint256,address)", "positionId rewardBeneficiary", Effect.PAYS),
+    _f("settleExpiredBoard(uint256)", "boardId", Effect.NEUTRAL),
+    _f("settleOptions(uint256[])", "positionIds", Effect.REDUCES),
+    _f("updateBoardCachedGreeks(uint256)", "boardId", Effect.NEUTRAL),
+    _f("split(uint256,uint256,uint256,address)", "positionId newAmount newCollateral recipient", Effect.PAYS),
+    _f("merge(uint256[])", "positionIds", Effect.NEUTRAL),
+    _f("safeTransferFrom(address,address,uint256)", "from to tokenId", Effect.PAYS),
+    _f("setApprovalForAll(address,bool)", "operator approved", Effect.GRANTS),
+    _f("initiateDeposit(address,uint256)", "beneficiary amountQuote", Effect.PAYS),
+    _f("initiateWithdraw(address,uint256)", "beneficiary amountLiquidityToken", Effect.PAYS),
     # guards: IGuard, IStopLoss
     _f("execute(address,uint256)", "account id", Effect.REDUCES),
     _f("touch(address,uint256)", "account id", Effect.NEUTRAL),
@@ -166,6 +184,12 @@ _TARGETS: Mapping[str, tuple[str, ...]] = {
         "deposit(address,uint256)", "depositFor(address,address,uint256)", "withdraw(address,uint256)",
         "withdrawAll(address)",
     ),
+    "perp.clearing_house": (
+        "openPosition((address,bool,bool,uint256,uint256,uint256,uint160,bytes32))",
+        "closePosition((address,uint160,uint256,uint256,bytes32))",
+    ),
+    "lyra.option_market": (f"openPosition({_TRADE})", f"closePosition({_TRADE})", f"forceClosePosition({_TRADE})"),
+    "lyra.quote": ("transfer(address,uint256)", "transferFrom(address,address,uint256)", "approve(address,uint256)"),
     "aave.pool": ("withdraw(address,uint256,address)",),
     "seawall.stop_loss": ("execute(address,uint256)",),
     "seawall.risk_validator": ("cancelEscape()",),

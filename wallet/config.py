@@ -32,7 +32,11 @@ ADDRESS_NAMES = (
     "aave_sentinel", "aave_atoken_weth", "perp_clearing_house", "perp_vault", "perp_exchange",
     "perp_account_balance", "perp_market_registry", "perp_order_book", "perp_insurance_fund",
     "perp_delegate_approval", "perp_config", "perp_base_token", "perp_quote_token", "perp_pool",
-    "perp_price_feed", "gas_price_oracle", "l1_block", "risk_account_implementation", "risk_account_factory",
+    "perp_price_feed",
+    "lyra_option_market", "lyra_option_token", "lyra_greek_cache", "lyra_option_pricer", "lyra_liquidity_pool", "lyra_liquidity_token",
+    "lyra_short_collateral", "lyra_pool_hedger", "lyra_synthetix_adapter", "lyra_gwav_oracle", "lyra_viewer",
+    "lyra_keeper", "lyra_rates", "lyra_quote", "lyra_base", "lyra_quote_pool",
+    "gas_price_oracle", "l1_block", "risk_account_implementation", "risk_account_factory",
     "risk_validator", "session_validator", "stop_loss", "emergency_freeze", "verifying_paymaster",
     "perp_adapter", "uniswap_adapter",
 )

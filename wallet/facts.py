@@ -13,9 +13,10 @@ from contracts.types import Address, Hash32
 from contracts.userop import UserOperation, intent_hash, required_prefund
 from policies.calls import DecodedCall, DecodedCalls, decode_calls
 from policies.margin import ratio
-from policies.portfolio import Facts, Holding, Margin, Missing, Order, Outstanding, Portfolio, Position, Price
+from policies.portfolio import Facts, Holding, Margin, Missing, Option, Order, Outstanding, Portfolio, Position, Price
 from policies.venues import Adapter, Read
 from policies.venues.feeds import Feed
+from policies.venues.lyra import Lyra
 from policies.venues.perp_v2 import PerpMarket, PerpV2
 from policies.venues.tokens import Token, Tokens
 from wallet.account import AccountClient
@@ -23,6 +24,13 @@ from wallet.simulate import Effects, simulate
 
 OutstandingOf = Callable[[Address, int, int], tuple[Outstanding, ...]]
 """(account, next nonce, block time in unix s) -> attestations that may still be used."""
+
+
+LYRA = (
+    "lyra.option_market", "lyra.option_token", "lyra.greek_cache", "lyra.short_collateral", "lyra.synthetix_adapter",
+    "lyra.viewer", "lyra.quote", "lyra.base", "lyra.quote_pool",
+)  # fmt: skip
+"""What the book must name for Lyra's ETH market to be read."""
 
 
 def adapters_of(book: Mapping[str, Address]) -> tuple[Adapter, ...]:
@@ -41,6 +49,12 @@ def adapters_of(book: Mapping[str, Address]) -> tuple[Adapter, ...]:
     if all(name in book for name in perp):
         house, vault, balance, exchange, base = (book[name] for name in perp)
         found.append(PerpV2(house, vault, balance, exchange, (PerpMarket("ETH", base),)))
+    if all(name in book for name in (*LYRA, "multicall3", "usdc")):
+        market, token, cache, short, spot, viewer, quote, synth, pool = (book[name] for name in LYRA)
+        peg = book["usdc"]
+        found.append(
+            Lyra("ETH", market, token, cache, short, spot, viewer, book["multicall3"], quote, synth, pool, peg)
+        )
     return tuple(found)
 
 
@@ -132,6 +146,7 @@ class FactsReader:
         margins: list[Margin] = []
         prices: list[Price] = []
         missing: list[Missing] = []
+        options: list[Option] = []
         for adapter in self.adapters:
             count = len(adapter.reads(bytes(20)))
             seen = adapter.parse(rest[:count])
@@ -141,7 +156,8 @@ class FactsReader:
             margins += seen.margins
             prices += seen.prices
             missing += seen.missing
-        portfolio = Portfolio(tuple(holdings), (), tuple(positions), tuple(margins))
+            options += seen.options
+        portfolio = Portfolio(tuple(holdings), (), tuple(positions), tuple(margins), tuple(options))
         return portfolio, tuple(prices), tuple(missing)
 
 

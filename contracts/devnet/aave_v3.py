@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from contracts.devnet.chain import Builder, package
+from contracts.devnet.chain import Builder, linked, package
 from contracts.devnet.tokens import AAVE, ETHER, USDC
-from contracts.errors import SetupError
 from contracts.types import ZERO_ADDRESS, Address
 from contracts.units import WAD
 
@@ -49,24 +47,9 @@ class _Reserve:
     feed: Address
 
 
-def _artifact(path: str) -> dict[str, Any]:
-    name = path.rsplit("/", 1)[-1]
-    found: dict[str, Any] = package(AAVE).json(f"artifacts/contracts/{path}.sol/{name}.json")
-    return found
-
-
 def _linked(path: str, libraries: dict[str, Address]) -> bytes:
     """Creation code with its libraries' addresses put in."""
-    artifact = _artifact(path)
-    code = artifact["bytecode"][2:]
-    for names in artifact["linkReferences"].values():
-        for name, places in names.items():
-            if name not in libraries:
-                raise SetupError(f"Aave's {path} needs the library {name} before it is deployed")
-            for place in places:
-                at = 2 * place["start"]
-                code = code[:at] + libraries[name].hex() + code[at + 40 :]
-    return bytes.fromhex(code)
+    return linked(package(AAVE), f"artifacts/contracts/{path}.sol/{path.rsplit('/', 1)[-1]}.json", libraries)
 
 
 async def deploy_aave(

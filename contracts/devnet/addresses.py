@@ -44,6 +44,22 @@ class Addresses:
     perp_quote_token: Address
     perp_pool: Address
     perp_price_feed: Address
+    lyra_option_market: Address
+    lyra_option_token: Address
+    lyra_greek_cache: Address
+    lyra_option_pricer: Address
+    lyra_liquidity_pool: Address
+    lyra_liquidity_token: Address
+    lyra_short_collateral: Address
+    lyra_pool_hedger: Address
+    lyra_synthetix_adapter: Address
+    lyra_gwav_oracle: Address
+    lyra_viewer: Address
+    lyra_keeper: Address
+    lyra_rates: Address
+    lyra_quote: Address
+    lyra_base: Address
+    lyra_quote_pool: Address
     gas_price_oracle: Address
     l1_block: Address
     risk_account_implementation: Address

@@ -9,6 +9,8 @@ from contracts.devnet.accounts import FUNDS_WEI, Accounts
 from contracts.devnet.addresses import Addresses
 from contracts.devnet.chain import CHAIN_ID, Builder
 from contracts.devnet.entry_points import deploy_entry_points
+from contracts.devnet.lyra import boards as lyra_boards
+from contracts.devnet.lyra import deploy_lyra
 from contracts.devnet.op_stack import GAS_PRICE_ORACLE, L1_BLOCK, MULTICALL3, install_op_stack
 from contracts.devnet.perp_v2 import MARK_HISTORY_S, UPDATE_FEED, PerpV2, deploy_perp, fund_perp
 from contracts.devnet.tokens import USDC, deploy_usdc, deploy_weth
@@ -31,9 +33,12 @@ _TRADING_USDC = 1_000_000 * USDC
 _ARBITRAGE_USDC = 100_000_000 * USDC
 
 
-async def build_devnet(rpc: RpcClient, accounts: Accounts, first_bar_s: int, price_wad: int) -> Addresses:
+async def build_devnet(
+    rpc: RpcClient, accounts: Accounts, first_bar_s: int, price_wad: int, *, boards: bool = True
+) -> Addresses:
     """Deploy and configure everything on a fresh anvil whose automatic mining is off. Raises SetupError.
 
+    Without `boards` Lyra's market lists nothing yet: their expiries depend on the clock that the chain will run on.
     Genesis is at `first_bar_s` - GENESIS_LEAD_S, the last block before or at `first_bar_s` - READY_LEAD_S.
     """
     # anvil hashes all storage in every block, and this contract would gain a slot in each. Nothing here reads old block hashes.
@@ -52,9 +57,13 @@ async def build_devnet(rpc: RpcClient, accounts: Accounts, first_bar_s: int, pri
     uniswap = await deploy_uniswap(build, weth, usdc, price_wad)
     perp = await deploy_perp(build, uniswap.factory, weth, usdc, feed, price_wad)
     aave = await deploy_aave(build, weth, usdc, feed, feed_usdc, sequencer, price_wad)
+    lyra = await deploy_lyra(build, uniswap, usdc, feed)
     await _fund_people(build, weth, usdc, uniswap, aave.pool, price_wad)
     await _make_history(build, (feed, answer), (feed_usdc, feeds.UNIT), perp, first_bar_s - READY_LEAD_S)
     await fund_perp(build, perp, usdc, price_wad)
+    if boards:
+        for call in lyra_boards(price_wad, first_bar_s):
+            await build.transact(lyra.option_market, call)
     ours, perp_adapter, uniswap_adapter = await _deploy_ours(build, entry_points["v0.8"], perp, uniswap)
     return Addresses(
         entry_point_v07=entry_points["v0.7"],
@@ -89,6 +98,7 @@ async def build_devnet(rpc: RpcClient, accounts: Accounts, first_bar_s: int, pri
         perp_quote_token=perp.quote_token,
         perp_pool=perp.pool,
         perp_price_feed=perp.price_feed,
+        **{f"lyra_{name}": address for name, address in lyra.by_name().items()},
         gas_price_oracle=GAS_PRICE_ORACLE,
         l1_block=L1_BLOCK,
         risk_account_implementation=ours.risk_account_implementation,

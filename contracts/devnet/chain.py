@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from contracts import abi
@@ -110,3 +110,17 @@ def bytecode(found: Package, member: str) -> bytes:
     code = found.json(member)["bytecode"]
     text: str = code["object"] if isinstance(code, dict) else code
     return parse_bytes(text if text.startswith("0x") else "0x" + text, member)
+
+
+def linked(found: Package, member: str, libraries: Mapping[str, Address]) -> bytes:
+    """Creation code in an artifact of hardhat, with the addresses of the libraries it calls put in. Raises SetupError without one."""
+    artifact = found.json(member)
+    code: str = artifact["bytecode"][2:]
+    for names in artifact["linkReferences"].values():
+        for name, places in names.items():
+            if name not in libraries:
+                raise SetupError(f"{found.name}'s {member} needs the library {name} before it is deployed")
+            for place in places:
+                at = 2 * place["start"]
+                code = code[:at] + libraries[name].hex() + code[at + 40 :]
+    return bytes.fromhex(code)

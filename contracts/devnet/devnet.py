@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.devnet import packages, state
+from contracts.devnet import lyra, packages, state
 from contracts.devnet.accounts import Accounts
 from contracts.devnet.addresses import Addresses
 from contracts.devnet.anvil import Anvil, Binary, find_binary
 from contracts.devnet.build import GENESIS_LEAD_S, build_devnet
-from contracts.devnet.chain import CHAIN_ID
+from contracts.devnet.chain import CHAIN_ID, sign
 from contracts.devnet.market import Market
 from contracts.errors import BadInput
 from contracts.rpc import RpcClient
@@ -68,7 +68,7 @@ class Devnet:
             raise BadInput(f"the first bar must be at least four hours after 1970, got {first_bar_s}")
         binary = await asyncio.to_thread(find_binary)
         accounts = Accounts.derive()
-        found, warm = await _ready_state(binary, accounts, price_wad, first_bar_s)
+        found, warm = await _ready_state(binary, accounts, price_wad, first_bar_s, boards=timestamp is not None)
         arguments = [*_SETTINGS, "--load-state", str(found.file)]
         if timestamp is not None:
             arguments += ["--timestamp", str(found.last_block_s + 1)]
@@ -77,17 +77,28 @@ class Devnet:
             market = Market(rpc, found.addresses, accounts)
             if timestamp is None:
                 await market.heartbeat()
+                await _open_boards(rpc, accounts, found.addresses, price_wad)
             await rpc.call("evm_setAutomine", True)
             yield Devnet(
                 anvil.url, rpc, CHAIN_ID, found.addresses, accounts, market, binary, anvil.pid, warm
             )  # fmt: skip
 
 
+async def _open_boards(rpc: RpcClient, accounts: Accounts, addresses: Addresses, price_wad: int) -> None:
+    """List Lyra's boards on the wall's clock. Mines one block."""
+    nonce = await rpc.get_nonce(accounts.deployer.address)
+    now_s = int((await rpc.block())["timestamp"], 16)
+    for i, call in enumerate(lyra.boards(price_wad, now_s)):
+        transaction = sign(accounts.deployer, nonce + i, addresses.lyra_option_market, call)
+        await rpc.call("eth_sendRawTransaction", transaction)
+    await rpc.call("evm_mine")
+
+
 async def _ready_state(
-    binary: Binary, accounts: Accounts, price_wad: int, first_bar_s: int
+    binary: Binary, accounts: Accounts, price_wad: int, first_bar_s: int, *, boards: bool
 ) -> tuple[state.State, bool]:
     """The built chain from the cache, else built now. Returns it and whether it was there."""
-    key = state.state_key(price_wad, first_bar_s)
+    key = state.state_key(price_wad, first_bar_s, boards=boards)
     if (found := await asyncio.to_thread(state.load, key)) is not None:
         return found, True
     lock = state.building(key)
@@ -95,17 +106,19 @@ async def _ready_state(
     try:
         if (found := await asyncio.to_thread(state.load, key)) is not None:
             return found, True
-        return await _build(binary.path, accounts, key, price_wad, first_bar_s), False
+        return await _build(binary.path, accounts, key, price_wad, first_bar_s, boards=boards), False
     finally:
         lock.__exit__(None, None, None)
 
 
-async def _build(anvil_path: Path, accounts: Accounts, key: str, price_wad: int, first_bar_s: int) -> state.State:
+async def _build(
+    anvil_path: Path, accounts: Accounts, key: str, price_wad: int, first_bar_s: int, *, boards: bool
+) -> state.State:
     await asyncio.to_thread(packages.fetch, packages.protocol_packages())
     arguments = [*_SETTINGS, "--timestamp", str(first_bar_s - GENESIS_LEAD_S)]
     async with await Anvil.start(anvil_path, arguments) as anvil, RpcClient(anvil.url, timeout_s=120) as rpc:
         await rpc.call("anvil_setLoggingEnabled", False)
-        addresses = await build_devnet(rpc, accounts, first_bar_s, price_wad)
+        addresses = await build_devnet(rpc, accounts, first_bar_s, price_wad, boards=boards)
         head = await rpc.block()
         dump = parse_bytes(await rpc.call("anvil_dumpState"), "state")
     return await asyncio.to_thread(state.save, key, dump, addresses, int(head["timestamp"], 16))

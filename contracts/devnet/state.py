@@ -21,8 +21,8 @@ from contracts.errors import InvalidFields
 
 _HERE = Path(__file__).parent
 _BUILD_SOURCES = (
-    "accounts.py", "addresses.py", "aave_v3.py", "build.py", "chain.py", "entry_points.py", "feeds.py", "op_stack.py",
-    "perp_v2.py", "tokens.py", "uniswap_v3.py",
+    "accounts.py", "addresses.py", "aave_v3.py", "build.py", "chain.py", "entry_points.py", "feeds.py", "lyra.py",
+    "lyra_settings.py", "op_stack.py", "perp_v2.py", "tokens.py", "uniswap_v3.py",
 )  # fmt: skip
 _KEPT = 12
 """Entries kept; older ones go when a new one is written."""
@@ -37,10 +37,15 @@ class State:
     last_block_s: int
 
 
-def state_key(price_wad: int, first_bar_s: int) -> str:
-    """Changes with everything that the built chain depends on: packages, our artifacts, the code that builds, price and time."""
+def state_key(price_wad: int, first_bar_s: int, *, boards: bool = True) -> str:
+    """Changes with everything that the built chain depends on: packages, our artifacts, the code that builds, price, time and whether
+    option boards are open."""
     digest = hashlib.sha256()
-    parts = [packages.LOCK.read_bytes(), artifacts.lock_digest().encode(), f"{price_wad} {first_bar_s}".encode()]
+    parts = [
+        packages.LOCK.read_bytes(),
+        artifacts.lock_digest().encode(),
+        f"{price_wad} {first_bar_s} {boards}".encode(),
+    ]
     parts += [(_HERE / name).read_bytes() for name in _BUILD_SOURCES]
     parts.append((_HERE.parent / "deploy.py").read_bytes())
     for part in parts:

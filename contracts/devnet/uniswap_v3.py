@@ -23,7 +23,7 @@ _OBSERVATIONS = 200
 """Room for more than 30 minutes of blocks, four a minute. Not more: anvil hashes every slot in every block."""
 Q96 = 2**96
 
-_MINT_POSITION = (
+MINT_POSITION = (
     "mint((address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,address,uint256))"
     "(uint256,uint128,uint256,uint256)"
 )
@@ -43,12 +43,12 @@ def price_from_sqrt(sqrt_x96: int) -> float:
     return (sqrt_x96 / Q96) ** 2
 
 
-def ticks_around(sqrt_x96: int, fee_pips: int) -> tuple[int, int]:
+def ticks_around(sqrt_x96: int, fee_pips: int, half_width: int = _HALF_WIDTH_TICKS) -> tuple[int, int]:
     """The maker's range around a price, on the pool's tick spacing."""
     spacing = _TICK_SPACING[fee_pips]
     tick = 2 * math.log(sqrt_x96 / Q96) / math.log(1.0001)
     middle = round(tick / spacing) * spacing
-    return middle - _HALF_WIDTH_TICKS, middle + _HALF_WIDTH_TICKS
+    return middle - half_width, middle + half_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,5 +100,5 @@ async def deploy_uniswap(build: Builder, weth: Address, usdc: Address, price_wad
     position = (
         token0, token1, SPOT_FEE_PIPS, lower, upper, amounts[token0], amounts[token1], 0, 0, maker.address, FOREVER
     )  # fmt: skip
-    await build.send(manager, _MINT_POSITION, position, sender=maker)
+    await build.send(manager, MINT_POSITION, position, sender=maker)
     return UniswapV3(factory, router, quoter, manager, pool)

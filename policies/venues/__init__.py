@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from contracts.types import Address
-from policies.portfolio import Fill, Holding, Margin, Missing, Position, Price
+from policies.portfolio import Fill, Holding, Margin, Missing, Option, Position, Price
 
 Read = tuple[Address, bytes]
 """Target and call data of one `eth_call`."""
@@ -22,6 +22,7 @@ class Snapshot:
     margins: tuple[Margin, ...] = ()
     prices: tuple[Price, ...] = ()
     missing: tuple[Missing, ...] = ()
+    options: tuple[Option, ...] = ()
 
 
 class Adapter(Protocol):

@@ -108,4 +108,4 @@ async def test_money_of_the_account_is_in_the_portfolio(chain: Devnet, trader: T
     portfolio, prices, _ = await trader.signer.reader.look(trader.signer.account)
     amounts = {asset: sum(h.amount for h in portfolio.holdings if h.asset == asset) for asset in ("USDC", "ETH")}
     assert amounts == {"USDC": 10_000, "ETH": 1}
-    assert [price.asset for price in prices] == ["ETH"]
+    assert [price.asset for price in prices] == ["ETH", "SUSD"]

@@ -151,6 +151,7 @@ def test_every_metric_explains_itself() -> None:
             "units/USDC",
             "units/point",
             "USDC/point",
+            "USDC/point^2",
             "USDC/day",
         )
     with pytest.raises(BadInput, match="did you mean leverage"):

@@ -1,0 +1,292 @@
+"""How the book moves with price, volatility, time and rates: first and second order, per underlying and by time to expiry.
+
+Everything linear is exact. An option's Greeks are those of the generalised Black-Scholes formula at the venue's implied volatility, on the
+index price, with the carry that leads to the venue's own forward and no discounting (r = 0):
+
+    b = ln(F / S) / T,   d1 = (ln(F / K) + v^2 T / 2) / (v sqrt T),   d2 = d1 - v sqrt T
+    call = F N(d1) - K N(d2),   delta = (F / S) N(d1),   gamma = (F / S) n(d1) / (S v sqrt T),   vega = F n(d1) sqrt T
+
+Source: Haug 2007, ch. 1 and 2. They are doubles, good to `MODEL_ERROR`; that share of each option's part is added towards more risk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context, Decimal, localcontext
+
+from policies.margin import EXACT
+from policies.metrics.base import Contribution, Measure, Metric, NotKnown, Observation, View, inside
+from policies.metrics.exposure import pool_holdings
+from policies.policy import Parameters, Scope
+from policies.portfolio import UNIT_OF_ACCOUNT, Liquidity, Option
+
+MODEL = ("generalised_black_scholes", "1", "python")
+MODEL_ERROR = Decimal("1E-12")
+YEAR_S = 31_536_000
+_ROUND_UP = Context(prec=60, rounding=ROUND_CEILING)
+_QUANTUM = Decimal(1).scaleb(-18)
+
+
+@dataclass(frozen=True, slots=True)
+class Greeks:
+    """Derivatives of the value of one unit, in unit of account: by price, price twice, volatility (1.00), years, rate (1.00), volatility
+    and price, volatility twice."""
+
+    delta: float
+    gamma: float
+    vega: float
+    theta: float
+    rho: float
+    vanna: float
+    volga: float
+
+
+def greeks_of(spot: float, forward: float, strike: float, years: float, vol: float, *, is_call: bool) -> Greeks:
+    """Greeks of one European option; at or after expiry, and at zero volatility, those of its intrinsic value on the forward."""
+    grown = forward / spot
+    if years <= 0 or vol <= 0:
+        in_the_money = forward > strike if is_call else forward < strike
+        return Greeks((grown if is_call else -grown) * in_the_money, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    deviation = vol * math.sqrt(years)
+    d1 = math.log(forward / strike) / deviation + deviation / 2
+    d2 = d1 - deviation
+    side = 1.0 if is_call else -1.0
+    inside1, inside2 = (math.erfc(-side * d / math.sqrt(2)) / 2 for d in (d1, d2))
+    density = math.exp(-d1 * d1 / 2) / math.sqrt(2 * math.pi)
+    carry = math.log(grown) / years
+    vega = forward * density * math.sqrt(years)
+    return Greeks(
+        delta=side * grown * inside1,
+        gamma=grown * density / (spot * deviation),
+        vega=vega,
+        theta=-forward * density * vol / (2 * math.sqrt(years)) - side * carry * forward * inside1,
+        rho=side * years * strike * inside2,
+        vanna=-grown * density * d2 / vol,
+        volga=vega * d1 * d2 / vol,
+    )
+
+
+def unit_greeks(view: View, option: Option) -> Greeks:
+    """Greeks of one unit of `option` at the block's time; shared by the views of one decision. Raises NotKnown."""
+    key = ("greeks", option.asset, option.is_call, option.strike, option.expiry_s, option.implied_vol, option.forward)
+    found: Greeks | None = view.workings.get(key)
+    if found is None:
+        if option.implied_vol is None:
+            raise NotKnown(f"the implied volatility of {option.label} is not known")
+        spot = view.price(option.asset)
+        forward = option.forward if option.forward is not None else spot
+        years = (option.expiry_s - view.facts.block_time_s) / YEAR_S
+        vol = float(option.implied_vol)
+        found = greeks_of(float(spot), float(forward), float(option.strike), years, vol, is_call=option.is_call)
+        view.workings[key] = found
+    return found
+
+
+def _options(view: View, scope: Scope, parameters: Parameters) -> Iterator[Option]:
+    bucket, now_s = parameters.expiry, view.facts.block_time_s
+    for option in view.portfolio.options:
+        soon_enough = bucket is None or max(option.expiry_s - now_s, 0) in bucket
+        if option.size and soon_enough and inside(scope, option.asset, option.venue):
+            yield option
+
+
+def _linear_delta(view: View, scope: Scope) -> Iterator[tuple[str, str, Decimal]]:
+    """Label, asset and units of everything whose value is linear in its asset's price, and of what liquidity positions hold."""
+    book = view.portfolio
+    for position in book.positions:
+        if inside(scope, position.asset, position.venue):
+            yield position.label, position.asset, position.size
+    for sign, kind, amounts in ((1, "", book.holdings), (1, " collateral", book.collateral), (-1, " debt", book.debts)):
+        for one in amounts:
+            if one.amount and one.asset != UNIT_OF_ACCOUNT and inside(scope, one.asset, one.venue):
+                yield f"{one.venue}:{one.asset}{kind}", one.asset, sign * one.amount
+    for pool in book.liquidity:
+        for asset, amount in pool_holdings(view, pool):
+            if asset != UNIT_OF_ACCOUNT and inside(scope, asset, pool.venue):
+                yield f"{pool.label}:{asset}", asset, amount
+
+
+def _pool_gamma(view: View, pool: Liquidity, asset: str) -> Decimal:
+    """Second derivative of a liquidity position's value by the price of `asset` alone, <= 0, rounded towards more.
+
+    x = L / sqrt p with p = P0 / P1: d x / d P0 = -L / (2 p^1.5 P1), and for y = L sqrt p: d y / d P1 = -L sqrt p / (2 P1).
+    """
+    price0, price1 = view.price(pool.asset0), view.price(pool.asset1)
+    with localcontext(_ROUND_UP):
+        price = price0 / price1
+        if not pool.lower_price < price < pool.upper_price:
+            return Decimal(0)
+        if asset == pool.asset0:
+            return -(pool.liquidity / (2 * price * price.sqrt() * price1)).quantize(_QUANTUM)
+        return -(pool.liquidity * price.sqrt() / (2 * price1)).quantize(_QUANTUM)
+
+
+def _pools_gamma(view: View, scope: Scope) -> Iterator[tuple[str, str, Decimal]]:
+    for pool in view.portfolio.liquidity:
+        for asset in (pool.asset0, pool.asset1):
+            if asset != UNIT_OF_ACCOUNT and inside(scope, asset, pool.venue):
+                yield f"{pool.label}:{asset}", asset, _pool_gamma(view, pool, asset)
+
+
+Row = tuple[str, str, Decimal, bool]
+"""Label, asset, amount, and whether a model gave it."""
+
+
+def _rows(view: View, scope: Scope, parameters: Parameters, name: str, scale: Decimal) -> list[Row]:
+    """Parts of one Greek in its metric's unit: what is linear (none in a bucket of expiries) and the options."""
+    found: list[Row] = []
+    if parameters.expiry is None:
+        if name == "delta":
+            found += [(*row, False) for row in _linear_delta(view, scope)]
+        if name == "gamma":
+            found += [(*row, False) for row in _pools_gamma(view, scope)]
+    for option in _options(view, scope, parameters):
+        unit = Decimal(getattr(unit_greeks(view, option), name))
+        found.append((option.label, option.asset, EXACT.multiply(EXACT.multiply(unit, option.size), scale), True))
+    return found
+
+
+def _net(rows: list[Row]) -> tuple[Decimal, Decimal]:
+    """The sum, and by how much the model may be wrong in it."""
+    with localcontext(EXACT):
+        net = sum((value for _, _, value, _ in rows), Decimal(0))
+        return net, MODEL_ERROR * sum((abs(value) for _, _, value, modelled in rows if modelled), Decimal(0))
+
+
+def _shown(rows: list[Row]) -> tuple[Contribution, ...]:
+    return tuple((label, _rounded(value) if modelled else value) for label, _, value, modelled in rows)
+
+
+def _rounded(value: Decimal) -> Decimal:
+    with localcontext(_ROUND_UP):
+        return value.quantize(_QUANTUM)
+
+
+def _observed(rows: list[Row], value: Decimal) -> Observation:
+    modelled = any(row[3] for row in rows)
+    return Observation(_rounded(value) if modelled else value, _shown(rows), models=(MODEL,) if modelled else ())
+
+
+_ONE, _POINT = Decimal(1), Decimal("0.01")
+
+
+def _size_of(name: str, scale: Decimal = _ONE) -> Measure:
+    """|net|."""
+
+    def measure(view: View, scope: Scope, parameters: Parameters) -> Observation:
+        rows = _rows(view, scope, parameters, name, scale)
+        net, error = _net(rows)
+        with localcontext(EXACT):
+            return _observed(rows, abs(net) + error)
+
+    return measure
+
+
+def _short_of(name: str, scale: Decimal = _ONE) -> Measure:
+    """How far the net is below zero."""
+
+    def measure(view: View, scope: Scope, parameters: Parameters) -> Observation:
+        rows = _rows(view, scope, parameters, name, scale)
+        net, error = _net(rows)
+        with localcontext(EXACT):
+            return _observed(rows, max(error - net, Decimal(0)))
+
+    return measure
+
+
+def theta(view: View, scope: Scope, parameters: Parameters) -> Observation:
+    rows = _rows(view, scope, parameters, "theta", _ONE)
+    net, error = _net(rows)
+    with localcontext(_ROUND_UP):
+        daily = [(a, b, value / 365, m) for a, b, value, m in rows]
+        return _observed(daily, (error - net) / 365)
+
+
+def _by_asset(
+    name: str, worth: Callable[[Decimal, Decimal], Decimal]
+) -> Callable[[View, Scope, Parameters], Observation]:
+    """Sum over assets of worth(|net|, price): nets within an asset, never across assets."""
+
+    def measure(view: View, scope: Scope, parameters: Parameters) -> Observation:
+        rows = _rows(view, scope, parameters, name, _ONE)
+        parts: list[Contribution] = []
+        for asset in sorted({row[1] for row in rows}):
+            net, error = _net([row for row in rows if row[1] == asset])
+            with localcontext(EXACT):
+                parts.append((asset, worth(abs(net) + error, view.price(asset))))
+        with localcontext(EXACT):
+            value = sum((part for _, part in parts), Decimal(0))
+        modelled = any(row[3] for row in rows)
+        return Observation(_rounded(value) if modelled else value, tuple(parts), models=(MODEL,) if modelled else ())
+
+    return measure
+
+
+_EXPIRY = ("expiry",)
+_OPTION_INPUTS = "options with their implied volatilities and forwards, prices, time"
+_BUCKET = "; with `expiry` only the options of that bucket"
+_ALL = ("portfolio", "asset", "venue")
+
+
+def _metric(
+    name: str, unit: str, definition: str, measure: Measure, scopes: tuple[str, ...] = _ALL, *, signed: bool = False
+) -> Metric:
+    inputs = _OPTION_INPUTS
+    if "delta" in name or "gamma" in name:
+        inputs = f"positions, holdings, debts, collateral, liquidity, {inputs}"
+    return Metric(
+        name,
+        unit,
+        "higher",
+        definition + _BUCKET,
+        inputs,
+        measure,
+        parameters=_EXPIRY,
+        scopes=scopes,
+        may_be_negative=signed,
+    )
+
+
+METRICS = (
+    _metric(
+        "delta", "units",
+        "|net delta| of one asset: perps, holdings, collateral, debts (negative) and what liquidity positions hold at the index price, plus "
+        "options x (F/S) N(d1)",
+        _size_of("delta"), ("asset",),
+    ),
+    _metric(
+        "dollar_delta", "USDC", "sum over assets of |net delta| x index price",
+        _by_asset("delta", lambda net, price: net * price),
+    ),
+    _metric(
+        "gamma", "units/USDC", "|net gamma| of one asset: change of delta for a price that is 1 higher, options and liquidity positions",
+        _size_of("gamma"), ("asset",),
+    ),
+    _metric(
+        "short_gamma", "units/USDC", "how far net gamma of one asset is below zero; 0 when it is not", _short_of("gamma"), ("asset",),
+    ),
+    _metric(
+        "dollar_gamma", "USDC", "sum over assets of |net gamma| x price^2 / 100: change of dollar delta for a price move of 1 %",
+        _by_asset("gamma", lambda net, price: net * price * price / 100),
+    ),
+    _metric(
+        "vega", "USDC/point", "|net vega|: change of value when every implied volatility rises by one point (80 % to 81 %)",
+        _size_of("vega", _POINT),
+    ),
+    _metric("short_vega", "USDC/point", "how far net vega is below zero; 0 when it is not", _short_of("vega", _POINT)),
+    _metric(
+        "theta", "USDC/day", "what the options lose in a day by time alone, spot, carry and volatility unchanged; negative when they gain",
+        theta, signed=True,
+    ),
+    _metric("rho", "USDC/point", "|net rho|: change of value when the rate rises by one point, carry with it", _size_of("rho", _POINT)),
+    _metric(
+        "vanna", "units/point", "|net vanna| of one asset: change of delta when every implied volatility rises by one point",
+        _size_of("vanna", _POINT), ("asset",),
+    ),
+    _metric(
+        "volga", "USDC/point^2", "|net volga|: change of vega (a point) when every implied volatility rises by one point",
+        _size_of("volga", _POINT * _POINT),
+    ),
+)  # fmt: skip

@@ -14,7 +14,7 @@ from policies.policy import Policy
 from policies.portfolio import Facts, Outstanding, Portfolio
 from policies.problems import InvalidPolicy, Problem
 from policies.rules import evaluate
-from policies.search import largest_passing, sizes_to_try
+from policies.search import largest_passing
 
 __all__ = [
     "METRICS",
@@ -36,5 +36,4 @@ __all__ = [
     "lint",
     "load",
     "parent_of",
-    "sizes_to_try",
 ]

@@ -127,6 +127,14 @@ def _expand(
             return
 
 
+def multicall_of(data: bytes) -> tuple[Function, tuple[Any, ...]]:
+    """A venue's own multicall and its arguments, the last of which are the calls. Raises InvalidFields when `data` is none."""
+    for function in _MULTICALLS:
+        if data[:4] == function.selector:
+            return function, function.decode_input(data)
+    raise InvalidFields("the call data is no multicall")
+
+
 def _multicall(data: bytes) -> tuple[bytes, ...] | None:
     for function in _MULTICALLS:
         if data[:4] == function.selector:

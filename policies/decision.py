@@ -189,5 +189,37 @@ def explain(decision: dict[str, Any]) -> list[str]:
             figures += f", headroom {_shown(headroom, row['unit'])}"
         note = f" ({row['reason']})" if row["reason"] else ""
         lines.append(f"  {row['verdict']:<15} {row['id']} [{row['scope']}]: {figures}{note}")
+    lines += [f"  {text}" for text in explain_sizes(decision)]
     lines += [f"  warning: {text}" for text in decision["warnings"]]
+    if decision.get("models"):
+        models = ", ".join(f"{m['name']} {m['version']} ({m['backend']})" for m in decision["models"])
+        lines.append(f"  models: {models}")
+    return lines
+
+
+def explain_sizes(decision: dict[str, Any]) -> list[str]:
+    """What the Decision's JSON form says of sizes, a line each: the largest that passes, then that of every limit that is in its way."""
+    sizes = decision.get("sizes")
+    if sizes is None:
+        return []
+    requested, tick = Decimal(sizes["requested"]), Decimal(sizes["tick"])
+
+    def shown(size: str | None) -> str:
+        return "none" if size is None else f"{Decimal(size):,f} {sizes['unit']}"
+
+    at_least = "" if sizes["exact"] else " (at least: the search ended at its number of simulations)"
+    text = f"largest size that passes: {shown(sizes['size'])} of {requested:,f} asked for{at_least}"
+    if sizes["size"] is not None and Decimal(sizes["size"]) < requested and sizes["exact"]:
+        text += f"; {tick:f} more does not"
+    lines = [f"{text} ({sizes['what']}, {sizes['simulations']} simulations)"]
+    lines += [
+        f"  by {row['id']}: {shown(row['size'])}"
+        for row in sizes["by_limit"]
+        if row["size"] is None or Decimal(row["size"]) != requested
+    ]
+    if sizes["passing"] and (len(sizes["passing"]) > 1 or Decimal(sizes["passing"][0][0]) > tick):
+        stretches = ", ".join(
+            shown(low) if low == high else f"{Decimal(low):,f} to {shown(high)}" for low, high in sizes["passing"]
+        )
+        lines.append(f"  smaller is not always safer here; seen to pass: {stretches}")
     return lines

@@ -11,6 +11,7 @@ that proves and what not.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sqlite3
@@ -53,9 +54,10 @@ CREATE TABLE heads (seq INTEGER PRIMARY KEY, hash BLOB NOT NULL, engine BLOB NOT
 CREATE TABLE equity (
     account TEXT NOT NULL, grain INTEGER NOT NULL, bucket INTEGER NOT NULL, points TEXT NOT NULL, PRIMARY KEY (account, grain, bucket)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE records (account TEXT PRIMARY KEY, since_s INTEGER NOT NULL) STRICT;
 """
 _VERSION = 1
-_BUSY_MS = 30_000
+_BUSY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,22 +257,30 @@ class AuditLog:
             empty.executescript(_SCHEMA)
             return empty
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000)
-        db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("BEGIN IMMEDIATE")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            for statement in _statements(_SCHEMA):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {_VERSION}")
-        db.execute("COMMIT")
-        if version > _VERSION:
+        # Two processes that make the same file at once would meet in SQLite's switch to WAL, which does not wait.
+        with self.path.with_name(self.path.name + ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._opened = self._made()
+        return self._opened
+
+    def _made(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                db.execute("BEGIN IMMEDIATE")
+                for statement in _statements(_SCHEMA):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {_VERSION}")
+                db.execute("COMMIT")
+            elif version > _VERSION:
+                raise SetupError(f"the audit log {self.path} was written by a newer Seawall (form {version})")
+            os.chmod(self.path, 0o600)
+        except BaseException:
             db.close()
-            raise SetupError(f"the audit log {self.path} was written by a newer Seawall (form {version})")
-        os.chmod(self.path, 0o600)
-        self._opened = db
+            raise
         return db
 
     @contextmanager
@@ -348,6 +358,15 @@ class Transaction:
             (checksum(account), since_s),
         )
         return [_entry(row) for row in rows]
+
+    def complete_since_s(self, account: Address) -> int | None:
+        """From when on (unix s) the record holds all that `account` did; None when there is none."""
+        row = self.db.execute("SELECT since_s FROM records WHERE account = ?", (checksum(account),)).fetchone()
+        return None if row is None else int(row[0])
+
+    def begin_record(self, account: Address, since_s: int) -> None:
+        """Say from when on the record is complete; what was said first stays."""
+        self.db.execute("INSERT OR IGNORE INTO records VALUES (?, ?)", (checksum(account), since_s))
 
     def keep_facts(self, facts: Facts) -> None:
         """Record facts under their hash; once."""

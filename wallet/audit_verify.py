@@ -90,6 +90,7 @@ def verify(log: AuditLog, heads: Sequence[Head] = ()) -> Report:
         used: dict[str, set[bytes]] = {"facts": set(), "probes": set()}
         judged_by: set[bytes] = set()
         points: dict[str, set[EquityPoint]] = {}
+        began: dict[str, int] = {}
         count, tip = 0, GENESIS
         for entry, previous, text in _rows(now, problems):
             count += 1
@@ -104,10 +105,14 @@ def verify(log: AuditLog, heads: Sequence[Head] = ()) -> Report:
             if entry.seq in at:
                 at[entry.seq] = tip
             _collect(entry, used, judged_by, points, problems)
+            if entry.kind == DECISION and {"account", "completeSince"} <= entry.body.keys():
+                began.setdefault(entry.body["account"], entry.body["completeSince"])
         found_heads = _heads(known, at, count, problems)
         facts = _evidence(now, log, used, problems)
         policies = _policies(now, judged_by, problems)
         _equity(now, points, problems)
+        if dict(now.db.execute("SELECT account, since_s FROM records")) != began:
+            problems.append("from when on the record of an account is complete does not follow from the entries")
     engines = sorted({checksum(head.engine) for head in found_heads})
     return Report(
         entries=count,

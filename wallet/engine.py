@@ -8,7 +8,7 @@ next decision takes it into account, so that two operations that pass one by one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -18,10 +18,10 @@ from contracts.errors import BadInput, PolicyRefused
 from contracts.types import Address, Hash32, checksum, parse_hash, to_hex
 from contracts.userop import UserOperation, intent_hash, required_prefund
 from policies import Decision, Facts, Outstanding, Policy, evaluate
-from policies.activity import equity_point, realised_by, traded_by
+from policies.activity import equity_point, realised_by, record_needed_s, traded_by
 from policies.attestation import Attestation, IntentApproval
 from policies.canonical import decimal_text
-from policies.portfolio import Activity, EquityPoint, History
+from policies.portfolio import Activity, History
 from policies.rules import latched_after
 from wallet.audit import ATTESTATION, DECISION, AuditLog, Entry, Transaction
 from wallet.equity import curve, remember
@@ -74,17 +74,40 @@ class Engine:
         with self.log.reading() as log:
             return self._latched(log, account)
 
-    def history(self, account: Address, since_s: int) -> History:
+    def history(self, account: Address, since_s: int) -> History | None:
         """What is on record about `account` from `since_s` (unix s): equity when it was judged, thinned as `wallet.equity` says, and
-        every operation attested (of one nonce the last, as only one is included), its cost being the most it could be."""
+        every operation attested (of one nonce the last, as only one is included), its cost being the most it could be. None: no record.
+        """
         with self.log.reading() as log:
+            complete_s = log.complete_since_s(account)
             points = curve(log.db, account, since_s)
             last = {entry.body["nonce"]: entry for entry in log.attestations_since(account, since_s)}
+        if complete_s is None:
+            return None
         return History(
-            since_s=max(since_s, points[0].time_s) if points else since_s,
+            since_s=max(since_s, complete_s),
             equity=tuple(points),
             activity=tuple(_activity(entry) for entry in sorted(last.values(), key=lambda e: e.seq)),
         )
+
+    def informed(self, facts: Facts) -> Facts:
+        """`facts` with what only the record knows: what is outstanding, latched and spent, and as much history as the policy looks at."""
+        account, now_s = facts.account, facts.block_time_s
+        facts = replace(
+            facts,
+            outstanding=self.outstanding(account, facts.nonce, now_s),
+            latched=self.latched(account),
+            sponsored_today_wei=self.sponsored_today(account, now_s) if facts.sponsored else 0,
+        )
+        reach_s = record_needed_s(self.policy)
+        if reach_s is None:
+            return facts
+        since_s = max(0, now_s - reach_s)
+        known = self.history(account, since_s) or History(max(since_s, _complete_since_s(facts)))
+        point = equity_point(facts, self.paid_in.get(account, Decimal(0)))
+        if point is not None and (not known.equity or point.time_s > known.equity[-1].time_s):
+            known = replace(known, equity=(*known.equity, point))
+        return replace(facts, history=known)
 
     # -- judging ------------------------------------------------------------------------------------------------------------------------
 
@@ -122,11 +145,13 @@ class Engine:
                     "decision": decision.to_json(),
                     "probes": None if kept is None else to_hex(kept),
                     "latched": sorted(latched),
+                    "completeSince": _complete_since_s(facts),
                     "equity": None
                     if point is None
                     else {"time": point.time_s, "equity": decimal_text(point.equity), "paidIn": decimal_text(paid_in)},
                 },
             )
+            log.begin_record(account, _complete_since_s(facts))
             if point is not None:
                 remember(log.db, account, point)
 
@@ -274,6 +299,12 @@ def _outstanding(log: Transaction, account: Address, next_nonce: int, now_s: int
     return tuple(found.values())
 
 
+def _complete_since_s(facts: Facts) -> int:
+    """From when on a record that begins with these facts is complete: from ever (0), if the account has never used its lane before."""
+    sequence, lane = facts.nonce & (2**64 - 1), facts.nonce >> 64 & (2**24 - 1)
+    return 0 if sequence == 0 and lane == 0 else facts.block_time_s
+
+
 def _activity(entry: Entry) -> Activity:
     body = entry.body
     return Activity(
@@ -284,6 +315,3 @@ def _activity(entry: Entry) -> Activity:
         gas_wei=int(body["gasWei"]),
         sponsored_wei=int(body["sponsoredWei"]),
     )
-
-
-__all__ = ["ALLOW", "Engine", "EquityPoint", "version"]

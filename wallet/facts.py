@@ -73,13 +73,14 @@ class FactsReader:
         *,
         sponsored: bool,
         outstanding: OutstandingOf,
+        block_number: int | None = None,
     ) -> tuple[Facts, int]:
-        """The facts of `op` on the latest block, and the gas its call used there.
+        """The facts of `op` on the latest block (or on `block_number`), and the gas its call used there.
 
         A read that fails becomes a missing fact, which the rules turn into a denial. Raises NodeError when the node is away.
         """
         reads = self._reads(account)
-        effects = await simulate(account.rpc, account.entry_point, self.book["multicall3"], op, reads)
+        effects = await simulate(account.rpc, account.entry_point, self.book["multicall3"], op, reads, block_number)
         state, policy_id, epoch, unread = self._chain(effects, born=op.factory is None)
         before, prices, missing_before = self._portfolio(effects.before)
         after, _, missing_after = self._portfolio(effects.after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from functools import cache
@@ -23,9 +23,12 @@ def facts_to_json(facts: Facts) -> dict[str, Any]:
     return found
 
 
-def facts_from_json(body: object) -> Facts:
-    """The inverse. Raises BadInput naming the place that is missing, unknown or malformed."""
-    facts: Facts = _revive(Facts, body, "facts")
+def facts_from_json(body: object, *, older: bool = False) -> Facts:
+    """The inverse. Raises BadInput naming the place that is missing, unknown or malformed.
+
+    `older`: what has a default may be missing, because a Seawall that did not know it yet wrote the facts.
+    """
+    facts: Facts = _revive(Facts, body, "facts", older)
     return facts
 
 
@@ -34,41 +37,46 @@ def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def _revive(kind: Any, value: Any, where: str) -> Any:
+def _revive(kind: Any, value: Any, where: str, older: bool) -> Any:
     """`value`, as `plain` wrote it, as a `kind`."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
         (inner,) = (a for a in arguments if a is not type(None))
-        return _revive(inner, value, where)
+        return _revive(inner, value, where, older)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise BadInput(f"{where} is malformed: {value!r:.60}")
+        return value
     if is_dataclass(kind):
-        return _object(typing.cast(type, kind), value, where)
+        return _object(typing.cast(type, kind), value, where, older)
     if origin is tuple:
         items = _list(value, where)
         if arguments[-1] is Ellipsis:
-            return tuple(_revive(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+            return tuple(_revive(arguments[0], item, f"{where}[{i}]", older) for i, item in enumerate(items))
         if len(items) != len(arguments):
             raise BadInput(f"{where} must have {len(arguments)} items")
         pairs = zip(arguments, items, strict=True)
-        return tuple(_revive(inner, item, f"{where}[{i}]") for i, (inner, item) in enumerate(pairs))
+        return tuple(_revive(inner, item, f"{where}[{i}]", older) for i, (inner, item) in enumerate(pairs))
     if origin is frozenset:
-        return frozenset(_revive(arguments[0], item, where) for item in _list(value, where))
+        return frozenset(_revive(arguments[0], item, where, older) for item in _list(value, where))
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, dict):
             raise BadInput(f"{where} must be an object")
-        return {key: _revive(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: _revive(arguments[1], item, f"{where}.{key}", older) for key, item in value.items()}
     return _scalar(kind, value, where)
 
 
-def _object(kind: type, value: Any, where: str) -> Any:
+def _object(kind: type, value: Any, where: str, older: bool) -> Any:
     if not isinstance(value, dict):
         raise BadInput(f"{where} must be an object")
     names = {field.name for field in fields(kind)}
-    if value.keys() != names:
-        wrong = sorted(value.keys() ^ names)[0]
-        raise BadInput(f"{where}.{wrong} is {'unknown' if wrong in value else 'missing'}")
-    return kind(**{name: _revive(_hints(kind)[name], value[name], f"{where}.{name}") for name in names})
+    optional = {f.name for f in fields(kind) if f.default is not MISSING or f.default_factory is not MISSING}
+    if wrong := sorted((value.keys() - names) | (names - value.keys() - (optional if older else set()))):
+        raise BadInput(f"{where}.{wrong[0]} is {'unknown' if wrong[0] in value else 'missing'}")
+    hints = _hints(kind)
+    return kind(**{name: _revive(hints[name], value[name], f"{where}.{name}", older) for name in names & value.keys()})
 
 
 def _list(value: Any, where: str) -> list[Any]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from contracts.bindings import Call
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, PolicyRefused
 from contracts.types import Hash32, Wei
 from contracts.userop import UserOperation, intent_hash, required_prefund
-from policies import Decision, Facts
+from policies import Decision, Facts, evaluate
 from policies.attestation import encode_attested_envelope
 from wallet.account import AccountClient, signable_hash, suggest_fees
 from wallet.engine import Engine
 from wallet.facts import FactsReader
 from wallet.services import BundlerClient, PaymasterClient
+from wallet.sizing import largest_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +57,36 @@ class Signer:
     clock: Callable[[], float] | None = None
     """Unix seconds, against which the newest block may be too old; None: the chain's own time (a devnet, a replay)."""
 
-    async def judge(self, calls: Sequence[Call]) -> Judgement:
-        """Simulate and judge. Nothing is signed, nothing leaves this machine but reads of the node. Raises BadInput, NodeError."""
+    async def judge(self, calls: Sequence[Call], *, sizes: bool = True) -> Judgement:
+        """Simulate and judge. Nothing is signed, nothing leaves this machine but reads of the node. Raises BadInput, NodeError.
+
+        `sizes`: of what is refused, the largest size that would pass is looked for on the same block.
+        """
         if self.engine is None or self.reader is None:
             raise BadInput("this account has no policy; there is nothing to judge it by")
-        op = await self._draft(calls)
-        facts, gas = await self.reader.read(
-            self.account, op, sponsored=self.paymaster is not None, outstanding=self.engine.outstanding
-        )
-        facts = replace(facts, latched=self.engine.latched(facts.account))
-        if self.paymaster is not None:
-            spent_wei = self.engine.sponsored_today(facts.account, facts.block_time_s)
-            facts = replace(facts, sponsored_today_wei=spent_wei)
+        return await self.judge_operation(await self._draft(calls), sponsored=self.paymaster is not None, sizes=sizes)
+
+    async def judge_operation(self, op: UserOperation, *, sponsored: bool, sizes: bool = True) -> Judgement:
+        """The same for an operation that somebody else has made. Raises BadInput, NodeError."""
+        engine, reader = self.engine, self.reader
+        if engine is None or reader is None:
+            raise BadInput("this account has no policy; there is nothing to judge it by")
+        found, gas = await reader.read(self.account, op, sponsored=sponsored, outstanding=lambda *_: ())
+        facts = engine.informed(found)
         now_s = facts.block_time_s if self.clock is None else max(facts.block_time_s, int(self.clock()))
-        return Judgement(op, facts, self.engine.decide(facts, now_s), now_s, gas)
+        decision = evaluate(engine.policy, facts, now_s)
+        probes: list[Any] = []
+        if sizes and not decision.allowed:
+
+            async def read_at(other: UserOperation) -> Facts:
+                probe, _ = await reader.read(
+                    self.account, other, sponsored=sponsored, outstanding=lambda *_: (), block_number=facts.block_number
+                )
+                return probe
+
+            decision, probes = await largest_sizes(engine.policy, facts, decision, op, read_at)
+        engine.record(decision, facts, probes)
+        return Judgement(op, facts, decision, now_s, gas)
 
     async def submit(self, calls: Sequence[Call]) -> Sent:
         """Judge, price, have it sponsored and attested, sign, send. Raises PolicyRefused before anybody has signed or been asked."""

@@ -55,13 +55,14 @@ async def simulate(
     multicall3: Address,
     op: UserOperation | None,
     reads: Sequence[tuple[Address, bytes]],
+    block_number: int | None = None,
 ) -> Effects:
-    """Run `op` (None: nothing, only the reads) on top of the latest block.
+    """Run `op` (None: nothing, only the reads) on top of the latest block, or of `block_number`.
 
     The simulated block is one second younger than the latest: eth_simulateV1 wants time to pass, and what venues settle by time
     (funding) is settled in it. Raises NodeError when the node cannot simulate, or when the reads themselves fail.
     """
-    head = await rpc.block()
+    head = await rpc.block() if block_number is None else await rpc.block(block_number)
     read = {"to": to_hex(multicall3), "data": to_hex(b.encode_multicall(reads)), "gas": hex(_GAS)}
     calls: list[dict[str, str]] = [read]
     executed = -1

@@ -56,6 +56,9 @@ def test_the_refused_order_never_reaches_the_bundler(black_thursday: tuple[dict[
     assert not refusal["reached_bundler"]
     assert not refusal["signed"]
     assert "leverage" in {row["metric"] for row in refusal["failing_limits"]}
+    assert any(
+        "largest size that passes: " in line and "0.000001 more does not" in line for line in refusal["explanation"]
+    )
 
 
 def test_a_frozen_account_keeps_its_margin_from_stolen_keys(black_thursday: tuple[dict[str, Any], Path]) -> None:

@@ -20,6 +20,7 @@ from contracts.types import keccak
 from contracts.userop import UserOperation, intent_hash
 from policies import Decision, Policy, evaluate
 from policies.attestation import decode_attested_envelope, encode_attested_envelope, recover_signer
+from policies.policy import Limit, Parameters, Scope
 from tests.policies.rig import ACCOUNT, BOOK, NOW_S, address, closing, opening, policy_of, portfolio
 from wallet.audit import AuditLog
 from wallet.audit_verify import verify
@@ -211,13 +212,46 @@ def test_the_history_holds_what_was_judged_and_attested(tmp_path: Path) -> None:
     later = replace(facts, block_time_s=NOW_S + 100, before=portfolio("10", mark="190"))
     engine.decide(later, NOW_S + 100)
     history = engine.history(ACCOUNT, NOW_S - 3_600)
+    assert history is not None
     assert [(p.time_s, p.equity) for p in history.equity] == [(NOW_S, 10_500), (NOW_S + 100, 10_400)]
     (done,) = history.activity
     assert (done.time_s, done.intent_hash, done.traded, done.gas_wei) == (NOW_S, intent_hash(op), 30_000, 200)
     assert history.since_s == NOW_S, "nothing is known of the time before the first decision"
-    assert engine.history(ACCOUNT, NOW_S + 50).since_s == NOW_S + 50
-    assert engine.history(ACCOUNT, NOW_S + 50).activity == ()
-    assert engine.history(bytes(20), NOW_S).equity == ()
+    window = engine.history(ACCOUNT, NOW_S + 50)
+    assert window is not None
+    assert window.since_s == NOW_S + 50
+    assert window.activity == ()
+    assert [p.time_s for p in window.equity] == [NOW_S, NOW_S + 100], "and the last point before the window"
+    assert engine.history(bytes(20), NOW_S) is None
+
+
+def test_the_record_of_an_account_that_never_acted_before_is_complete_from_ever(tmp_path: Path) -> None:
+    engine = engine_of(POLICY, tmp_path)
+    engine.decide(opening(POLICY, nonce=5 << 96), NOW_S)
+    engine.decide(opening(POLICY, nonce=(5 << 96) + 1, block_time_s=NOW_S + 9), NOW_S + 9)
+    history = engine.history(ACCOUNT, 0)
+    assert history is not None
+    assert history.since_s == 0
+
+
+def test_facts_carry_as_much_of_the_record_as_the_policy_looks_at(tmp_path: Path) -> None:
+    rate = Limit("rate", "order_rate", Scope(), True, Decimal(1), parameters=Parameters(window_s=3_600))
+    policy = replace(policy_of(BUY), limits=(rate,))
+    engine = engine_of(policy, tmp_path)
+    first = engine.informed(opening(policy, nonce=5 << 96))
+    assert first.history is not None
+    assert [p.time_s for p in first.history.equity] == [NOW_S], (
+        "what the account is worth now, before anything is on record"
+    )
+    decision = engine.decide(first, NOW_S)
+    assert decision.allowed, decision.summary
+    attest(engine, (decision, an_op(5 << 96)), facts=first)
+    then_s = NOW_S + 900
+    later = opening(policy, nonce=(5 << 96) + 1, block_time_s=then_s, prices=(replace(first.prices[0], time_s=then_s),))
+    second = engine.decide(engine.informed(later), then_s)
+    assert not second.allowed
+    assert second.limits[0].after == 2
+    assert engine_of(POLICY, tmp_path).informed(later).history is None, "this policy looks at no record"
 
 
 def test_of_operations_of_one_nonce_the_history_holds_the_last(tmp_path: Path) -> None:
@@ -225,14 +259,19 @@ def test_of_operations_of_one_nonce_the_history_holds_the_last(tmp_path: Path) -
     decision, op = allowed(engine, 7)
     attest(engine, (decision, op))
     attest(engine, (decision, op.replace(max_fee_per_gas=3)))
-    assert [done.gas_wei for done in engine.history(ACCOUNT, NOW_S).activity] == [300]
+    engine.decide(opening(POLICY), NOW_S)
+    history = engine.history(ACCOUNT, NOW_S)
+    assert history is not None
+    assert [done.gas_wei for done in history.activity] == [300]
 
 
 def test_what_was_paid_in_stands_beside_the_equity(tmp_path: Path) -> None:
     engine = engine_of(POLICY, tmp_path)
     engine.paid_in[ACCOUNT] = Decimal(2_000)
     engine.decide(opening(POLICY), NOW_S)
-    (point,) = engine.history(ACCOUNT, NOW_S).equity
+    history = engine.history(ACCOUNT, NOW_S)
+    assert history is not None
+    (point,) = history.equity
     assert point.paid_in == 2_000
 
 

@@ -21,6 +21,7 @@ from contracts.errors import NodeError, OperationFailed, PolicyRefused, SetupErr
 from contracts.rpc import RpcClient
 from contracts.types import Hash32, checksum, parse_hash, to_hex
 from contracts.units import WAD, from_units, to_units
+from policies.decision import explain_sizes
 from policies.venues.feeds import LATEST_ROUND_DATA
 from wallet import trading
 from wallet.demo.cast import Cast
@@ -155,7 +156,13 @@ class Player:
             self.board.verdicts.append(
                 f"{clock(now_s)} DENY: {size:,} USDC more ({', '.join(r['id'] for r in failing)})"
             )
-            self._tell(now_s, "refused", f"refused before signing: {size:,} USDC more. {refused}", {"limits": failing})
+            largest = [line.strip() for line in explain_sizes(decision)[:1]]
+            self._tell(
+                now_s,
+                "refused",
+                "; ".join([f"refused before signing: {size:,} USDC more. {refused}", *largest]),
+                {"limits": failing, "sizes": decision["sizes"]},
+            )
             return
         raise SetupError(f"the policy {self.cast.policy_name} allowed an order that the demo needs it to refuse")
 

@@ -39,9 +39,17 @@ def equity_point(facts: Facts, paid_in: Decimal) -> EquityPoint | None:
 
 def record_needed_s(policy: Policy) -> int | None:
     """How far back (seconds) the limits of `policy` look into the record; None when none does, a huge number when one looks at all of it."""
+    limits = [*policy.limits, *(limit for override in policy.overrides for limit in override.limits)]
     reach = [
         limit.parameters.window_s or (_ALL if limit.metric == "drawdown" else history.DAY_S)
-        for limit in policy.limits
+        for limit in limits
         if limit.metric in _OF_THE_RECORD
+    ]
+    # A condition names metrics in its own words, without windows: those have their default ones.
+    reach += [
+        _ALL if name == "drawdown" else history.DAY_S
+        for limit in limits
+        for name in _OF_THE_RECORD
+        if name in limit.when
     ]
     return max(reach, default=None)

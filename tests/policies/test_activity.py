@@ -9,7 +9,7 @@ import pytest
 
 from policies import load
 from policies.activity import equity_point, realised_by, record_needed_s, traded_by
-from policies.policy import Limit, Parameters, Scope
+from policies.limits import Limit, Override, Parameters, Scope
 from policies.portfolio import Missing
 from tests.policies.rig import NOW_S, closing, example, fill, opening, policy_of, portfolio
 
@@ -52,3 +52,12 @@ def test_a_drawdown_without_window_needs_all_of_it() -> None:
     found = record_needed_s(replace(policy_of(""), limits=(limit,)))
     assert found is not None
     assert found > 10**12
+
+
+def test_limits_of_overrides_and_conditions_count_too() -> None:
+    base = policy_of("")
+    looks = Limit("x", "turnover", Scope(), True, Decimal(1), parameters=Parameters(window_s=7_200))
+    override = Override("night", (), (), (), (looks,), frozenset())
+    assert record_needed_s(replace(base, overrides=(override,))) == 7_200
+    conditional = Limit("y", "leverage", Scope(), True, Decimal(1), when="loss > 100.0")
+    assert record_needed_s(replace(base, limits=(conditional,))) == 86_400

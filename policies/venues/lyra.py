@@ -133,10 +133,7 @@ class MinCollateral:
 
 
 def _normal_cdf(x: float) -> float:
-    """N(x), cut off as the venue does: 0 below -4.5, 1 above 10."""
-    if x < -4.5:
-        return 0.0
-    return 1.0 if x > 10 else 0.5 * math.erfc(-x / math.sqrt(2))
+    return 0.5 * math.erfc(-x / math.sqrt(2))
 
 
 def black_scholes(left_s: int, vol: float, spot: float, strike: float, rate: float) -> tuple[float, float]:

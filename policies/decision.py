@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal
@@ -134,7 +135,7 @@ class Decision:
     def summary(self) -> str:
         """One line: the outcome and everything that decided it."""
         against = [
-            f"{r.id}: {_shown(r.after, r.unit)}, {r.comparator} {_shown(r.bound, r.unit)}"
+            f"{r.id}: {in_unit(r.after, r.unit)}, {r.comparator} {in_unit(r.bound, r.unit)}"
             for r in self.limits
             if r.verdict == "deny" and not (self.objections and r.after is None)
         ]
@@ -162,7 +163,8 @@ class Decision:
         return explain(self.to_json())
 
 
-def _shown(value: Decimal | None, unit: str) -> str:
+def in_unit(value: Decimal | None, unit: str) -> str:
+    """A figure of a limit for people, rounded for reading: the Decision itself has it in full."""
     if value is None:
         return "not evaluable"
     if unit == "%":
@@ -170,6 +172,15 @@ def _shown(value: Decimal | None, unit: str) -> str:
     if unit == "x":
         return f"{value:.3f}x"
     return f"{value:,.4f} {unit}" if unit == "units" else f"{value:,.2f} {unit}"
+
+
+_PARTS_IN = {"leverage": "USDC", "concentration": "USDC", "venue_share": "USDC", "drawdown": "x"}
+"""Unit of what a quotient is made of, where that is another than its own."""
+
+
+def part_in_unit(value: Decimal, row: Mapping[str, Any]) -> str:
+    """A contribution to a limit's value for people."""
+    return in_unit(value, _PARTS_IN.get(row["metric"], row["unit"]))
 
 
 def explain(decision: dict[str, Any]) -> list[str]:
@@ -183,10 +194,11 @@ def explain(decision: dict[str, Any]) -> list[str]:
         before, after, bound, headroom = (
             None if row[name] is None else Decimal(row[name]) for name in ("before", "after", "bound", "headroom")
         )
-        figures = f"{_shown(before, row['unit'])} -> " if before is not None else ""
-        figures += f"{_shown(after, row['unit'])}, {row['comparator']} {'change ' if row.get('of_change') else ''}{_shown(bound, row['unit'])}"
+        figures = f"{in_unit(before, row['unit'])} -> " if before is not None else ""
+        change = "change " if row.get("of_change") else ""
+        figures += f"{in_unit(after, row['unit'])}, {row['comparator']} {change}{in_unit(bound, row['unit'])}"
         if headroom is not None:
-            figures += f", headroom {_shown(headroom, row['unit'])}"
+            figures += f", headroom {in_unit(headroom, row['unit'])}"
         note = f" ({row['reason']})" if row["reason"] else ""
         lines.append(f"  {row['verdict']:<15} {row['id']} [{row['scope']}]: {figures}{note}")
     lines += [f"  {text}" for text in explain_sizes(decision)]
@@ -197,7 +209,7 @@ def explain(decision: dict[str, Any]) -> list[str]:
     return lines
 
 
-def explain_sizes(decision: dict[str, Any]) -> list[str]:
+def explain_sizes(decision: Mapping[str, Any]) -> list[str]:
     """What the Decision's JSON form says of sizes, a line each: the largest that passes, then that of every limit that is in its way."""
     sizes = decision.get("sizes")
     if sizes is None:

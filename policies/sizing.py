@@ -12,7 +12,7 @@ from decimal import Decimal, localcontext
 from typing import Any
 
 from contracts import abi
-from contracts.bindings import EXECUTE
+from contracts.bindings import EXECUTE, RiskState
 from contracts.errors import BadInput
 from contracts.types import Address
 from contracts.units import mul_div
@@ -237,9 +237,18 @@ def readings(decision: Decision) -> Readings:
     return found | {WHOLE: Reading(decision.allowed, slack)}
 
 
-def can_be_smaller(decision: Decision) -> bool:
-    """Whether a smaller size might change the outcome: not if a call is allowed by nothing, whatever its size."""
-    return not decision.allowed and all(row.rule for row in decision.calls)
+def can_be_smaller(policy: Policy, facts: Facts, decision: Decision) -> bool:
+    """Whether a smaller size might change the outcome: not if a call is allowed by nothing, another policy is in force on chain, the
+    account is not active, or other attestations are out.
+    """
+    return (
+        not decision.allowed
+        and all(row.rule for row in decision.calls)
+        and not facts.calls.problem
+        and facts.policy_on_chain == policy.policy_id
+        and facts.state is RiskState.ACTIVE
+        and not any(one.nonce != facts.nonce and one.intent_hash != facts.intent_hash for one in facts.outstanding)
+    )
 
 
 def find_sizes(

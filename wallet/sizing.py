@@ -31,7 +31,7 @@ async def largest_sizes(
     Raises NodeError when the node is away.
     """
     size = sized(facts.calls, facts.book)
-    if size is None or not can_be_smaller(decision):
+    if size is None or not can_be_smaller(policy, facts, decision):
         return decision, []
     gate = asyncio.Semaphore(AT_ONCE)
     base = facts_to_json(facts)

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from contracts import bindings as b
 from contracts.abi import Function
-from contracts.bindings import Call
+from contracts.bindings import Call, RiskState
 from contracts.errors import BadInput
 from policies import Decision, Facts, evaluate, load
 from policies.calls import DecodedCalls, argument, decode_calls
 from policies.decision import Sizes
-from policies.portfolio import Fill
+from policies.portfolio import Fill, Outstanding
 from policies.sizing import Sized, can_be_smaller, find_sizes, resized, sized
 from tests.policies.rig import (
     ACCOUNT,
@@ -285,7 +285,16 @@ def test_no_size_passes_when_only_standing_still_would() -> None:
     assert sizes.passing == ()
 
 
-def test_a_call_that_nothing_allows_is_not_searched() -> None:
-    policy = policy_of("limits: [{id: gross, metric: gross_notional, max: 1}]\n")
-    assert not can_be_smaller(evaluate(policy, facts_at(policy, Decimal(100)), NOW_S))
-    assert can_be_smaller(solve(policy_of("limits: [{id: gross, metric: gross_notional, max: 1}]\n" + CALLS), "10")[1])
+def test_what_no_size_would_help_is_not_searched() -> None:
+    tight = "limits: [{id: gross, metric: gross_notional, max: 1}]\n"
+    policy = policy_of(tight + CALLS)
+    sound = facts_at(policy, Decimal(100))
+
+    def may_help(facts: Facts, by: Any = policy) -> bool:
+        return can_be_smaller(by, facts, evaluate(by, facts, NOW_S))
+
+    assert may_help(sound)
+    assert not may_help(replace(sound, policy_on_chain=bytes(32)))
+    assert not may_help(replace(sound, state=RiskState.REDUCE_ONLY))
+    assert not may_help(replace(sound, outstanding=(Outstanding(bytes(32), 99, NOW_S + 100),)))
+    assert not may_help(facts_at(policy_of(tight), Decimal(100)), policy_of(tight)), "no rule allows the call"

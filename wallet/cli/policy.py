@@ -11,6 +11,7 @@ import typer
 
 from contracts.errors import BadInput, Refused
 from wallet.cli import policy_audit, policy_replay
+from wallet.cli.decision_view import HtmlFile, show_decision, write_html
 from wallet.cli.output import AsJson, emit, profile, say, table
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def explain(
     what: Annotated[
         str | None, typer.Argument(metavar="[METRIC|FILE]", help="A metric, or a Decision as JSON.")
     ] = None,
+    html: HtmlFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a metric measures (none given: list them all), or put a recorded Decision into words."""
@@ -115,11 +117,13 @@ def explain(
         shown = lists if as_json else {name: ", ".join(items) or "none" for name, items in lists.items()}
         emit({name: getattr(metric, name) for name in names} | shown, as_json)
     elif Path(what).is_file():
+        decision = _json(Path(what), "Decision")
         try:
-            lines = in_words(_json(Path(what), "Decision"))
+            lines = in_words(decision)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(f"{what} is not a Decision as `seawall policy check --json` prints it ({error!r})") from None
-        emit({"lines": lines}, as_json, lambda console: console.print("\n".join(lines), markup=False))
+        write_html(html, decision)
+        emit({"lines": lines}, as_json, lambda console: show_decision(console, decision))
     else:
         raise BadInput(
             f"{what!r} is no metric and no file; {did_you_mean(what, tuple(METRICS)) or 'see `seawall policy explain`'}"
@@ -146,9 +150,13 @@ def check(
     ] = None,
     save_facts: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the facts there.")] = None,
     variables: Variables = None,
+    html: HtmlFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge an operation before anybody signs it. Exit code 5 if the policy does not allow it."""
+    """Judge an operation before anybody signs it. Exit code 5 if the policy does not allow it.
+
+    What is refused on the node is simulated again in other sizes: the answer has the largest that would pass.
+    """
     from policies import evaluate
     from wallet.recorded import facts_from_json, facts_to_json
 
@@ -159,24 +167,33 @@ def check(
     if sum(source is not None for source in (facts, op, calls)) != 1:
         raise BadInput("give exactly one of --facts, --op and --calls")
     policy = _load(file, variables)
-    recorded = None if facts is None else facts_from_json(_json(facts, "facts"))
-    known = recorded or asyncio.run(_read(settings, policy, op, calls))
+    decision: Decision
+    if facts is not None:
+        known = facts_from_json(_json(facts, "facts"))
+        decision = evaluate(policy, known, known.block_time_s)
+    else:
+        known, decision = asyncio.run(_judged(settings, policy, op, calls))
     if save_facts is not None:
         save_facts.write_text(json.dumps(facts_to_json(known), indent=1, sort_keys=True) + "\n")
-    decision: Decision = evaluate(policy, known, known.block_time_s)
-    emit(decision.to_json(), as_json, lambda console: console.print("\n".join(decision.explain()), markup=False))
+    shown = decision.to_json()
+    write_html(html, shown, "0x" + decision.id.hex())
+    emit(shown, as_json, lambda console: show_decision(console, shown))
     if not decision.allowed:
         raise typer.Exit(Refused.exit_code)
 
 
-async def _read(settings: Profile, policy: Policy, op_file: Path | None, calls_file: Path | None) -> Facts:
-    """Simulate on the profile's node. Nothing is signed and no service is asked."""
+async def _judged(
+    settings: Profile, policy: Policy, op_file: Path | None, calls_file: Path | None
+) -> tuple[Facts, Decision]:
+    """Simulate on the profile's node, and judge. Nothing is signed and no service is asked."""
     from contracts.entrypoint import ENTRY_POINTS
     from contracts.rpc import RpcClient
     from contracts.userop import UserOperation
+    from policies import evaluate
     from policies.names import book_of
     from wallet.account import AccountClient, suggest_fees
     from wallet.facts import FactsReader, adapters_of
+    from wallet.sizing import largest_sizes
 
     book = book_of(settings.addresses, _roles(settings))
     for name in ("multicall3", "seawall.risk_validator"):
@@ -196,9 +213,25 @@ async def _read(settings: Profile, policy: Policy, op_file: Path | None, calls_f
             max_fee, priority_fee = await suggest_fees(rpc)
             op = await client.draft(_calls(calls_file), max_fee_wei=max_fee, priority_fee_wei=priority_fee)
         reader = FactsReader(adapters_of(book), book, policy.policy_id)
-        facts, _ = await reader.read(client, op, sponsored=op.paymaster is not None, outstanding=lambda *_: ())
+
+        async def read_at(other: UserOperation, block_number: int | None = None) -> Facts:
+            found, _ = await reader.read(
+                client,
+                other,
+                sponsored=op.paymaster is not None,
+                outstanding=lambda *_: (),
+                block_number=block_number,
+            )
+            return found
+
+        facts = await read_at(op)
+        decision = evaluate(policy, facts, facts.block_time_s)
+        if not decision.allowed:
+            decision, _ = await largest_sizes(
+                policy, facts, decision, op, lambda other: read_at(other, facts.block_number)
+            )
     say(f"judged on block {facts.block_number}; attestations that are still out are not counted here")
-    return facts
+    return facts, decision
 
 
 def _roles(settings: Profile) -> dict[str, bytes]:

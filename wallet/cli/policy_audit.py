@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contracts.errors import BadInput, SetupError
+from wallet.cli.decision_view import HtmlFile, show_decision, write_html
 from wallet.cli.output import AsJson, PassphraseFd, PassphraseFile, emit, profile, say, table
 
 if TYPE_CHECKING:
@@ -98,20 +99,24 @@ def show(
     ctx: typer.Context,
     which: Annotated[str, typer.Argument(metavar="ENTRY", help="Its number, a decision's id, or an operation's hash.")],
     log: LogFile = None,
+    html: HtmlFile = None,
     as_json: AsJson = False,
 ) -> None:
     """One entry: a decision in words, an attestation with its fields."""
-    from policies import explain
     from wallet.audit import DECISION
 
     entry = log_of(ctx, log).find(which)
     if entry is None:
         raise BadInput(f"nothing is recorded as {which}; `seawall policy audit tail` lists what is")
 
+    if html is not None and entry.kind != DECISION:
+        raise BadInput(f"entry {entry.seq} is no decision; its decision is {entry.body['decision']}")
+    write_html(html, entry.body.get("decision", {}), entry.body.get("id", ""))
+
     def words(console: Console) -> None:
         console.print("  ".join(_line(entry)), markup=False)
         if entry.kind == DECISION:
-            console.print("\n".join(explain(entry.body["decision"])), markup=False)
+            show_decision(console, entry.body["decision"])
         else:
             console.print(json.dumps(entry.body, indent=1), markup=False)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contracts.errors import BadInput, OperationFailed
+from wallet.cli.decision_view import HtmlFile, show_decision, write_html
 from wallet.cli.output import AsJson, emit
 from wallet.cli.policy_audit import LogFile, log_of
 
@@ -29,6 +30,7 @@ def replay(
             metavar="FILE", help="Write decision, facts, policy and simulations there: all that a replay needs."
         ),
     ] = None,
+    html: HtmlFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge a recorded decision again from its recorded facts, and compare byte for byte. Exit code 7 if it comes out different."""
@@ -39,9 +41,10 @@ def replay(
     if save is not None:
         save.write_text(json.dumps(bundle, indent=1, sort_keys=True) + "\n")
     found = again(bundle)
+    write_html(html, found.decision.to_json(), found.id)
 
     def show(console: Console) -> None:
-        console.print("\n".join(found.decision.explain()), markup=False)
+        show_decision(console, found.decision.to_json())
         for note in found.notes:
             console.print(f"note: {note}", markup=False)
         for difference in found.differences:

@@ -14,6 +14,7 @@ import typer
 
 from contracts.errors import BadInput, OperationFailed, PolicyRefused
 from contracts.types import parse_bytes, parse_hash, to_hex
+from wallet.cli.decision_view import HtmlFile, write_html
 from wallet.cli.output import AsJson, PassphraseFd, PassphraseFile, emit, profile, say
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def open_(
     yes: Yes = False,
     passphrase_file: PassphraseFile = None,
     passphrase_fd: PassphraseFd = None,
+    html: HtmlFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Open or increase a position, and arm the policy's stops in the same operation."""
@@ -99,7 +101,7 @@ def open_(
         return calls + arming
 
     order = f"open {side} {notional} USDC" + (f" with {collateral} USDC more margin" if collateral_units else "")
-    _trade(settings, order, calls_of, (dry_run, yes, as_json), (passphrase_file, passphrase_fd))
+    _trade(settings, order, calls_of, (dry_run, yes, as_json), (passphrase_file, passphrase_fd), html)
 
 
 @app.command()
@@ -111,6 +113,7 @@ def close(
     yes: Yes = False,
     passphrase_file: PassphraseFile = None,
     passphrase_fd: PassphraseFd = None,
+    html: HtmlFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Close the whole position. Its stops stay armed on chain, and have nothing left to do."""
@@ -132,7 +135,7 @@ def close(
             deadline_s=now_s + ORDER_S,
         )
 
-    _trade(settings, "close the position", calls_of, (dry_run, yes, as_json), (passphrase_file, passphrase_fd))
+    _trade(settings, "close the position", calls_of, (dry_run, yes, as_json), (passphrase_file, passphrase_fd), html)
 
 
 def _entry_price(held: Position | None, index: Decimal, notional: Decimal) -> Decimal:
@@ -169,6 +172,7 @@ def _trade(
     calls_of: Callable[[Desk], Awaitable[Sequence[Call]]],
     how: tuple[bool, bool, bool],
     passphrase: tuple[Path | None, int | None],
+    html: Path | None,
 ) -> None:
     """Judge, show, ask, sign, send, wait, show. Raises PolicyRefused (exit 5) with the explanation, and nothing signed."""
     dry_run, yes, as_json = how
@@ -188,6 +192,7 @@ def _trade(
                 say(f"{order}: this account has no policy, nothing judges it")
             else:
                 _explain(order, judgement)
+                write_html(html, judgement.decision.to_json(), to_hex(judgement.decision.id))
                 if not judgement.decision.allowed:
                     raise PolicyRefused(judgement.decision.summary, data=judgement.decision.to_json())
             verdict = None if judgement is None else judgement.decision.to_json()

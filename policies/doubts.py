@@ -1,25 +1,31 @@
 """Facts that cannot be relied on: missing, stale, from the future, not finite, or contradicting each other.
 
 Each denies whatever is no exit and no reduction, and says which fact it is. Figures that follow from one another are read apart and
-compared here, so that a figure that was left out or altered shows.
+compared here, so that a figure that was left out or altered shows. Portfolios are doubted in policies.doubts_portfolio.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from collections.abc import Iterator
 from decimal import Decimal, localcontext
 
+from contracts.types import checksum
+from policies.doubts_portfolio import doubts_about_portfolio, not_finite
+from policies.functions import Effect
 from policies.margin import EXACT, ratio
-from policies.policy import Policy
-from policies.portfolio import Facts, Margin, Option, Portfolio, Position, Price
+from policies.metrics import NotKnown, View, view_of
+from policies.metrics.exposure import value_rows
+from policies.metrics.operation import paid_out
+from policies.policy import Policy, Scope, resolve
+from policies.portfolio import UNIT_OF_ACCOUNT, Facts, History, Option, Portfolio, Position, Price, Returns
 
-VALUE_TOLERANCE = Decimal("0.01")
-"""USDC by which figures of one venue may differ from what they should add up to: some of them are rounded to 6 decimals."""
 SIZE_TOLERANCE = Decimal("0.000000001")
 """Base units by which fills may differ from the change of the position."""
 CLOCK_TOLERANCE_S = 60
 """How far ahead of the engine's clock a block or a price may be."""
+UNEXPLAINED_SHARE = Decimal("0.5")
+UNEXPLAINED_AMOUNT = Decimal(10)
+"""A change of equity is not understood when it is more than this amount (USDC) and this share of everything that the operation moved."""
 
 
 def doubts_about(policy: Policy, facts: Facts, now_s: int) -> list[str]:
@@ -35,20 +41,32 @@ def _all(policy: Policy, facts: Facts, now_s: int) -> Iterator[str]:
     if -age > CLOCK_TOLERANCE_S:
         yield f"the newest block is {-age} s ahead of the engine's clock"
     yield from _prices(policy, facts, now_s)
+    yield from _feeds(policy, facts)
     for fill in facts.fills:
-        yield from _senseless("fill", fill)
+        yield from not_finite(f"fill of {fill.asset} at {fill.venue}", fill)
+        if fill.quote.is_finite() and fill.quote < 0:
+            yield f"the fill of {fill.asset} at {fill.venue} exchanged {fill.quote}"
     for order in facts.orders:
         if order.worst_price is not None and not order.worst_price.is_finite():
             yield f"the bound of the order at {order.venue} is {order.worst_price}"
-    yield from _portfolio("before", facts.before, policy, facts)
+    yield from _record(policy, facts, now_s)
+    yield from doubts_about_portfolio("before", facts.before, policy, facts)
+    if facts.succeeded and not facts.calls.calls and (facts.fills or facts.before != facts.after):
+        yield "the portfolio changes although nothing is called"
     if facts.succeeded:
-        yield from _portfolio("after", facts.after, policy, facts)
+        yield from doubts_about_portfolio("after", facts.after, policy, facts)
         yield from _trades(facts)
+        yield from _left_out(facts)
+        yield from _unexplained(facts)
+
+
+# -- prices and feeds ---------------------------------------------------------------------------------------------------------------
 
 
 def _prices(policy: Policy, facts: Facts, now_s: int) -> Iterator[str]:
     needed = facts.before.assets() | facts.after.assets()
     needed |= {fill.asset for fill in facts.fills} | {order.asset for order in facts.orders}
+    needed -= {UNIT_OF_ACCOUNT}
     yield from (f"there is no price of {asset}" for asset in sorted(needed - {price.asset for price in facts.prices}))
     for price in facts.prices:
         yield from _price(policy, price, now_s)
@@ -66,69 +84,69 @@ def _price(policy: Policy, price: Price, now_s: int) -> Iterator[str]:
         yield f"{what} is {age} s old, the policy takes {policy.max_price_age_s} s"
     elif -age > CLOCK_TOLERANCE_S:
         yield f"{what} is {-age} s ahead of the engine's clock"
-
-
-def _senseless(label: str, entry: object) -> Iterator[str]:
-    """Every amount of a dataclass that is not finite."""
-    for field in fields(entry):  # type: ignore[arg-type]  # every caller passes a dataclass
-        value = getattr(entry, field.name)
-        if isinstance(value, Decimal) and not value.is_finite():
-            yield f"{field.name} of the {label} is {value}"
-
-
-def _portfolio(when: str, portfolio: Portfolio, policy: Policy, facts: Facts) -> Iterator[str]:
-    entries: Iterable[tuple[str, object]] = [
-        *((f"{h.asset} holding {when}", h) for h in portfolio.holdings),
-        *((f"{d.asset} debt {when}", d) for d in portfolio.debts),
-        *((f"position {p.label} {when}", p) for p in portfolio.positions),
-        *((f"option {o.label} {when}", o) for o in portfolio.options),
-        *((f"margin account at {m.venue} {when}", m) for m in portfolio.margins),
-    ]
-    senseless = [text for label, entry in entries for text in _senseless(label, entry)]
-    yield from senseless
-    if senseless:
-        return
-    accounts = {margin.venue for margin in portfolio.margins}
-    if len(accounts) != len(portfolio.margins):
-        yield f"a venue has two margin accounts {when}"
-    for position in portfolio.positions:
-        if position.venue not in accounts:
-            yield f"the margin account of {position.label} {when} is missing"
-        yield from _mark(when, position, policy, facts)
-    for margin in portfolio.margins:
-        yield from _margin(when, margin, portfolio)
-
-
-def _mark(when: str, position: Position, policy: Policy, facts: Facts) -> Iterator[str]:
-    """A venue whose mark is far from the index is paused, manipulated or mis-read."""
-    if position.mark_price <= 0:
-        yield f"the mark price of {position.label} {when} is {position.mark_price}"
-        return
-    for price in facts.prices:
-        if price.asset != position.asset or not price.value.is_finite() or price.value <= 0:
-            continue
-        apart = ratio(abs(position.mark_price - price.value), price.value, up=True)
-        if apart > policy.max_price_deviation:
-            yield f"{position.label} {when}: mark {position.mark_price:.4f} and index {price.value:.4f} are {apart:.2%} apart"
-
-
-def _margin(when: str, margin: Margin, portfolio: Portfolio) -> Iterator[str]:
-    """What the venue says of the whole against what it says of the parts: perps at their profit, options at their mark. A requirement
-    that follows another model than a ratio is that model's to check."""
-    held = [p for p in portfolio.positions if p.venue == margin.venue]
-    with localcontext(EXACT):
-        profits = sum((p.notional - p.entry_notional - p.pending_funding for p in held), Decimal(0))
-        profits += sum((o.notional for o in portfolio.options if o.venue == margin.venue), Decimal(0))
-        gap = abs(margin.collateral + profits - margin.account_value)
-        required = margin.maintenance_ratio * sum((abs(p.notional) for p in held), Decimal(0))
-        short = abs(required - margin.maintenance_requirement)
-    if gap > VALUE_TOLERANCE:
-        yield f"{margin.venue} {when}: its account value {margin.account_value:.6f} differs from its parts by {gap:.6f}"
-    if margin.model == "ratio" and short > VALUE_TOLERANCE:
+    elif price.asset == UNIT_OF_ACCOUNT and abs(EXACT.subtract(price.value, Decimal(1))) > policy.max_depeg:
         yield (
-            f"{margin.venue} {when}: its maintenance requirement {margin.maintenance_requirement:.6f} differs from its "
-            f"positions' by {short:.6f}"
+            f"{price.asset} has lost its peg: {price.source} says {price.value:f}, the policy takes {policy.max_depeg:.2%} from 1. "
+            f"Everything is counted in it"
         )
+
+
+def _feeds(policy: Policy, facts: Facts) -> Iterator[str]:
+    """A pinned feed must be read, and be what it was when it was pinned."""
+    for pin in policy.feeds:
+        address = resolve(pin.feed, policy, facts.book, facts.account)
+        found = next((feed for feed in facts.feeds if feed.address == address), None)
+        if address is None or found is None:
+            yield f"the pinned feed {pin.feed} was not read"
+            continue
+        if found.decimals != pin.decimals:
+            yield f"the feed {pin.feed} was replaced: it answers with {found.decimals} decimals, not {pin.decimals}"
+        wanted = resolve(pin.aggregator, policy, facts.book, facts.account) if pin.aggregator else None
+        if pin.aggregator and found.aggregator != wanted:
+            yield f"the feed {pin.feed} was replaced: its aggregator is {checksum(found.aggregator)}, not {pin.aggregator}"
+        if not any(price.asset == pin.asset and checksum(found.address) in price.source for price in facts.prices):
+            yield f"the pinned feed {pin.feed} gave no price of {pin.asset}"
+
+
+# -- the record ------------------------------------------------------------------------------------------------------------------------
+
+
+def _record(policy: Policy, facts: Facts, now_s: int) -> Iterator[str]:
+    for series in facts.returns:
+        yield from _series(policy, series, now_s)
+    if facts.history is not None:
+        yield from _history(facts.history, facts.block_time_s)
+
+
+def _series(policy: Policy, series: Returns, now_s: int) -> Iterator[str]:
+    what, age = f"the returns of {series.asset} from {series.source}", now_s - series.until_s
+    if not all(value.is_finite() for value in series.values):
+        yield f"{what} are not all finite"
+    elif any(value < -1 for value in series.values):
+        yield f"{what} fall by more than 100 %"
+    if series.period_s <= 0:
+        yield f"{what} are over {series.period_s} s"
+    if age > policy.max_returns_age_s:
+        yield f"{what} end {age} s ago, the policy takes {policy.max_returns_age_s} s"
+    elif -age > CLOCK_TOLERANCE_S:
+        yield f"{what} end {-age} s ahead of the engine's clock"
+
+
+def _history(history: History, block_time_s: int) -> Iterator[str]:
+    for kind, entries in (("equity", history.equity), ("activity", history.activity)):
+        times = [entry.time_s for entry in entries]
+        if times != sorted(times):
+            yield f"the record of {kind} is not in order"
+        if times and times[-1] > block_time_s + CLOCK_TOLERANCE_S:
+            yield f"the record of {kind} is {times[-1] - block_time_s} s ahead of the newest block"
+        for entry in entries:
+            yield from not_finite(f"record of {kind} at {entry.time_s}", entry)
+    for done in history.activity:
+        if min(done.gas_wei, done.sponsored_wei) < 0 or (done.traded.is_finite() and done.traded < 0):
+            yield f"the record of activity at {done.time_s} is negative"
+
+
+# -- before against after -----------------------------------------------------------------------------------------------------------
 
 
 def _trades(facts: Facts) -> Iterator[str]:
@@ -149,3 +167,82 @@ def _trades(facts: Facts) -> Iterator[str]:
     placed = sum(call.function.startswith("openPosition((address") for call in facts.calls.calls)
     if placed > len(facts.orders):
         yield f"{placed} orders are placed, the bounds of {len(facts.orders)} are known"
+
+
+def _left_out(facts: Facts) -> Iterator[str]:
+    """What is always read, held or not, must be there both before and after: balances, allowances of the listed spenders."""
+    before, after = facts.before, facts.after
+    for what, earlier, later in (
+        (
+            "balance",
+            [f"{h.venue}:{h.asset}" for h in before.holdings],
+            [f"{h.venue}:{h.asset}" for h in after.holdings],
+        ),
+        (
+            "allowance",
+            [f"{a.asset} to {checksum(a.spender)}" for a in before.allowances],
+            [f"{a.asset} to {checksum(a.spender)}" for a in after.allowances],
+        ),
+    ):
+        for name in sorted({*earlier, *later}):
+            if earlier.count(name) != later.count(name):
+                when = "after" if earlier.count(name) > later.count(name) else "before"
+                yield f"the {what} {name} {when} the operation is missing"
+    for when, here, there in (("before", before, after), ("after", after, before)):
+        accounts, elsewhere = ({m.venue for m in book.margins} for book in (here, there))
+        for venue in sorted(({o.venue for o in here.options} & elsewhere) - accounts):
+            yield f"the margin account at {venue} {when} the operation is missing"
+        yield from _known_elsewhere(when, here, there)
+
+
+def _known_elsewhere(when: str, here: Portfolio, there: Portfolio) -> Iterator[str]:
+    """What a venue says of a thing it says both before and after the operation."""
+    options = {option.label: option for option in there.options}
+    for option in here.options:
+        other = options.get(option.label)
+        for name in ("implied_vol", "forward"):
+            if other is not None and getattr(option, name) is None and getattr(other, name) is not None:
+                yield f"{name} of the option {option.label} {when} the operation is missing"
+    rates = {(debt.venue, debt.asset): debt.annual_rate for debt in there.debts}
+    for debt in here.debts:
+        if debt.annual_rate is None and rates.get((debt.venue, debt.asset)) is not None:
+            yield f"the borrow rate of {debt.asset} at {debt.venue} {when} the operation is missing"
+
+
+def _unexplained(facts: Facts) -> Iterator[str]:
+    """A portfolio that becomes richer or poorer by most of what an operation moves was not read whole.
+
+    Not asked of operations that pay in ways whose amount is not known here, or call what the engine cannot read.
+    """
+    for call in facts.calls.calls:
+        paid = call.function == "transfer(address,uint256)" or not call.data
+        if call.effect in (Effect.UNKNOWN, Effect.ADMIN) or (call.effect is Effect.PAYS and not paid):
+            return
+    try:
+        yield from _change_of_equity(facts)
+    except (NotKnown, ArithmeticError):
+        return  # a price is missing, or an amount not finite: both are reported where they stand
+
+
+def _change_of_equity(facts: Facts) -> Iterator[str]:
+    earlier, later = view_of(facts, facts.before, is_after=False), view_of(facts, facts.after)
+    was, now = _values(earlier), _values(later)
+    paid_to_others = paid_out(later)
+    with localcontext(EXACT):
+        changes = {name: now.get(name, Decimal(0)) - was.get(name, Decimal(0)) for name in {*was, *now}}
+        moved = sum((abs(change) for change in changes.values()), Decimal(0))
+        moved += sum((fill.quote for fill in facts.fills), Decimal(0))
+        change = sum(changes.values(), Decimal(0))
+        # a payment may have been refused without a revert: both are understood
+        rest = change + paid_to_others if change < -paid_to_others else max(change, Decimal(0))
+        beyond = abs(rest) > UNEXPLAINED_AMOUNT and abs(rest) > UNEXPLAINED_SHARE * moved
+    if beyond:
+        name = max(sorted(changes), key=lambda one: abs(changes[one]))
+        yield f"equity changes by {rest:+.2f} USDC, which nothing explains; most of it in {name} ({changes[name]:+.2f})"
+
+
+def _values(view: View) -> dict[str, Decimal]:
+    found: dict[str, Decimal] = {}
+    for name, value in value_rows(view, Scope()):
+        found[name] = EXACT.add(found.get(name, Decimal(0)), value)
+    return found

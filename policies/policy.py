@@ -31,7 +31,7 @@ from policies.names import ACCOUNT
 
 SCHEMA_VERSION = 1
 __all__ = [
-    "Action", "ApprovalRule", "CallRule", "ExitRule", "FreezeRule", "Limit", "OracleRule", "Override", "Parameters", "Pin", "Policy",
+    "Action", "ApprovalRule", "CallRule", "ExitRule", "FeedPin", "FreezeRule", "Limit", "OracleRule", "Override", "Parameters", "Pin", "Policy",
     "Scenario", "Scope", "SessionRule", "Sponsorship", "StopRule", "argument_word", "build", "call_rule", "exit_rule", "resolve",
     "selectors_of", "word_of",
 ]  # fmt: skip
@@ -78,6 +78,16 @@ class OracleRule:
     max_price: Decimal
     max_deviation: Decimal
     deviation_patience_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPin:
+    """What a feed must be: `aggregator` behind it (empty: any) and its `decimals`."""
+
+    asset: str
+    feed: str
+    aggregator: str
+    decimals: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +161,7 @@ class Policy:
     max_price_deviation: Decimal
     max_depeg: Decimal
     max_returns_age_s: int
+    feeds: tuple[FeedPin, ...]
     limits: tuple[Limit, ...]
     overrides: tuple[Override, ...]
     calls: tuple[CallRule, ...]
@@ -199,6 +210,10 @@ def build(document: Mapping[str, Any]) -> Policy:
         max_price_deviation=Decimal(facts.get("max_price_deviation", "0.03")),
         max_depeg=Decimal(facts.get("max_depeg", "0.02")),
         max_returns_age_s=int(facts.get("max_returns_age", 172_800)),
+        feeds=tuple(
+            FeedPin(asset, pin["feed"], pin.get("aggregator", ""), int(pin.get("decimals", 8)))
+            for asset, pin in sorted(facts.get("feeds", {}).items())
+        ),
         limits=tuple(limits),
         overrides=tuple(override(entry, own, scenarios, loose) for entry in document.get("overrides", ())),
         calls=tuple(call_rule(entry) for entry in document.get("calls", ())),

@@ -12,6 +12,7 @@ from decimal import Decimal
 from contracts.bindings import RiskState
 from contracts.types import Address, Hash32, Wei
 from policies.calls import DecodedCalls
+from policies.canonical import decimal_text
 
 UNIT_OF_ACCOUNT = "USDC"
 
@@ -85,8 +86,7 @@ class Option:
     @property
     def label(self) -> str:
         """`lyra:ETH-1700000000-1500-C`: venue, underlying, expiry (unix s), strike, kind."""
-        strike = format(self.strike.normalize(), "f")
-        return f"{self.venue}:{self.asset}-{self.expiry_s}-{strike}-{'C' if self.is_call else 'P'}"
+        return f"{self.venue}:{self.asset}-{self.expiry_s}-{decimal_text(self.strike)}-{'C' if self.is_call else 'P'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +205,15 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
+class FeedState:
+    """What stands behind a feed now: its own address, the aggregator that answers for it (itself where it names none), its decimals."""
+
+    address: Address
+    aggregator: Address
+    decimals: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fill:
     """One simulated trade. `size` signed base; `quote` > 0 is what it exchanged; `fee` >= 0 in quote comes on top."""
 
@@ -320,5 +329,6 @@ class Facts:
     sponsored_today_wei: Wei = 0
     returns: tuple[Returns, ...] = ()
     history: History | None = None
+    feeds: tuple[FeedState, ...] = ()
     signer: Address | None = None
     """Who signs: the owner, or the session key of a trader; None when that is not known yet."""

@@ -57,6 +57,9 @@ class _Linter(LimitChecks):
                 self.report(f"facts.{key}", "no fact is ever that fresh: everything would be denied")
         for key in ("max_price_deviation", "max_depeg"):
             self.share(f"facts.{key}", facts.get(key))
+        for asset, pin in facts.get("feeds", {}).items():
+            for key in ("feed", "aggregator"):
+                self.party(f"facts.feeds.{asset}.{key}", pin.get(key))
 
     def approvals(self) -> None:
         entries = self.tree.get("approvals", ())

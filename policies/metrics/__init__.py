@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from contracts.errors import BadInput
 from policies.metrics import exposure, greeks, history, lending, margins, operation, stress
-from policies.metrics.base import Contribution, Metric, Observation, View, adverse, view_of
+from policies.metrics.base import Contribution, Metric, NotKnown, Observation, View, adverse, view_of
 from policies.metrics.stress import Shocks, stress_margin, stress_of
 from policies.problems import did_you_mean
 
@@ -18,6 +18,7 @@ __all__ = [
     "METRICS",
     "Contribution",
     "Metric",
+    "NotKnown",
     "Observation",
     "Shocks",
     "View",

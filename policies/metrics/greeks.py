@@ -1,85 +1,52 @@
 """How the book moves with price, volatility, time and rates: first and second order, per underlying and by time to expiry.
 
 Everything linear is exact. An option's Greeks are those of the generalised Black-Scholes formula at the venue's implied volatility, on the
-index price, with the carry that leads to the venue's own forward and no discounting (r = 0):
-
-    b = ln(F / S) / T,   d1 = (ln(F / K) + v^2 T / 2) / (v sqrt T),   d2 = d1 - v sqrt T
-    call = F N(d1) - K N(d2),   delta = (F / S) N(d1),   gamma = (F / S) n(d1) / (S v sqrt T),   vega = F n(d1) sqrt T
-
-Source: Haug 2007, ch. 1 and 2. They are doubles, good to `MODEL_ERROR`; that share of each option's part is added towards more risk.
+index price (policies.risk.black), with the carry b = ln(F / S) / T that leads to the venue's own forward, and no discounting (r = 0).
+They are doubles, good to `MODEL_ERROR`; that share of each option's part is added towards more risk.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal, localcontext
 
+from contracts.errors import BadInput
 from policies.margin import EXACT
 from policies.metrics.base import Contribution, Measure, Metric, NotKnown, Observation, View, inside
 from policies.metrics.exposure import pool_holdings
 from policies.policy import Parameters, Scope
 from policies.portfolio import UNIT_OF_ACCOUNT, Liquidity, Option
+from policies.risk.black import MODEL, Greeks, greeks
 
-MODEL = ("generalised_black_scholes", "1", "python")
 MODEL_ERROR = Decimal("1E-12")
 YEAR_S = 31_536_000
 _ROUND_UP = Context(prec=60, rounding=ROUND_CEILING)
 _QUANTUM = Decimal(1).scaleb(-18)
 
 
-@dataclass(frozen=True, slots=True)
-class Greeks:
-    """Derivatives of the value of one unit, in unit of account: by price, price twice, volatility (1.00), years, rate (1.00), volatility
-    and price, volatility twice."""
-
-    delta: float
-    gamma: float
-    vega: float
-    theta: float
-    rho: float
-    vanna: float
-    volga: float
-
-
-def greeks_of(spot: float, forward: float, strike: float, years: float, vol: float, *, is_call: bool) -> Greeks:
-    """Greeks of one European option; at or after expiry, and at zero volatility, those of its intrinsic value on the forward."""
-    grown = forward / spot
-    if years <= 0 or vol <= 0:
-        in_the_money = forward > strike if is_call else forward < strike
-        return Greeks((grown if is_call else -grown) * in_the_money, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    deviation = vol * math.sqrt(years)
-    d1 = math.log(forward / strike) / deviation + deviation / 2
-    d2 = d1 - deviation
-    side = 1.0 if is_call else -1.0
-    inside1, inside2 = (math.erfc(-side * d / math.sqrt(2)) / 2 for d in (d1, d2))
-    density = math.exp(-d1 * d1 / 2) / math.sqrt(2 * math.pi)
-    carry = math.log(grown) / years
-    vega = forward * density * math.sqrt(years)
-    return Greeks(
-        delta=side * grown * inside1,
-        gamma=grown * density / (spot * deviation),
-        vega=vega,
-        theta=-forward * density * vol / (2 * math.sqrt(years)) - side * carry * forward * inside1,
-        rho=side * years * strike * inside2,
-        vanna=-grown * density * d2 / vol,
-        volga=vega * d1 * d2 / vol,
-    )
-
-
 def unit_greeks(view: View, option: Option) -> Greeks:
     """Greeks of one unit of `option` at the block's time; shared by the views of one decision. Raises NotKnown."""
+    for figure in (option.strike, option.implied_vol, option.forward):
+        if figure is not None and not figure.is_finite():
+            raise NotKnown(f"{option.label} has a figure that is {figure}")
     key = ("greeks", option.asset, option.is_call, option.strike, option.expiry_s, option.implied_vol, option.forward)
     found: Greeks | None = view.workings.get(key)
     if found is None:
         if option.implied_vol is None:
             raise NotKnown(f"the implied volatility of {option.label} is not known")
         spot = view.price(option.asset)
-        forward = option.forward if option.forward is not None else spot
-        years = (option.expiry_s - view.facts.block_time_s) / YEAR_S
-        vol = float(option.implied_vol)
-        found = greeks_of(float(spot), float(forward), float(option.strike), years, vol, is_call=option.is_call)
+        years = max(option.expiry_s - view.facts.block_time_s, 0) / YEAR_S
+        carry = 0.0
+        if option.forward is not None and years:
+            carry = math.log(float(option.forward) / float(spot)) / years
+        try:
+            found = greeks(
+                float(spot), float(option.strike), years, float(option.implied_vol),
+                is_call=option.is_call, carry=carry,
+            )  # fmt: skip
+        except BadInput as error:
+            raise NotKnown(f"{option.label}: {error.message}") from None
         view.workings[key] = found
     return found
 

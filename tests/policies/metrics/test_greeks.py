@@ -13,7 +13,6 @@ from decimal import Decimal
 import pytest
 
 from policies.limits import Bucket
-from policies.metrics.greeks import greeks_of
 from policies.portfolio import Collateral, Debt, Facts, Holding, Liquidity, Option, Portfolio, Position, Price
 from tests.policies.metrics.books import D, facts, take
 from tests.policies.rig import NOW_S
@@ -118,36 +117,12 @@ def test_the_venues_forward_carries_the_option() -> None:
     assert found == pytest.approx(10 * 1.1 * 0.5 * math.erfc(-d1 / math.sqrt(2)), rel=1e-11)
 
 
-@pytest.mark.parametrize("is_call", [True, False])
-@pytest.mark.parametrize(
-    ("strike", "years", "vol"), [(80, 0.5, 0.7), (100, 0.01, 1.5), (140, 2.0, 0.3), (100, 1.0, 0.2)]
-)
-def test_greeks_are_the_derivatives_of_the_price(is_call: bool, strike: float, years: float, vol: float) -> None:
-    carry, spot = 0.05, 100.0
-
-    def price(s: float = spot, t: float = years, v: float = vol) -> float:
-        f, side = s * math.exp(carry * t), 1 if is_call else -1
-        d1 = math.log(f / strike) / (v * math.sqrt(t)) + v * math.sqrt(t) / 2
-        n1, n2 = (math.erfc(-side * d / math.sqrt(2)) / 2 for d in (d1, d1 - v * math.sqrt(t)))
-        return side * (f * n1 - strike * n2)
-
-    g = greeks_of(spot, spot * math.exp(carry * years), strike, years, vol, is_call=is_call)
-    h = 1e-4
-    assert g.delta == pytest.approx((price(spot + h) - price(spot - h)) / (2 * h), rel=1e-6, abs=1e-8)
-    assert g.vega == pytest.approx((price(v=vol + h) - price(v=vol - h)) / (2 * h), rel=1e-5, abs=1e-6)
-    dt = years * 1e-4
-    assert g.theta == pytest.approx(-(price(t=years + dt) - price(t=years - dt)) / (2 * dt), rel=1e-5, abs=1e-6)
-    big = 0.05
-    gamma = (price(spot + big) - 2 * price() + price(spot - big)) / big**2
-    assert g.gamma == pytest.approx(gamma, rel=1e-4, abs=1e-7)
-
-
-def test_an_option_at_its_expiry_or_without_volatility_is_its_intrinsic_value() -> None:
-    for years, vol in ((0.0, 0.5), (-1.0, 0.5), (1.0, 0.0)):
-        assert greeks_of(100, 100, 90, years, vol, is_call=True).delta == 1
-        assert greeks_of(100, 100, 110, years, vol, is_call=True).delta == 0
-        assert greeks_of(100, 100, 110, years, vol, is_call=False).delta == -1
-        assert greeks_of(100, 100, 110, years, vol, is_call=False).vega == 0
+def test_an_option_past_its_expiry_moves_like_what_it_settles_to() -> None:
+    over = Portfolio(
+        options=(replace(CALL, expiry_s=NOW_S - 1, strike=D(90)), replace(PUT, expiry_s=NOW_S, strike=D(90)))
+    )
+    assert take("delta", over, "asset: ETH", at_100()).value == D("10.00000000001")
+    assert take("vega", over, "portfolio", at_100()).value == 0
 
 
 def test_an_option_without_implied_volatility_has_no_greeks() -> None:

@@ -46,7 +46,7 @@ _ULP = 2.0**-53
 @dataclass(frozen=True, slots=True)
 class Worst:
     """The worst scenario: its number and itself, the profit there (multiple of the unit, towards loss), and what each position adds, each
-    rounded towards loss on its own: they fall short of the profit by less than one unit a position."""
+    rounded towards loss on its own, with a last row `rounding` where needed, so that the rows add up to the profit exactly."""
 
     number: int
     scenario: Scenario
@@ -83,7 +83,12 @@ class Revaluation:
         number = int(units.argmin())
         with localcontext(PRECISE):
             pnl = int(units[number]) * unit
-        return Worst(number, self.scenarios.scenario(number), pnl, self.contributions(number, unit))
+        added = self.contributions(number, unit)
+        with localcontext(PRECISE):
+            rest = pnl - sum((amount for _, amount in added), Decimal(0))
+        if rest:
+            added = (*added, ("rounding", rest))
+        return Worst(number, self.scenarios.scenario(number), pnl, added)
 
     def contributions(self, number: int, unit: Decimal) -> tuple[Contribution, ...]:
         """What each position adds in one scenario, in the order of the book, each rounded towards loss; the same on every backend."""

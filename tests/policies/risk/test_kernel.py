@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from decimal import Decimal
 from types import ModuleType
 
@@ -11,7 +12,7 @@ import numba
 import numpy as np
 import pytest
 
-from policies.risk import _kernel, _kernel_numba
+from policies.risk import _kernel, _kernel_numba, black
 from policies.risk._kernel import YEAR_S, OptionColumns, ShockColumns
 from policies.risk.scenarios_book import EuropeanOption
 from policies.risk.scenarios_exact import UNCHANGED, option_value
@@ -204,3 +205,20 @@ def test_the_decimal_model_is_the_same_model() -> None:
                 )
                 found = option_value(option, Decimal(3000), UNCHANGED)
                 assert abs(mpmath.mpf(str(found)) - truth) < mpmath.mpf(10) ** -36
+
+
+@BACKENDS
+def test_the_kernel_prices_what_black_prices(kernel: ModuleType) -> None:
+    """The formula stands twice, once for reading and once for speed."""
+    rng = random.Random(17)
+    for _ in range(400):
+        spot = 10 ** rng.uniform(-4, 5)
+        strike = spot * math.exp(rng.gauss(0, 0.5))
+        life_s = rng.choice([0, 60, 3600, 86_400, 30 * 86_400, YEAR_S])
+        vol, rate, carry = rng.choice([0.0, 0.05, 0.5, 1.5]), rng.uniform(-0.1, 0.2), rng.uniform(-0.2, 0.2)
+        is_call = rng.random() < 0.5
+        found = value(
+            kernel, one_option(strike, life_s, vol, is_call=is_call, rate=rate, carry=carry), unshocked(spot)
+        )
+        expected = black.price(spot, strike, life_s / YEAR_S, vol, is_call=is_call, rate=rate, carry=carry)
+        assert abs(found - expected) <= 1e-14 * (spot + strike)

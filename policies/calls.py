@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from contracts import abi
 from contracts.abi import Function
@@ -17,7 +17,22 @@ from contracts.errors import InvalidFields
 from contracts.types import Address, Wei
 from policies.functions import BY_SELECTOR, Effect, KnownFunction
 
+Execution: TypeAlias = tuple[Address, Wei, bytes]
+"""Target, value, call data."""
 MAX_CALLS = 256
+MAX_DEPTH = 8
+"""How many batches inside batches are opened; what is deeper is shown as the call that it is."""
+MAX_CALL_DATA_BYTES = 131_072
+"""No transaction pool carries more (geth: txMaxSize)."""
+SELF_MULTICALLS = ("uniswap.router", "uniswap.router_02", "uniswap.position_manager")
+"""Contracts whose `multicall` delegates to themselves, so that each inner call has the account as its sender."""
+_NFTS = ("uniswap.position_manager", "lyra.option_token")
+_PAID = ("to", "recipient", "onBehalfOf")
+_ROUTER_MARKS = tuple("0x" + bytes(19).hex() + mark for mark in ("00", "01", "02"))
+"""Recipients that Uniswap's routers read as themselves (0, or 2 in SwapRouter02) and as their caller (1)."""
+_ERC7821 = bytes.fromhex("0000000078210001") + bytes(22)
+_ERC7821_BATCHES = bytes.fromhex("0000000078210002") + bytes(22)
+"""Mode bytes after call and execution type.   Source: ERC-7821."""
 _BATCH = "(address,uint256,bytes)[]"
 _MULTICALLS = (
     Function.parse("multicall(bytes[])"),
@@ -76,54 +91,124 @@ def text(value: Any) -> str:
 
 
 def decode_calls(account: Address, call_data: bytes, book: Mapping[str, Address]) -> DecodedCalls:
-    """The calls of a UserOperation to `account`. Never raises: what cannot be read is a `problem` or an unknown call."""
+    """The calls of a UserOperation to `account`. Never raises: what cannot be read is a `problem` or an unknown call.
+
+    ERC-7579 single and batch; ERC-7821 batches without data of their own, and batches of batches. In try mode the calls are shown, but
+    which of them will have happened is not certain: a `problem`. A zero target is the account itself, as ERC7579Utils and ERC-7821 have it.
+    """
     if not call_data:
         return DecodedCalls()
+    if len(call_data) > MAX_CALL_DATA_BYTES:
+        return DecodedCalls(problem=f"more than {MAX_CALL_DATA_BYTES} bytes of call data")
     names = {address: name for name, address in sorted(book.items(), reverse=True)} | {account: "account"}
     try:
-        mode, payload = EXECUTE.decode_input(call_data)
-        if EXECUTE.encode(mode, payload) != call_data:
-            return DecodedCalls(problem="the call data is not in canonical ABI form")
-        if mode[1:] != bytes(31):
-            return DecodedCalls(problem=f"execution mode 0x{mode.hex()} is not plain execution that fails as a whole")
-        if mode[0] == 0x00:
-            if len(payload) < 52:
-                return DecodedCalls(problem="a single execution needs a target and a value")
-            executions = [(payload[:20], int.from_bytes(payload[20:52]), payload[52:])]
-        elif mode[0] == 0x01:
-            (batch,) = abi.decode([_BATCH], payload)
-            if abi.encode([_BATCH], [batch]) != payload:
-                return DecodedCalls(problem="the batch is not in canonical ABI form")
-            executions = list(batch)
-        else:
-            return DecodedCalls(problem=f"call type 0x{mode[0]:02x} is neither single nor batch (delegatecall is off)")
+        executions, problem = _executions(call_data)
     except InvalidFields as error:
         return DecodedCalls(problem=f"the call data is no ERC-7579 execute: {error.message}")
     calls: list[DecodedCall] = []
     for i, (target, value, data) in enumerate(executions):
-        _expand((i,), target, value, data, names, calls)
+        _expand((i,), target, value, data, _Frame(account, names, calls))
         if len(calls) > MAX_CALLS:
             return DecodedCalls(problem=f"more than {MAX_CALLS} calls in one operation")
-    return DecodedCalls(tuple(calls))
+    return DecodedCalls(tuple(calls), problem)
 
 
-def _expand(
-    path: tuple[int, ...],
-    target: Address,
-    value: Wei,
-    data: bytes,
-    names: Mapping[Address, str],
-    out: list[DecodedCall],
-) -> None:
-    """Append the call, or the calls inside a venue's own multicall (which run with the account as their sender)."""
-    name = names.get(target, "")
-    inner = _multicall(data) if value == 0 and name and len(path) < 4 else None
+def _executions(call_data: bytes) -> tuple[list[Execution], str]:
+    """What an `execute` runs, and why that is not acceptable as a whole (empty when it is). Raises InvalidFields."""
+    mode, payload = EXECUTE.decode_input(call_data)
+    if EXECUTE.encode(mode, payload) != call_data:
+        return [], "the call data is not in canonical ABI form"
+    call_type, exec_type, rest = mode[0], mode[1], mode[2:]
+    if rest == _ERC7821 and (call_type, exec_type) == (0x01, 0x00):
+        return _batch_with_data(payload)
+    if rest == _ERC7821_BATCHES and (call_type, exec_type) == (0x01, 0x00):
+        return _batch_of_batches(payload)
+    if call_type not in (0x00, 0x01):
+        return [], f"call type 0x{call_type:02x} is neither single nor batch (delegatecall is off)"
+    if exec_type not in (0x00, 0x01) or rest != bytes(30):
+        return [], f"execution mode 0x{mode.hex()} is not plain execution that fails as a whole"
+    problem = "" if exec_type == 0x00 else (
+        f"execution mode 0x{mode.hex()} is not plain execution that fails as a whole: in try mode any of the calls may fail by itself"
+    )  # fmt: skip
+    if call_type == 0x01:
+        batch, flaw = _batch(payload)
+        return batch, flaw or problem
+    if len(payload) < 52:
+        return [], "a single execution needs a target and a value"
+    return [(payload[:20], int.from_bytes(payload[20:52]), payload[52:])], problem
+
+
+def _batch(payload: bytes) -> tuple[list[Execution], str]:
+    """Raises InvalidFields."""
+    if _length_at(payload, 0) > MAX_CALLS:
+        return [], f"more than {MAX_CALLS} calls in one operation"
+    (batch,) = abi.decode([_BATCH], payload)
+    if abi.encode([_BATCH], [batch]) != payload:
+        return [], "the batch is not in canonical ABI form"
+    return list(batch), ""
+
+
+def _batch_with_data(payload: bytes) -> tuple[list[Execution], str]:
+    """A batch, or a batch and data that only the account understands (ERC-7821 opData), which must be empty. Raises InvalidFields."""
+    if payload[:32] == (64).to_bytes(32):
+        if _length_at(payload, 0) > MAX_CALLS:
+            return [], f"more than {MAX_CALLS} calls in one operation"
+        batch, extra = abi.decode([_BATCH, "bytes"], payload)
+        if abi.encode([_BATCH, "bytes"], [batch, extra]) != payload:
+            return [], "the batch is not in canonical ABI form"
+        return list(
+            batch
+        ), f"the batch brings {len(extra)} bytes of data that only the account understands" if extra else ""
+    return _batch(payload)
+
+
+def _batch_of_batches(payload: bytes) -> tuple[list[Execution], str]:
+    """Raises InvalidFields."""
+    if _length_at(payload, 0) > MAX_CALLS:
+        return [], f"more than {MAX_CALLS} calls in one operation"
+    (batches,) = abi.decode(["bytes[]"], payload)
+    if abi.encode(["bytes[]"], [batches]) != payload:
+        return [], "the batch is not in canonical ABI form"
+    found: list[Execution] = []
+    problem = ""
+    for item in batches:
+        batch, flaw = _batch_with_data(item)
+        found += batch
+        problem = problem or flaw
+        if len(found) > MAX_CALLS:
+            return [], f"more than {MAX_CALLS} calls in one operation"
+    return found, problem
+
+
+def _length_at(data: bytes, head: int) -> int:
+    """Length of the dynamic array that the head word at `head` points to; 0 where there is none. Heads may overlap, so that a few bytes
+    can stand for a great many: the length is looked at before anything is decoded."""
+    at = int.from_bytes(data[head : head + 32])
+    return int.from_bytes(data[at : at + 32]) if at + 32 <= len(data) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What stays the same while the calls of one operation are opened."""
+
+    account: Address
+    names: Mapping[Address, str]
+    out: list[DecodedCall]
+
+
+def _expand(path: tuple[int, ...], target: Address, value: Wei, data: bytes, frame: _Frame) -> None:
+    """Append the call, or the calls inside it that run with the account as their sender: an `execute` on the account itself, and the
+    multicall of a contract that delegates to itself. All of them share the value that came with the call; the first shows it."""
+    if target == bytes(20):
+        target = frame.account
+    name = frame.names.get(target, "")
+    inner = _inner(target, value, data, name, frame.account) if len(path) < MAX_DEPTH else None
     if inner is None:
-        out.append(describe(path, target, value, data, name))
+        frame.out.append(describe(path, target, value, data, name, frame.account))
         return
-    for i, item in enumerate(inner):
-        _expand((*path, i), target, 0, item, names, out)
-        if len(out) > MAX_CALLS:
+    for i, (to, amount, item) in enumerate(inner):
+        _expand((*path, i), to, amount, item, frame)
+        if len(frame.out) > MAX_CALLS:
             return
 
 
@@ -135,9 +220,27 @@ def multicall_of(data: bytes) -> tuple[Function, tuple[Any, ...]]:
     raise InvalidFields("the call data is no multicall")
 
 
+def _inner(target: Address, value: Wei, data: bytes, name: str, account: Address) -> list[Execution] | None:
+    """The calls inside, None when there are none or they cannot be read for certain."""
+    if target == account:
+        if data[:4] != EXECUTE.selector or value:
+            return None
+        try:
+            executions, problem = _executions(data)
+        except InvalidFields:
+            return None
+        return None if problem or not executions else executions
+    items = _multicall(data) if name in SELF_MULTICALLS else None
+    if items is None:
+        return None
+    return [(target, value if i == 0 else 0, item) for i, item in enumerate(items)]
+
+
 def _multicall(data: bytes) -> tuple[bytes, ...] | None:
     for function in _MULTICALLS:
         if data[:4] == function.selector:
+            if _length_at(data[4:], 32 * (len(function.inputs) - 1)) > MAX_CALLS:
+                return None
             try:
                 values = function.decode_input(data)
                 if function.encode(*values) != data or not values[-1]:
@@ -149,8 +252,10 @@ def _multicall(data: bytes) -> tuple[bytes, ...] | None:
     return None
 
 
-def describe(path: tuple[int, ...], target: Address, value: Wei, data: bytes, name: str) -> DecodedCall:
-    """One call with the arguments of its function, if that is known and the bytes are canonical."""
+def describe(
+    path: tuple[int, ...], target: Address, value: Wei, data: bytes, name: str, account: Address
+) -> DecodedCall:
+    """One call of `account` with the arguments of its function, if that is known and the bytes are canonical."""
     if not data:
         return DecodedCall(path, target, name, value, data, "", (), Effect.PAYS if value else Effect.NEUTRAL)
     known = BY_SELECTOR.get(data[:4])
@@ -158,12 +263,35 @@ def describe(path: tuple[int, ...], target: Address, value: Wei, data: bytes, na
     if known is None or values is None:
         return DecodedCall(path, target, name, value, data, "", (), Effect.UNKNOWN)
     arguments = tuple(zip(known.arguments, map(text, values), strict=True))
-    effect = known.effect
-    if effect is Effect.GRANTS and arguments[-1][1] == "0":
-        effect = Effect.REDUCES
-    if effect is Effect.REDUCES and dict(arguments).get("setCollateralTo", "0") != "0":
-        effect = Effect.OPENS  # Lyra: what is left of the position may keep less collateral than it had
+    effect = _effect(known, dict(arguments), name, account)
     return DecodedCall(path, target, name, value, data, known.function.signature, arguments, effect)
+
+
+def _effect(known: KnownFunction, given: Mapping[str, str], target_name: str, account: Address) -> Effect:
+    """The function's effect, once its arguments say for whom and how much."""
+    me, effect = text(account), known.effect
+    if effect is Effect.GRANTS:
+        return _granted(known, given, target_name, me)
+    if effect is Effect.PAYS and all(given.get(name, me) == me for name in _PAID) and any(n in given for n in _PAID):
+        # What is sent home from elsewhere, and what a fee is taken from, is moved; positions made for oneself too.
+        return Effect.PAYS if "feeBips" in given or "positionId" in given else Effect.MOVES
+    if effect in (Effect.MOVES, Effect.REDUCES) and given.get("onBehalfOf", me) != me:
+        return Effect.PAYS
+    if effect is Effect.OPENS and given.get("recipient", me) not in (me, *_ROUTER_MARKS):
+        return Effect.PAYS
+    if effect is Effect.REDUCES and given.get("setCollateralTo", "0") != "0":
+        return Effect.OPENS  # Lyra: what is left of the position may keep less collateral than it had
+    return effect
+
+
+def _granted(known: KnownFunction, given: Mapping[str, str], target_name: str, me: str) -> Effect:
+    """An allowance that becomes zero only reduces. An NFT is approved to somebody, and taken back by approving nobody."""
+    if given.get("owner", me) != me:
+        return Effect.NEUTRAL  # a permit that somebody else signed
+    if target_name in _NFTS and known.function.name == "approve":
+        return Effect.REDUCES if given["spender"] == text(bytes(20)) else Effect.GRANTS
+    revokes = any(given.get(name) in ("0", "false") for name in ("amount", "actions", "approved", "allowed"))
+    return Effect.REDUCES if revokes else Effect.GRANTS
 
 
 def _arguments(known: KnownFunction, data: bytes) -> tuple[Any, ...] | None:

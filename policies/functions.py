@@ -10,7 +10,8 @@ from contracts.abi import Function
 
 
 class Effect(StrEnum):
-    """What a call does, by its function alone. Whether it passes when facts are missing is decided by exits and guards, not by this."""
+    """What a call does, by its function and the arguments that say for whom. REDUCES only what reduces whatever the state is: no size,
+    debt, notional or allowance is larger after it. Whether it passes when facts are missing is decided by exits and guards, not by this."""
 
     OPENS = "opens"
     REDUCES = "reduces"
@@ -68,8 +69,27 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
     _f("approve(address,uint256)", "spender amount", Effect.GRANTS),
     _f("increaseAllowance(address,uint256)", "spender amount", Effect.GRANTS),
     _f("decreaseAllowance(address,uint256)", "spender amount", Effect.REDUCES),
+    _f(
+        "permit(address,address,uint256,uint256,uint8,bytes32,bytes32)",
+        "owner spender amount deadline v r s",
+        Effect.GRANTS,
+    ),
+    _f(
+        "permit(address,address,uint256,uint256,bool,uint8,bytes32,bytes32)",
+        "owner spender nonce expiry allowed v r s",
+        Effect.GRANTS,
+    ),
     _f("deposit()", "", Effect.MOVES),
     _f("withdraw(uint256)", "amount", Effect.MOVES),
+    # Permit2
+    _f("approve(address,address,uint160,uint48)", "token spender amount expiration", Effect.GRANTS),
+    _f("transferFrom(address,address,uint160,address)", "from to amount token", Effect.PAYS),
+    _f("lockdown((address,address)[])", "approvals", Effect.REDUCES),
+    # Multicall3: what is inside is called by Multicall3, not by the account; nothing is known of what it does to the account
+    _f("aggregate((address,bytes)[])", "calls", Effect.UNKNOWN),
+    _f("tryAggregate(bool,(address,bytes)[])", "requireSuccess calls", Effect.UNKNOWN),
+    _f("aggregate3((address,bool,bytes)[])", "calls", Effect.UNKNOWN),
+    _f("aggregate3Value((address,bool,uint256,bytes)[])", "calls", Effect.UNKNOWN),
     # Perpetual Protocol v2: IClearingHouse, IVault, IDelegateApproval
     _f("openPosition((address,bool,bool,uint256,uint256,uint256,uint160,bytes32))", _ORDER, Effect.OPENS),
     _f(
@@ -85,13 +105,28 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
     _f(
         "removeLiquidity((address,int24,int24,uint128,uint256,uint256,uint256))",
         "baseToken lowerTick upperTick liquidity minBase minQuote deadline",
-        Effect.REDUCES,
+        Effect.MOVES,  # what the range had traded becomes a taker position, which may be the larger one
     ),
+    _f(
+        "openPositionFor(address,(address,bool,bool,uint256,uint256,uint256,uint160,bytes32))",
+        "trader order",
+        Effect.OPENS,
+    ),
+    _f("liquidate(address,address)", "trader baseToken", Effect.OPENS),
+    _f("liquidate(address,address,int256)", "trader baseToken size", Effect.OPENS),
+    _f("cancelExcessOrders(address,address,bytes32[])", "maker baseToken orderIds", Effect.MOVES),
+    _f("cancelAllExcessOrders(address,address)", "maker baseToken", Effect.MOVES),
+    _f("quitMarket(address,address)", "trader baseToken", Effect.NEUTRAL),
     _f("settleAllFunding(address)", "trader", Effect.NEUTRAL),
     _f("deposit(address,uint256)", "token amount", Effect.MOVES),
     _f("depositFor(address,address,uint256)", "to token amount", Effect.PAYS),
     _f("withdraw(address,uint256)", "token amount", Effect.MOVES),
     _f("withdrawAll(address)", "token", Effect.MOVES),
+    _f("depositEther()", "", Effect.MOVES),
+    _f("depositEtherFor(address)", "to", Effect.PAYS),
+    _f("withdrawEther(uint256)", "amount", Effect.MOVES),
+    _f("withdrawAllEther()", "", Effect.MOVES),
+    _f("revoke(address,uint8)", "delegate actions", Effect.REDUCES),
     _f("approve(address,uint8)", "delegate actions", Effect.GRANTS),
     # Uniswap v3 SwapRouter and SwapRouter02 (without deadline)
     _f(
@@ -114,7 +149,85 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
         "tokenIn tokenOut fee recipient amountOut amountInMaximum sqrtPriceLimitX96",
         Effect.OPENS,
     ),
+    _f(
+        "exactInput((bytes,address,uint256,uint256,uint256))",
+        "path recipient deadline amountIn amountOutMinimum",
+        Effect.OPENS,
+    ),
+    _f(
+        "exactOutput((bytes,address,uint256,uint256,uint256))",
+        "path recipient deadline amountOut amountInMaximum",
+        Effect.OPENS,
+    ),
+    _f("exactInput((bytes,address,uint256,uint256))", "path recipient amountIn amountOutMinimum", Effect.OPENS),
+    _f("exactOutput((bytes,address,uint256,uint256))", "path recipient amountOut amountInMaximum", Effect.OPENS),
+    _f("unwrapWETH9(uint256,address)", "amountMinimum recipient", Effect.PAYS),
+    _f("unwrapWETH9(uint256)", "amountMinimum", Effect.MOVES),
+    _f("unwrapWETH9WithFee(uint256,address,uint256,address)", "amountMinimum recipient feeBips spender", Effect.PAYS),
+    _f("sweepToken(address,uint256,address)", "token amountMinimum recipient", Effect.PAYS),
+    _f("sweepToken(address,uint256)", "token amountMinimum", Effect.MOVES),
+    _f(
+        "sweepTokenWithFee(address,uint256,address,uint256,address)",
+        "token amountMinimum recipient feeBips spender",
+        Effect.PAYS,
+    ),
+    _f("refundETH()", "", Effect.MOVES),
+    _f("wrapETH(uint256)", "amount", Effect.MOVES),
+    _f("pull(address,uint256)", "token amount", Effect.MOVES),
+    _f("selfPermit(address,uint256,uint256,uint8,bytes32,bytes32)", "token amount deadline v r s", Effect.GRANTS),
+    # Uniswap v3 NonfungiblePositionManager, ERC-721
+    _f(
+        "mint((address,address,uint24,int24,int24,uint256,uint256,uint256,uint256,address,uint256))",
+        "token0 token1 fee tickLower tickUpper amount0Desired amount1Desired amount0Min amount1Min recipient deadline",
+        Effect.OPENS,
+    ),
+    _f(
+        "increaseLiquidity((uint256,uint256,uint256,uint256,uint256,uint256))",
+        "tokenId amount0Desired amount1Desired amount0Min amount1Min deadline",
+        Effect.OPENS,
+    ),
+    _f(
+        "decreaseLiquidity((uint256,uint128,uint256,uint256,uint256))",
+        "tokenId liquidity amount0Min amount1Min deadline",
+        Effect.MOVES,  # at the pool's price, which may leave more of one asset than the position had at the oracle's
+    ),
+    _f("collect((uint256,address,uint128,uint128))", "tokenId recipient amount0Max amount1Max", Effect.PAYS),
+    _f("burn(uint256)", "tokenId", Effect.NEUTRAL),
+    _f(
+        "createAndInitializePoolIfNecessary(address,address,uint24,uint160)",
+        "token0 token1 fee sqrtPriceX96",
+        Effect.NEUTRAL,
+    ),
+    _f("permit(address,uint256,uint256,uint8,bytes32,bytes32)", "spender tokenId deadline v r s", Effect.GRANTS),
+    _f("safeTransferFrom(address,address,uint256,bytes)", "from to tokenId data", Effect.PAYS),
     # Aave v3 IPool
+    _f("deposit(address,uint256,address,uint16)", "asset amount onBehalfOf referralCode", Effect.MOVES),
+    _f(
+        "supplyWithPermit(address,uint256,address,uint16,uint256,uint8,bytes32,bytes32)",
+        "asset amount onBehalfOf referralCode deadline v r s",
+        Effect.MOVES,
+    ),
+    _f(
+        "repayWithPermit(address,uint256,uint256,address,uint256,uint8,bytes32,bytes32)",
+        "asset amount rateMode onBehalfOf deadline v r s",
+        Effect.REDUCES,
+    ),
+    _f("repayWithATokens(address,uint256,uint256)", "asset amount rateMode", Effect.MOVES),
+    _f("setUserUseReserveAsCollateral(address,bool)", "asset useAsCollateral", Effect.OPENS),
+    _f("setUserEMode(uint8)", "category", Effect.OPENS),
+    _f("swapBorrowRateMode(address,uint256)", "asset rateMode", Effect.MOVES),
+    _f("rebalanceStableBorrowRate(address,address)", "asset user", Effect.NEUTRAL),
+    _f(
+        "liquidationCall(address,address,address,uint256,bool)",
+        "collateralAsset debtAsset trader amount receiveAToken",
+        Effect.OPENS,
+    ),
+    _f(
+        "flashLoanSimple(address,address,uint256,bytes,uint16)",
+        "recipient asset amount params referralCode",
+        Effect.UNKNOWN,
+    ),
+    _f("approveDelegation(address,uint256)", "spender amount", Effect.GRANTS),
     _f("supply(address,uint256,address,uint16)", "asset amount onBehalfOf referralCode", Effect.MOVES),
     _f("withdraw(address,uint256,address)", "asset amount to", Effect.PAYS),
     _f("borrow(address,uint256,uint256,uint16,address)", "asset amount rateMode referralCode onBehalfOf", Effect.OPENS),
@@ -190,7 +303,18 @@ _TARGETS: Mapping[str, tuple[str, ...]] = {
     ),
     "lyra.option_market": (f"openPosition({_TRADE})", f"closePosition({_TRADE})", f"forceClosePosition({_TRADE})"),
     "lyra.quote": ("transfer(address,uint256)", "transferFrom(address,address,uint256)", "approve(address,uint256)"),
-    "aave.pool": ("withdraw(address,uint256,address)",),
+    "perp.delegate_approval": ("approve(address,uint8)",),
+    "uniswap.position_manager": (
+        "approve(address,uint256)", "permit(address,uint256,uint256,uint8,bytes32,bytes32)",
+        "transferFrom(address,address,uint256)", "unwrapWETH9(uint256,address)", "sweepToken(address,uint256,address)",
+    ),
+    "uniswap.router": (
+        "exactInputSingle((address,address,uint24,address,uint256,uint256,uint256,uint160))",
+        "exactOutputSingle((address,address,uint24,address,uint256,uint256,uint256,uint160))",
+        "exactInput((bytes,address,uint256,uint256,uint256))", "exactOutput((bytes,address,uint256,uint256,uint256))",
+        "unwrapWETH9(uint256,address)", "sweepToken(address,uint256,address)",
+    ),
+    "aave.pool": ("withdraw(address,uint256,address)", "deposit(address,uint256,address,uint16)"),
     "seawall.stop_loss": ("execute(address,uint256)",),
     "seawall.risk_validator": ("cancelEscape()",),
 }  # fmt: skip

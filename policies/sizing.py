@@ -13,7 +13,7 @@ from typing import Any
 
 from contracts import abi
 from contracts.bindings import EXECUTE, RiskState
-from contracts.errors import BadInput
+from contracts.errors import BadInput, InvalidFields
 from contracts.types import Address
 from contracts.units import mul_div
 from policies.calls import DecodedCall, DecodedCalls, argument, multicall_of
@@ -165,13 +165,28 @@ def resized(call_data: bytes, size: Sized, ticks: int) -> bytes:
     """The operation's call data with its size set to `ticks`. Raises BadInput for a size that is not positive."""
     if ticks < 1:
         raise BadInput(f"a size has at least one tick, got {ticks}")
+    return _executed(call_data, size, ticks * size.tick_units, ())
+
+
+def can_be_resized(call_data: bytes, size: Sized) -> bool:
+    """Whether the call data has a form that `resized` writes: ERC-7579 single or batch, at every depth that holds a size."""
+    try:
+        resized(call_data, size, size.top)
+    except InvalidFields:
+        return False
+    return True
+
+
+def _executed(call_data: bytes, size: Sized, units: int, at: tuple[int, ...]) -> bytes:
+    """An `execute` at `at` with the size changed in it. Raises InvalidFields for a form that is neither single nor plain batch."""
     mode, payload = EXECUTE.decode_input(call_data)
-    units = ticks * size.tick_units
     if mode[0] == 0x00:
-        changed = payload[:52] + _rewritten(payload[52:], size, units, (0,))
+        changed = payload[:52] + _rewritten(payload[52:], size, units, (*at, 0))
     else:
         (batch,) = abi.decode([_BATCH], payload)
-        calls = [(target, value, _rewritten(data, size, units, (i,))) for i, (target, value, data) in enumerate(batch)]
+        calls = [
+            (target, value, _rewritten(data, size, units, (*at, i))) for i, (target, value, data) in enumerate(batch)
+        ]
         changed = abi.encode([_BATCH], [calls])
     return EXECUTE.encode(mode, changed)
 
@@ -182,6 +197,8 @@ def _rewritten(data: bytes, size: Sized, units: int, at: tuple[int, ...]) -> byt
         return _scaled(data, size, units)
     if not any(one[: len(at)] == at for one in size.paths):
         return data
+    if data[:4] == EXECUTE.selector:
+        return _executed(data, size, units, at)
     function, values = multicall_of(data)
     inner = [_rewritten(item, size, units, (*at, i)) for i, item in enumerate(values[-1])]
     return function.encode(*values[:-1], inner)

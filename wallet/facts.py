@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
+from typing import Any
 
 from contracts import bindings as b
 from contracts.bindings import RiskState
@@ -13,19 +14,25 @@ from contracts.types import Address, Hash32
 from contracts.userop import UserOperation, intent_hash, required_prefund
 from policies.calls import DecodedCall, DecodedCalls, decode_calls
 from policies.margin import ratio
-from policies.portfolio import Facts, Holding, Margin, Missing, Option, Order, Outstanding, Portfolio, Position, Price
-from policies.venues import Adapter, Read
+from policies.portfolio import Facts, Missing, Order, Outstanding, Portfolio, Price
+from policies.venues import Adapter, Read, Snapshot
+from policies.venues.aave_v3 import AaveV3
+from policies.venues.allowances import Allowances, approved_in, granted_by, pairs_of, takers_of
 from policies.venues.feeds import Feed
 from policies.venues.lyra import Lyra
 from policies.venues.perp_v2 import PerpMarket, PerpV2
 from policies.venues.tokens import Token, Tokens
 from wallet.account import AccountClient
-from wallet.simulate import Effects, simulate
+from wallet.simulate import Effects, MovedHead, simulate
 
 OutstandingOf = Callable[[Address, int, int], tuple[Outstanding, ...]]
 """(account, next nonce, block time in unix s) -> attestations that may still be used."""
 
 
+_ATTEMPTS = 3
+"""How often the facts are read anew when the chain is reorganised under them."""
+_MAX_ROUNDS = 4
+"""Rounds after the first: NFT ids, then the positions, then their pools; more would be an adapter that does not end."""
 LYRA = (
     "lyra.option_market", "lyra.option_token", "lyra.greek_cache", "lyra.short_collateral", "lyra.synthetix_adapter",
     "lyra.viewer", "lyra.quote", "lyra.base", "lyra.quote_pool",
@@ -33,14 +40,19 @@ LYRA = (
 """What the book must name for Lyra's ETH market to be read."""
 
 
-def adapters_of(book: Mapping[str, Address]) -> tuple[Adapter, ...]:
-    """The adapters of every venue that the book names."""
-    found: list[Adapter] = []
-    tokens = tuple(
+def tokens_of(book: Mapping[str, Address]) -> tuple[Token, ...]:
+    """The tokens that the book names."""
+    return tuple(
         Token(asset, book[name], decimals)
         for name, asset, decimals in (("usdc", "USDC", 6), ("weth", "ETH", 18))
         if name in book
     )
+
+
+def adapters_of(book: Mapping[str, Address]) -> tuple[Adapter, ...]:
+    """The adapters of every venue that the book names."""
+    found: list[Adapter] = []
+    tokens = tokens_of(book)
     if tokens and "multicall3" in book:
         found.append(Tokens(tokens, book["multicall3"]))
     if "feed.eth" in book:
@@ -49,13 +61,25 @@ def adapters_of(book: Mapping[str, Address]) -> tuple[Adapter, ...]:
     if all(name in book for name in perp):
         house, vault, balance, exchange, base = (book[name] for name in perp)
         found.append(PerpV2(house, vault, balance, exchange, (PerpMarket("ETH", base),)))
+    aave = ("aave.pool", "aave.data_provider", "aave.oracle")
+    if all(name in book for name in aave):
+        pool, provider, oracle = (book[name] for name in aave)
+        found.append(AaveV3(pool, provider, oracle, tuple((token.asset, token.address) for token in tokens)))
     if all(name in book for name in (*LYRA, "multicall3", "usdc")):
-        market, token, cache, short, spot, viewer, quote, synth, pool = (book[name] for name in LYRA)
+        market, token, cache, short, spot, viewer, quote, synth, quote_pool = (book[name] for name in LYRA)
         peg = book["usdc"]
         found.append(
-            Lyra("ETH", market, token, cache, short, spot, viewer, book["multicall3"], quote, synth, pool, peg)
+            Lyra("ETH", market, token, cache, short, spot, viewer, book["multicall3"], quote, synth, quote_pool, peg)
         )
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What each adapter saw without and with the operation."""
+
+    before: tuple[Snapshot, ...]
+    after: tuple[Snapshot, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +103,12 @@ class FactsReader:
 
         A read that fails becomes a missing fact, which the rules turn into a denial. Raises NodeError when the node is away.
         """
-        reads = self._reads(account)
-        effects = await simulate(account.rpc, account.entry_point, self.book["multicall3"], op, reads, block_number)
-        state, policy_id, epoch, unread = self._chain(effects, born=op.factory is None)
-        before, prices, missing_before = self._portfolio(effects.before)
-        after, _, missing_after = self._portfolio(effects.after)
         calls = decode_calls(account.address, op.call_data, self.book)
+        adapters = (*self.adapters, self._allowances(granted_by(calls)))
+        effects, seen = await self._see(account, op, adapters, block_number)
+        state, policy_id, epoch, unread = self._chain(effects, born=op.factory is None)
+        before, prices, missing_before = portfolio_of(seen.before)
+        after, _, missing_after = portfolio_of(seen.after)
         logs = [(log.address, log.topics, log.data) for log in effects.logs]
         facts = Facts(
             chain_id=account.chain_id,
@@ -115,16 +139,74 @@ class FactsReader:
 
     async def look(self, account: AccountClient) -> tuple[Portfolio, tuple[Price, ...], tuple[Missing, ...]]:
         """What the account holds now, on the latest block, for people to look at. Raises NodeError when the node is away."""
-        effects = await simulate(account.rpc, account.entry_point, self.book["multicall3"], None, self._reads(account))
-        return self._portfolio(effects.before)
+        _, seen = await self._see(account, None, (*self.adapters, self._allowances(())), None)
+        return portfolio_of(seen.before)
 
-    def _reads(self, account: AccountClient) -> list[Read]:
-        validator = self.book["seawall.risk_validator"]
+    def _allowances(self, found: Sequence[tuple[Address, Address]]) -> Allowances:
+        """Allowances of the book's tokens to the book's spenders, and those found elsewhere."""
+        tokens = tokens_of(self.book)
+        known = [(token.address, spender) for token in tokens for spender in takers_of(self.book)]
+        return Allowances(pairs_of((*known, *found), tokens))
+
+    async def _see(
+        self,
+        account: AccountClient,
+        op: UserOperation | None,
+        adapters: tuple[Adapter, ...],
+        block_number: int | None,
+    ) -> tuple[Effects, Seen]:
+        """Simulate `op` on the latest block (or `block_number`) and ask, in rounds on that same block, until every adapter knows all it needs.
+
+        Begins again when the chain was reorganised in between; raises MovedHead when that keeps happening.
+        """
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return await self._see_once(account, op, adapters, block_number)
+            except MovedHead:
+                continue
+        return await self._see_once(account, op, adapters, block_number)
+
+    async def _see_once(
+        self,
+        account: AccountClient,
+        op: UserOperation | None,
+        adapters: tuple[Adapter, ...],
+        block_number: int | None,
+    ) -> tuple[Effects, Seen]:
+        me, multicall3 = account.address, self.book["multicall3"]
         chain: list[Read] = [
-            (account.address, b.RISK_STATE.encode()),
-            (validator, b.POLICY_OF.encode(account.address)),
+            (me, b.RISK_STATE.encode()),
+            (self.book["seawall.risk_validator"], b.POLICY_OF.encode(me)),
         ]
-        return chain + [read for adapter in self.adapters for read in adapter.reads(account.address)]
+        head = await account.rpc.block("latest" if block_number is None else block_number)
+        asked = [adapter.reads(me) for adapter in adapters]
+        reads = chain + [read for some in asked for read in some]
+        first = await simulate(account.rpc, account.entry_point, multicall3, op, reads, head=head)
+        logs = [(log.address, log.topics, log.data) for log in first.logs]
+        before = [(a, list(part)) for a, part in zip(adapters, _parts(first.before[2:], asked), strict=True)]
+        after = [(a, list(part)) for a, part in zip(adapters, _parts(first.after[2:], asked), strict=True)]
+        covered = {
+            (token.address, spender) for a in adapters if isinstance(a, Allowances) for token, spender in a.pairs
+        }
+        found = [pair for pair in approved_in(logs, me) if pair not in covered]
+        if found:
+            late = Allowances(pairs_of(found, tokens_of(self.book)))
+            before.append((late, []))
+            after.append((late, []))
+        for _ in range(_MAX_ROUNDS):
+            wants = [[_next(a, me, answers) for a, answers in side] for side in (before, after)]
+            flat = [[read for some in want for read in some] for want in wants]
+            if not flat[0] and not flat[1]:
+                break
+            seen = await simulate(
+                account.rpc, account.entry_point, multicall3, op, flat[0], reads_after=flat[1], head=head
+            )
+            for side, want, answers in ((before, wants[0], seen.before), (after, wants[1], seen.after)):
+                for (_, known), part in zip(side, _parts(answers, want), strict=True):
+                    known += part
+        return first, Seen(
+            tuple(a.parse(answers) for a, answers in before), tuple(a.parse(answers) for a, answers in after)
+        )
 
     def _chain(self, effects: Effects, *, born: bool) -> tuple[RiskState, Hash32, int, tuple[Missing, ...]]:
         """Risk state and policy in force before the operation; an account that is not born yet starts ACTIVE, in epoch 1."""
@@ -140,26 +222,29 @@ class FactsReader:
             return RiskState.FROZEN, bytes(32), 0, (Missing("the account's state", error.message),)
         return RiskState(state), policy_id, epoch, ()
 
-    def _portfolio(self, answers: Sequence[bytes | None]) -> tuple[Portfolio, tuple[Price, ...], tuple[Missing, ...]]:
-        rest = list(answers[2:])
-        holdings: list[Holding] = []
-        positions: list[Position] = []
-        margins: list[Margin] = []
-        prices: list[Price] = []
-        missing: list[Missing] = []
-        options: list[Option] = []
-        for adapter in self.adapters:
-            count = len(adapter.reads(bytes(20)))
-            seen = adapter.parse(rest[:count])
-            rest = rest[count:]
-            holdings += seen.holdings
-            positions += seen.positions
-            margins += seen.margins
-            prices += seen.prices
-            missing += seen.missing
-            options += seen.options
-        portfolio = Portfolio(tuple(holdings), (), tuple(positions), tuple(margins), tuple(options))
-        return portfolio, tuple(prices), tuple(missing)
+
+def _next(adapter: Adapter, account: Address, answers: Sequence[bytes | None]) -> tuple[Read, ...]:
+    """What `adapter` asks after these answers; its first round where there are none."""
+    return adapter.more(account, answers) if answers else adapter.reads(account)
+
+
+def _parts(answers: Sequence[bytes | None], asked: Sequence[Sequence[Read]]) -> list[Sequence[bytes | None]]:
+    """The answers, cut by who asked."""
+    found, at = [], 0
+    for reads in asked:
+        found.append(answers[at : at + len(reads)])
+        at += len(reads)
+    return found
+
+
+def portfolio_of(seen: Sequence[Snapshot]) -> tuple[Portfolio, tuple[Price, ...], tuple[Missing, ...]]:
+    """One book from what the adapters saw, with the prices among it and everything that is missing."""
+
+    def all_of(name: str) -> tuple[Any, ...]:
+        return tuple(item for snapshot in seen for item in getattr(snapshot, name))
+
+    portfolio = Portfolio(**{field.name: all_of(field.name) for field in fields(Portfolio)})
+    return portfolio, all_of("prices"), all_of("missing")
 
 
 def orders_of(calls: DecodedCalls) -> tuple[Order, ...]:

@@ -21,6 +21,10 @@ _GAS = 15_000_000
 """Gas given to each simulated call: below EIP-7825's cap for a whole transaction, above any real operation."""
 
 
+class MovedHead(NodeError):
+    """The block that was read is not part of the chain any more; nothing that was read on it may be combined with what comes next."""
+
+
 @dataclass(frozen=True, slots=True)
 class Log:
     """One event of the simulated execution."""
@@ -55,15 +59,21 @@ async def simulate(
     multicall3: Address,
     op: UserOperation | None,
     reads: Sequence[tuple[Address, bytes]],
-    block_number: int | None = None,
+    *,
+    reads_after: Sequence[tuple[Address, bytes]] | None = None,
+    head: dict[str, Any] | None = None,
 ) -> Effects:
-    """Run `op` (None: nothing, only the reads) on top of the latest block, or of `block_number`.
+    """Run `op` (None: nothing, only the reads) on top of `head`, a header as the node gave it (None: the latest block).
+
+    `reads` are made before the operation, `reads_after` (None: the same) after it.
 
     The simulated block is one second younger than the latest: eth_simulateV1 wants time to pass, and what venues settle by time
-    (funding) is settled in it. Raises NodeError when the node cannot simulate, or when the reads themselves fail.
+    (funding) is settled in it. Raises NodeError when the node cannot simulate, when the reads themselves fail, or when the chain has
+    replaced the block by another.
     """
-    head = await rpc.block() if block_number is None else await rpc.block(block_number)
+    head = head or await rpc.block()
     read = {"to": to_hex(multicall3), "data": to_hex(b.encode_multicall(reads)), "gas": hex(_GAS)}
+    last = read if reads_after is None else {**read, "data": to_hex(b.encode_multicall(reads_after))}
     calls: list[dict[str, str]] = [read]
     executed = -1
     if op is not None:
@@ -72,7 +82,7 @@ async def simulate(
             calls.append({"from": sender, "to": to_hex(op.factory), "data": to_hex(op.factory_data), "gas": hex(_GAS)})
         executed = len(calls)
         calls.append({"from": sender, "to": to_hex(op.sender), "data": to_hex(op.call_data), "gas": hex(_GAS)})
-        calls.append(read)
+        calls.append(last)
     request = {
         "blockStateCalls": [
             {
@@ -88,8 +98,9 @@ async def simulate(
         "validation": False,
     }
     try:
-        (block,) = await rpc.call("eth_simulateV1", request, head["number"])
+        (block,) = await rpc.call("eth_simulateV1", request, {"blockHash": head["hash"], "requireCanonical": True})
     except RpcError as error:
+        await _still_there(rpc, head)
         raise NodeError(
             f"the node cannot simulate: {error}. Use a node with eth_simulateV1 (geth 1.14.9, anvil 1.0 or later)"
         ) from error
@@ -116,6 +127,15 @@ async def simulate(
         before=reads_of(results[0]),
         after=reads_of(results[-1]),
     )
+
+
+async def _still_there(rpc: RpcClient, head: dict[str, Any]) -> None:
+    """Raises MovedHead when the block is no longer the chain's at its height."""
+    now = await rpc.call("eth_getBlockByNumber", head["number"], False)
+    if not isinstance(now, dict) or now.get("hash") != head["hash"]:
+        raise MovedHead(
+            f"block {int(head['number'], 16)} is no longer {head['hash']}: the chain was reorganised while it was read; try again"
+        )
 
 
 def _revert_data(result: dict[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 
 from contracts.userop import UserOperation
 from policies import Decision, Facts, Policy, Sizes
-from policies.sizing import can_be_smaller, find_sizes, operation_of, resized, sized
+from policies.sizing import can_be_resized, can_be_smaller, find_sizes, operation_of, resized, sized
 from wallet.recorded import facts_from_json, facts_to_json
 
 AT_ONCE = 8
@@ -31,7 +31,7 @@ async def largest_sizes(
     Raises NodeError when the node is away.
     """
     size = sized(facts.calls, facts.book)
-    if size is None or not can_be_smaller(policy, facts, decision):
+    if size is None or not can_be_resized(op.call_data, size) or not can_be_smaller(policy, facts, decision):
         return decision, []
     gate = asyncio.Semaphore(AT_ONCE)
     base = facts_to_json(facts)

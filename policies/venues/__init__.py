@@ -7,10 +7,25 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from contracts.types import Address
-from policies.portfolio import Fill, Holding, Margin, Missing, Option, Position, Price
+from policies.portfolio import (
+    Allowance,
+    Collateral,
+    Debt,
+    Fill,
+    Holding,
+    Liquidity,
+    Loan,
+    Margin,
+    Missing,
+    Option,
+    Position,
+    Price,
+)
 
 Read = tuple[Address, bytes]
 """Target and call data of one `eth_call`."""
+Log = tuple[Address, Sequence[bytes], bytes]
+"""Contract, topics and data of one event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +38,29 @@ class Snapshot:
     prices: tuple[Price, ...] = ()
     missing: tuple[Missing, ...] = ()
     options: tuple[Option, ...] = ()
+    debts: tuple[Debt, ...] = ()
+    liquidity: tuple[Liquidity, ...] = ()
+    collateral: tuple[Collateral, ...] = ()
+    loans: tuple[Loan, ...] = ()
+    allowances: tuple[Allowance, ...] = ()
 
 
 class Adapter(Protocol):
     """One venue, or one source of prices."""
 
     def reads(self, account: Address) -> tuple[Read, ...]:
-        """The calls to make, always the same number for the same adapter."""
+        """The calls of the first round, always the same number for the same adapter."""
+
+    def more(self, account: Address, answers: Sequence[bytes | None]) -> tuple[Read, ...]:  # noqa: ARG002
+        """The calls of the next round, which follow from all answers so far; empty when everything is known. Same block."""
+        return ()
 
     def parse(self, answers: Sequence[bytes | None]) -> Snapshot:
-        """The answers in the order of `reads`, None where a call reverted. Never raises: what cannot be read is `missing`."""
+        """The answers of all rounds in their order, None where a call reverted. Never raises: what cannot be read is `missing`."""
 
-    def fills(self, logs: Sequence[tuple[Address, Sequence[bytes], bytes]], account: Address) -> tuple[Fill, ...]:
-        """Trades of `account` in the events (address, topics, data) of an execution."""
+    def fills(self, logs: Sequence[Log], account: Address) -> tuple[Fill, ...]:  # noqa: ARG002
+        """Trades of `account` in the events of an execution."""
+        return ()
 
 
-__all__ = ["Adapter", "Read", "Snapshot"]
+__all__ = ["Adapter", "Log", "Read", "Snapshot"]

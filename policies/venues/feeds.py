@@ -9,15 +9,15 @@ from contracts.abi import Function
 from contracts.errors import InvalidFields
 from contracts.types import Address, checksum
 from contracts.units import from_units
-from policies.portfolio import Fill, Missing, Price
-from policies.venues import Read, Snapshot
+from policies.portfolio import Missing, Price
+from policies.venues import Adapter, Read, Snapshot
 
 LATEST_ROUND_DATA = Function.parse("latestRoundData()(uint80,int256,uint256,uint256,uint80)")
 """roundId, answer, startedAt, updatedAt, answeredInRound.   Source: Chainlink AggregatorV3Interface."""
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class Feed(Adapter):
     """One feed of `asset` in the unit of account, whose answers have `decimals`."""
 
     asset: str
@@ -40,6 +40,3 @@ class Feed:
         except InvalidFields as error:
             return Snapshot(missing=(Missing(f"price:{self.asset}", f"{source}: {error.message}"),))
         return Snapshot(prices=(Price(self.asset, from_units(answer, self.decimals), updated_at, source),))
-
-    def fills(self, logs: Sequence[tuple[Address, Sequence[bytes], bytes]], account: Address) -> tuple[Fill, ...]:  # noqa: ARG002
-        return ()

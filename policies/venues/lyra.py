@@ -23,7 +23,7 @@ from contracts.types import Address, checksum
 from contracts.units import from_units
 from policies.margin import EXACT
 from policies.portfolio import Fill, Holding, Margin, Missing, Option, Price
-from policies.venues import Read, Snapshot
+from policies.venues import Adapter, Read, Snapshot
 
 VENUE = "lyra"
 QUOTE_ASSET = "SUSD"
@@ -166,7 +166,7 @@ class _Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Lyra:
+class Lyra(Adapter):
     """One option market on `asset`, quoted in `quote` (sUSD), which `quote_pool` (Uniswap v3) trades against `quote_peg` (USDC).
 
     Base-covered calls and the base synth itself count as `asset`.

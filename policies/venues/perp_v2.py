@@ -15,7 +15,7 @@ from contracts.types import Address
 from contracts.units import from_units
 from policies.margin import PERP_V2_INITIAL_RATIO, PERP_V2_MAINTENANCE_RATIO
 from policies.portfolio import Fill, Margin, Missing, Position
-from policies.venues import Read, Snapshot
+from policies.venues import Adapter, Read, Snapshot
 
 GET_ACCOUNT_VALUE = Function.parse("getAccountValue(address)(int256)")
 GET_MARGIN_REQUIREMENT = Function.parse("getMarginRequirementForLiquidation(address)(int256)")
@@ -46,7 +46,7 @@ class PerpMarket:
 
 
 @dataclass(frozen=True, slots=True)
-class PerpV2:
+class PerpV2(Adapter):
     """The venue with the markets that are looked at."""
 
     clearing_house: Address

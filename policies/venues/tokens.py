@@ -10,8 +10,8 @@ from contracts.bindings import BALANCE_OF
 from contracts.errors import InvalidFields
 from contracts.types import Address
 from contracts.units import from_units
-from policies.portfolio import Fill, Holding, Missing
-from policies.venues import Read, Snapshot
+from policies.portfolio import Holding, Missing
+from policies.venues import Adapter, Read, Snapshot
 
 GET_ETH_BALANCE = Function.parse("getEthBalance(address)(uint256)")
 """Source: Multicall3."""
@@ -28,7 +28,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(Adapter):
     """Balances of the listed tokens and of the native coin."""
 
     tokens: tuple[Token, ...]
@@ -53,6 +53,3 @@ class Tokens:
                 continue
             holdings.append(Holding(VENUE, asset, from_units(units, decimals)))
         return Snapshot(holdings=tuple(holdings), missing=tuple(missing))
-
-    def fills(self, logs: Sequence[tuple[Address, Sequence[bytes], bytes]], account: Address) -> tuple[Fill, ...]:  # noqa: ARG002
-        return ()

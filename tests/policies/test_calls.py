@@ -84,7 +84,7 @@ def test_bytes_that_do_not_encode_back_are_not_understood() -> None:
     [
         (b"\x12\x34\x56\x78", "no ERC-7579 execute"),
         (b.EXECUTE.encode(b"\xff" + bytes(31), bytes(52)), "delegatecall is off"),
-        (b.EXECUTE.encode(b"\x00\x01" + bytes(30), bytes(52)), "fails as a whole"),
+        (b.EXECUTE.encode(bytes(2) + b"\x01" + bytes(29), bytes(52)), "fails as a whole"),
         (b.EXECUTE.encode(bytes(32), bytes(51)), "needs a target and a value"),
         (b.EXECUTE.encode(bytes(32), bytes(52)) + bytes(32), "canonical"),
         (b.EXECUTE.encode(b"\x01" + bytes(31), bytes(64)), "no ERC-7579 execute"),
@@ -104,11 +104,169 @@ def test_a_flood_of_calls_is_a_problem() -> None:
     assert "more than 256 calls" in decode(*[Call(address("x"), b"", 1)] * 300).problem
 
 
+def test_in_try_mode_the_calls_are_shown_and_the_whole_is_a_problem() -> None:
+    inside = BOOK["usdc"] + bytes(32) + b.APPROVE.encode(BOOK["perp.vault"], 5)
+    found = decode_calls(ACCOUNT, b.EXECUTE.encode(b"\x00\x01" + bytes(30), inside), BOOK)
+    assert "in try mode any of the calls may fail by itself" in found.problem
+    assert [c.title for c in found.calls] == ["usdc.approve"]
+
+
+def batch_of(*calls: Call) -> bytes:
+    return abi.encode(["(address,uint256,bytes)[]"], [[(c.target, c.value, c.data) for c in calls]])
+
+
+APPROVE = Call(BOOK["usdc"], b.APPROVE.encode(BOOK["perp.vault"], 5))
+MODE_7821 = bytes.fromhex("01000000000078210001") + bytes(22)
+MODE_7821_BATCHES = bytes.fromhex("01000000000078210002") + bytes(22)
+
+
+def test_an_erc_7821_batch_is_read_unless_it_brings_data_that_only_the_account_understands() -> None:
+    plain = decode_calls(ACCOUNT, b.EXECUTE.encode(MODE_7821, batch_of(APPROVE)), BOOK)
+    assert ([c.title for c in plain.calls], plain.problem) == (["usdc.approve"], "")
+    pair = [[(APPROVE.target, 0, APPROVE.data)]]
+    for extra, problem in ((b"", ""), (b"xyz", "3 bytes of data that only the account understands")):
+        payload = abi.encode(["(address,uint256,bytes)[]", "bytes"], [*pair, extra])
+        found = decode_calls(ACCOUNT, b.EXECUTE.encode(MODE_7821, payload), BOOK)
+        assert problem in found.problem
+        assert bool(found.problem) == bool(problem)
+
+
+def test_an_erc_7821_batch_of_batches_is_flat() -> None:
+    payload = abi.encode(["bytes[]"], [[batch_of(APPROVE), batch_of(open_call(), close_call())]])
+    found = decode_calls(ACCOUNT, b.EXECUTE.encode(MODE_7821_BATCHES, payload), BOOK)
+    assert not found.problem
+    assert [c.function.partition("(")[0] for c in found.calls] == ["approve", "openPosition", "closePosition"]
+
+
+def test_the_zero_target_is_the_account_itself() -> None:
+    (found,) = decode(Call(bytes(20), Function.parse("startEscape()").encode())).calls
+    assert (found.target, found.target_name) == (ACCOUNT, "account")
+
+
+def test_an_execute_on_the_account_itself_is_opened_down_to_a_bound() -> None:
+    inner = APPROVE
+    for _ in range(7):
+        inner = Call(ACCOUNT, b.encode_execute([inner]))
+    assert one(inner).title == "usdc.approve"
+    for _ in range(3):
+        inner = Call(ACCOUNT, b.encode_execute([inner]))
+    deep = one(inner)
+    assert deep.title == "account.execute"
+    assert deep.effect is Effect.ADMIN
+
+
+def test_a_multicall_with_value_shows_the_value_once() -> None:
+    swap = SWAP.encode((BOOK["weth"], BOOK["usdc"], 500, ACCOUNT, 1, 2, 3, 0))
+    book = BOOK | {"uniswap.router": address("router")}
+    data = b.encode_execute([Call(address("router"), MULTICALL.encode((swap, swap)), 7)])
+    assert [c.value_wei for c in decode_calls(ACCOUNT, data, book).calls] == [7, 0]
+
+
+def test_what_multicall3_calls_is_not_called_by_the_account() -> None:
+    call = Call(BOOK["multicall3"], b.encode_multicall([(BOOK["usdc"], APPROVE.data)]))
+    found = one(call)
+    assert found.title == "multicall3.aggregate3"
+    assert found.effect is Effect.UNKNOWN
+
+
+ME, OTHER = ACCOUNT, address("somebody")
+EFFECTS: list[tuple[str, str, tuple[object, ...], Effect]] = [
+    ("aave.pool", "supply(address,uint256,address,uint16)", (BOOK["usdc"], 5, ME, 0), Effect.MOVES),
+    ("aave.pool", "supply(address,uint256,address,uint16)", (BOOK["usdc"], 5, OTHER, 0), Effect.PAYS),
+    ("aave.pool", "withdraw(address,uint256,address)", (BOOK["usdc"], 5, ME), Effect.MOVES),
+    ("aave.pool", "withdraw(address,uint256,address)", (BOOK["usdc"], 5, OTHER), Effect.PAYS),
+    ("aave.pool", "repay(address,uint256,uint256,address)", (BOOK["usdc"], 5, 2, ME), Effect.REDUCES),
+    ("aave.pool", "repay(address,uint256,uint256,address)", (BOOK["usdc"], 5, 2, OTHER), Effect.PAYS),
+    ("aave.pool", "repayWithATokens(address,uint256,uint256)", (BOOK["usdc"], 5, 2), Effect.MOVES),
+    ("aave.pool", "borrow(address,uint256,uint256,uint16,address)", (BOOK["usdc"], 5, 2, 0, ME), Effect.OPENS),
+    ("aave.pool", "setUserUseReserveAsCollateral(address,bool)", (BOOK["usdc"], False), Effect.OPENS),
+    ("aave.pool", "setUserEMode(uint8)", (1,), Effect.OPENS),
+    ("usdc", "increaseAllowance(address,uint256)", (OTHER, 5), Effect.GRANTS),
+    ("usdc", "transfer(address,uint256)", (OTHER, 5), Effect.PAYS),
+    ("usdc", "transferFrom(address,address,uint256)", (OTHER, ME, 5), Effect.MOVES),
+    ("usdc", "transferFrom(address,address,uint256)", (ME, OTHER, 5), Effect.PAYS),
+    (
+        "usdc",
+        "permit(address,address,uint256,uint256,uint8,bytes32,bytes32)",
+        (ME, OTHER, 5, 9, 27, bytes(32), bytes(32)),
+        Effect.GRANTS,
+    ),
+    (
+        "usdc",
+        "permit(address,address,uint256,uint256,uint8,bytes32,bytes32)",
+        (OTHER, ME, 5, 9, 27, bytes(32), bytes(32)),
+        Effect.NEUTRAL,
+    ),
+    ("uniswap.position_manager", "approve(address,uint256)", (OTHER, 0), Effect.GRANTS),
+    ("uniswap.position_manager", "approve(address,uint256)", (bytes(20), 7), Effect.REDUCES),
+    ("uniswap.position_manager", "setApprovalForAll(address,bool)", (OTHER, True), Effect.GRANTS),
+    ("uniswap.position_manager", "setApprovalForAll(address,bool)", (OTHER, False), Effect.REDUCES),
+    ("uniswap.position_manager", "collect((uint256,address,uint128,uint128))", ((7, ME, 1, 1),), Effect.MOVES),
+    ("uniswap.position_manager", "collect((uint256,address,uint128,uint128))", ((7, OTHER, 1, 1),), Effect.PAYS),
+    (
+        "uniswap.position_manager",
+        "decreaseLiquidity((uint256,uint128,uint256,uint256,uint256))",
+        ((7, 1, 0, 0, 9),),
+        Effect.MOVES,
+    ),
+    (
+        "uniswap.router",
+        "exactInput((bytes,address,uint256,uint256,uint256))",
+        ((b"p" * 43, ME, 9, 1, 1),),
+        Effect.OPENS,
+    ),
+    (
+        "uniswap.router",
+        "exactInput((bytes,address,uint256,uint256,uint256))",
+        ((b"p" * 43, OTHER, 9, 1, 1),),
+        Effect.PAYS,
+    ),
+    ("uniswap.router", "unwrapWETH9(uint256,address)", (1, ME), Effect.MOVES),
+    ("uniswap.router", "sweepToken(address,uint256,address)", (BOOK["usdc"], 1, OTHER), Effect.PAYS),
+    (
+        "perp.clearing_house",
+        "removeLiquidity((address,int24,int24,uint128,uint256,uint256,uint256))",
+        ((BOOK["perp.eth"], -10, 10, 5, 0, 0, 9),),
+        Effect.MOVES,
+    ),
+    ("perp.vault", "withdrawAll(address)", (BOOK["usdc"],), Effect.MOVES),
+    ("perp.delegate_approval", "approve(address,uint8)", (OTHER, 1), Effect.GRANTS),
+    ("perp.delegate_approval", "revoke(address,uint8)", (OTHER, 1), Effect.REDUCES),
+]
+
+
+@pytest.mark.parametrize(("target", "signature", "arguments", "effect"), EFFECTS)
+def test_an_effect_depends_on_for_whom_and_how_much(
+    target: str, signature: str, arguments: tuple[object, ...], effect: Effect
+) -> None:
+    book = BOOK | {target: address(target)}
+    data = b.encode_execute([Call(address(target), Function.parse(signature).encode(*arguments))])
+    (found,) = decode_calls(ACCOUNT, data, book).calls
+    assert found.function == signature
+    assert found.effect is effect
+
+
+def test_overlapping_arrays_and_oversized_data_are_refused_before_they_are_decoded() -> None:
+    heads = (32).to_bytes(32) + (100_000).to_bytes(32) + (32).to_bytes(32) * 1_000
+    assert "more than 256 calls" in decode_calls(ACCOUNT, b.EXECUTE.encode(b.MODE_BATCH, heads), BOOK).problem
+    assert "bytes of call data" in decode_calls(ACCOUNT, bytes(131_073), BOOK).problem
+
+
 @given(st.binary(max_size=400))
 def test_no_call_data_makes_decoding_fail(call_data: bytes) -> None:
     decode_calls(ACCOUNT, call_data, BOOK)
     decode_calls(ACCOUNT, b.encode_execute([Call(BOOK["usdc"], call_data)]), BOOK)
-    decode_calls(ACCOUNT, b.EXECUTE.encode(b"\x01" + bytes(31), call_data), BOOK)
+    for mode in (b.MODE_BATCH, MODE_7821, MODE_7821_BATCHES):
+        decode_calls(ACCOUNT, b.EXECUTE.encode(mode, call_data), BOOK)
+
+
+@given(st.data())
+def test_no_arguments_of_a_known_function_make_decoding_fail(data: st.DataObject) -> None:
+    known = data.draw(st.sampled_from(FUNCTIONS))
+    words = data.draw(st.lists(st.sampled_from((0, 1, 32, 64, 96, 2**255, 2**256 - 1)), max_size=16))
+    target = data.draw(st.sampled_from((*BOOK.values(), ACCOUNT, bytes(20))))
+    call_data = known.function.selector + b"".join(word.to_bytes(32) for word in words)
+    decode_calls(ACCOUNT, b.encode_execute([Call(target, call_data)]), BOOK)
 
 
 def test_every_known_function_names_each_of_its_arguments() -> None:

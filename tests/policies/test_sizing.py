@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts import abi
 from contracts import bindings as b
 from contracts.abi import Function
 from contracts.bindings import Call, RiskState
@@ -18,7 +19,7 @@ from policies import Decision, Facts, evaluate, load
 from policies.calls import DecodedCalls, argument, decode_calls
 from policies.decision import Sizes
 from policies.portfolio import Fill, Outstanding
-from policies.sizing import Sized, can_be_smaller, find_sizes, resized, sized
+from policies.sizing import Sized, can_be_resized, can_be_smaller, find_sizes, resized, sized
 from tests.policies.rig import (
     ACCOUNT,
     BOOK,
@@ -136,16 +137,31 @@ def test_the_size_asked_for_gives_the_same_bytes() -> None:
         assert resized(data, size, size.top) == data
 
 
-def test_calls_inside_a_venues_multicall_are_scaled_in_place() -> None:
-    inner = open_call(1_000).data
-    nested = Call(BOOK["perp.clearing_house"], MULTICALL.encode([close_call().data, MULTICALL.encode([inner])]))
-    data, known = decoded([DEPOSITED, nested])
-    size = sized(known, BOOK)
+def test_calls_inside_a_venues_multicall_and_inside_a_nested_execute_are_scaled_in_place() -> None:
+    book = BOOK | {"uniswap.router": address("router")}
+    swap = (BOOK["usdc"], BOOK["weth"], 3000, ACCOUNT, NOW_S, 3_000_000_000, 10**18, 0)
+    inner = SWAP.encode(swap)
+    nested = Call(
+        book["uniswap.router"], MULTICALL.encode([Function.parse("refundETH()").encode(), MULTICALL.encode([inner])])
+    )
+    data = b.encode_execute([DEPOSITED, Call(ACCOUNT, b.encode_execute([nested]))])
+    known = decode_calls(ACCOUNT, data, book)
+    size = sized(known, book)
     assert size is not None
-    assert size.paths == ((1, 1, 0),)
-    found = decode_calls(ACCOUNT, resized(data, size, 250 * 10**6), BOOK)
+    assert size.paths == ((1, 0, 1, 0),)
+    assert can_be_resized(data, size)
+    found = decode_calls(ACCOUNT, resized(data, size, size.top // 4), book)
     assert [call.title for call in found.calls] == [call.title for call in known.calls]
-    assert argument(found.calls[2], "amount") == str(250 * 10**18)
+    assert argument(found.calls[2], "amountIn") == str(750_000_000)
+
+
+def test_a_batch_of_batches_is_not_resized() -> None:
+    batch = abi.encode(["(address,uint256,bytes)[]"], [[(open_call().target, 0, open_call().data)]])
+    mode = bytes.fromhex("01000000000078210002") + bytes(22)
+    data = b.EXECUTE.encode(mode, abi.encode(["bytes[]"], [[batch]]))
+    size = sized(decode_calls(ACCOUNT, data, BOOK), BOOK)
+    assert size is not None
+    assert not can_be_resized(data, size)
 
 
 def test_several_orders_are_scaled_in_proportion() -> None:

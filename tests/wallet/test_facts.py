@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
+import pytest
+
 from contracts import bindings as b
-from contracts.bindings import RiskState
+from contracts.abi import Function
+from contracts.bindings import Call, RiskState
 from contracts.devnet import Devnet
 from contracts.entrypoint.base import DEPOSIT_TO
 from contracts.eoa import TransactionSender
@@ -109,3 +112,50 @@ async def test_money_of_the_account_is_in_the_portfolio(chain: Devnet, trader: T
     amounts = {asset: sum(h.amount for h in portfolio.holdings if h.asset == asset) for asset in ("USDC", "ETH")}
     assert amounts == {"USDC": 10_000, "ETH": 1}
     assert [price.asset for price in prices] == ["ETH", "SUSD"]
+
+
+def calls_on_aave(trader: Trader) -> list[Call]:
+    """Supply 1,000 USDC and borrow 0.1 ETH against it."""
+    a, me = trader.net.addresses, trader.address
+    supply = Function.parse("supply(address,uint256,address,uint16)")
+    borrow = Function.parse("borrow(address,uint256,uint256,uint16,address)")
+    return [
+        Call(a.usdc, b.APPROVE.encode(a.aave_pool, 1_500 * 10**6)),
+        Call(a.aave_pool, supply.encode(a.usdc, 1_000 * 10**6, me, 0)),
+        Call(a.aave_pool, borrow.encode(a.weth, 10**17, 2, 0, me)),
+    ]
+
+
+async def test_a_loan_and_an_allowance_are_in_the_portfolio_that_the_operation_leaves(trader: Trader) -> None:
+    facts = (await trader.signer.judge(calls_on_aave(trader))).facts
+    assert facts.succeeded, facts.revert_data
+    assert facts.missing == ()
+    assert (facts.before.loans, facts.before.allowances) == ((), ())
+    (held,), (owed,), (loan,) = facts.after.collateral, facts.after.debts, facts.after.loans
+    assert (held.asset, owed.asset, owed.amount) == ("USDC", "ETH", Decimal("0.1"))
+    assert held.amount == pytest.approx(Decimal(1_000), abs=Decimal("0.000002"))
+    assert loan.health_factor is not None
+    (left,) = facts.after.allowances
+    assert (left.asset, left.spender, left.amount, left.unlimited) == (
+        "USDC", trader.net.addresses.aave_pool, 500, False,
+    )  # fmt: skip
+
+
+async def test_an_allowance_to_a_stranger_is_seen_from_the_call(trader: Trader) -> None:
+    stranger = keccak(b"stranger")[:20]
+    call = Call(trader.net.addresses.weth, b.APPROVE.encode(stranger, 2**256 - 1))
+    (given,) = (await trader.signer.judge([call])).facts.after.allowances
+    assert (given.asset, given.spender, given.unlimited) == ("ETH", stranger, True)
+
+
+async def test_an_allowance_that_only_an_event_shows_is_seen_too(trader: Trader) -> None:
+    a, stranger = trader.net.addresses, keccak(b"stranger")[:20]
+    approve = b.APPROVE.encode(stranger, 7)
+    deep = Call(a.usdc, approve)
+    for _ in range(10):  # deeper than decoding goes
+        deep = Call(trader.address, b.encode_execute([deep]))
+    facts = (await trader.signer.judge([deep])).facts
+    assert facts.succeeded
+    assert [call.title for call in facts.calls.calls] == ["account.execute"]
+    (given,) = facts.after.allowances
+    assert (given.asset, given.spender, given.amount) == ("USDC", stranger, Decimal("0.000007"))

@@ -13,7 +13,7 @@ from contracts.types import keccak
 from policies.venues.perp_v2 import GET_SIZE
 from tests.wallet.keeper_rig import free_port
 from tests.wallet.trading_floor import Trader
-from wallet.simulate import simulate
+from wallet.simulate import MovedHead, simulate
 
 NOBODY = keccak(b"nobody")[:20]
 
@@ -83,3 +83,30 @@ async def test_no_node_is_an_error_of_its_own(trader: Trader) -> None:
     async with RpcClient(f"http://127.0.0.1:{free_port()}") as nobody:
         with pytest.raises(NodeUnreachable):
             await simulate(nobody, trader.signer.account.entry_point, NOBODY, None, [])
+
+
+async def test_a_block_that_the_chain_replaced_is_not_read_on(chain: Devnet, trader: Trader) -> None:
+    await trader.deploy()
+    head = await chain.rpc.block()
+    await chain.rpc.call("anvil_reorg", 1, [])
+    with pytest.raises(MovedHead, match="reorganised"):
+        await simulate(
+            chain.rpc,
+            trader.signer.account.entry_point,
+            chain.addresses.multicall3,
+            None,
+            [size_read(trader)],
+            head=head,
+        )
+
+
+async def test_reads_after_may_differ_from_reads_before(chain: Devnet, trader: Trader) -> None:
+    a = chain.addresses
+    account = trader.signer.account
+    op = await account.draft(await trader.opening(), max_fee_wei=2 * 10**9, priority_fee_wei=1)
+    balance = (a.usdc, b.BALANCE_OF.encode(trader.address))
+    effects = await simulate(
+        chain.rpc, account.entry_point, a.multicall3, op, [balance], reads_after=[balance, size_read(trader)]
+    )
+    assert (len(effects.before), len(effects.after)) == (1, 2)
+    assert GET_SIZE.decode(effects.after[1] or b"")[0] > 0

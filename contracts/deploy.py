@@ -95,6 +95,13 @@ async def deploy_uniswap_adapter(
     return await deploy(sender, init_code("UniswapV3Adapter", types, [factory, router, twap_s]))
 
 
+async def deploy_lyra_adapter(
+    sender: TransactionSender, viewer: Address, option_market: Address, black_scholes: Address
+) -> Address:
+    """Deploy the venue adapter of one Lyra Avalon option market, with the venue's own viewer and pricing library."""
+    return await deploy(sender, init_code("LyraAdapter", ["address"] * 3, [viewer, option_market, black_scholes]))
+
+
 async def stake_and_fund(
     sender: TransactionSender, deployment: Deployment, *, stake_wei: Wei, unstake_delay_s: int, deposit_wei: Wei
 ) -> None:

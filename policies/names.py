@@ -53,6 +53,7 @@ CONTRACTS: Mapping[str, str] = {
     "seawall.emergency_freeze": "emergency_freeze",
     "seawall.perp_adapter": "perp_adapter",
     "seawall.uniswap_adapter": "uniswap_adapter",
+    "seawall.lyra_adapter": "lyra_adapter",
 }
 """Contract names of policy files, and what a deployments file (`seawall devnet --json`) calls them."""
 

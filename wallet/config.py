@@ -35,10 +35,10 @@ ADDRESS_NAMES = (
     "perp_price_feed",
     "lyra_option_market", "lyra_option_token", "lyra_greek_cache", "lyra_option_pricer", "lyra_liquidity_pool", "lyra_liquidity_token",
     "lyra_short_collateral", "lyra_pool_hedger", "lyra_synthetix_adapter", "lyra_gwav_oracle", "lyra_viewer",
-    "lyra_keeper", "lyra_rates", "lyra_quote", "lyra_base", "lyra_quote_pool",
+    "lyra_keeper", "lyra_black_scholes", "lyra_rates", "lyra_quote", "lyra_base", "lyra_quote_pool",
     "gas_price_oracle", "l1_block", "risk_account_implementation", "risk_account_factory",
     "risk_validator", "session_validator", "stop_loss", "emergency_freeze", "verifying_paymaster",
-    "perp_adapter", "uniswap_adapter",
+    "perp_adapter", "uniswap_adapter", "lyra_adapter",
 )
 # fmt: on
 """Contracts and venues that a profile can name, as the deployments file names them."""

@@ -56,6 +56,7 @@ class Addresses:
     lyra_gwav_oracle: Address
     lyra_viewer: Address
     lyra_keeper: Address
+    lyra_black_scholes: Address
     lyra_rates: Address
     lyra_quote: Address
     lyra_base: Address
@@ -71,6 +72,7 @@ class Addresses:
     verifying_paymaster: Address
     perp_adapter: Address
     uniswap_adapter: Address
+    lyra_adapter: Address
 
     def to_json(self) -> dict[str, str]:
         """Checksummed, by name."""

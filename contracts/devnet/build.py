@@ -9,8 +9,8 @@ from contracts.devnet.accounts import FUNDS_WEI, Accounts
 from contracts.devnet.addresses import Addresses
 from contracts.devnet.chain import CHAIN_ID, Builder
 from contracts.devnet.entry_points import deploy_entry_points
+from contracts.devnet.lyra import Lyra, deploy_lyra
 from contracts.devnet.lyra import boards as lyra_boards
-from contracts.devnet.lyra import deploy_lyra
 from contracts.devnet.op_stack import GAS_PRICE_ORACLE, L1_BLOCK, MULTICALL3, install_op_stack
 from contracts.devnet.perp_v2 import MARK_HISTORY_S, UPDATE_FEED, PerpV2, deploy_perp, fund_perp
 from contracts.devnet.tokens import USDC, deploy_usdc, deploy_weth
@@ -64,7 +64,7 @@ async def build_devnet(
     if boards:
         for call in lyra_boards(price_wad, first_bar_s):
             await build.transact(lyra.option_market, call)
-    ours, perp_adapter, uniswap_adapter = await _deploy_ours(build, entry_points["v0.8"], perp, uniswap)
+    ours, adapters = await _deploy_ours(build, entry_points["v0.8"], perp, uniswap, lyra)
     return Addresses(
         entry_point_v07=entry_points["v0.7"],
         entry_point_v08=entry_points["v0.8"],
@@ -108,8 +108,7 @@ async def build_devnet(
         stop_loss=ours.stop_loss,
         emergency_freeze=ours.emergency_freeze,
         verifying_paymaster=ours.verifying_paymaster,
-        perp_adapter=perp_adapter,
-        uniswap_adapter=uniswap_adapter,
+        **adapters,
     )
 
 
@@ -144,8 +143,8 @@ async def _make_history(
 
 
 async def _deploy_ours(
-    build: Builder, entry_point: Address, perp: PerpV2, uniswap: UniswapV3
-) -> tuple[deploy.Deployment, Address, Address]:
+    build: Builder, entry_point: Address, perp: PerpV2, uniswap: UniswapV3, lyra: Lyra
+) -> tuple[deploy.Deployment, dict[str, Address]]:
     """Deploy Seawall's own contracts the way any chain gets them: contracts/deploy.py, one block each, a second apart."""
     rpc = build.rpc
     await rpc.call("anvil_setBlockTimestampInterval", 1)
@@ -159,8 +158,11 @@ async def _deploy_ours(
     await deploy.stake_and_fund(
         staker, ours, stake_wei=STAKE_WEI, unstake_delay_s=UNSTAKE_DELAY_S, deposit_wei=PAYMASTER_DEPOSIT_WEI
     )
-    perp_adapter = await deploy.deploy_perp_adapter(sender, perp.clearing_house)
-    uniswap_adapter = await deploy.deploy_uniswap_adapter(sender, uniswap.factory, uniswap.router)
+    adapters = {
+        "perp_adapter": await deploy.deploy_perp_adapter(sender, perp.clearing_house),
+        "uniswap_adapter": await deploy.deploy_uniswap_adapter(sender, uniswap.factory, uniswap.router),
+        "lyra_adapter": await deploy.deploy_lyra_adapter(sender, lyra.viewer, lyra.option_market, lyra.black_scholes),
+    }
     await rpc.call("evm_setAutomine", False)
     await rpc.call("anvil_removeBlockTimestampInterval")
-    return ours, perp_adapter, uniswap_adapter
+    return ours, adapters

@@ -42,6 +42,7 @@ class Lyra:
     gwav_oracle: Address
     viewer: Address
     keeper: Address
+    black_scholes: Address
     rates: Address
     quote: Address
     base: Address
@@ -181,7 +182,8 @@ async def deploy_lyra(build: Builder, uniswap: UniswapV3, usdc: Address, feed: A
     await _fund(build, quote, pool)
     await build.send(hedger, "openShortAccount()")
     return Lyra(
-        market, token, cache, pricer, pool, share, short, hedger, adapter, oracle, viewer, keeper, snx.rates, quote, base,
+        market, token, cache, pricer, pool, share, short, hedger, adapter, oracle, viewer, keeper, lyra.libraries["BlackScholes"],
+        snx.rates, quote, base,
         quote_pool,
     )  # fmt: skip
 

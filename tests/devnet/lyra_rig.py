@@ -6,7 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts.abi import Function
-from contracts.types import Address, parse_bytes, parse_hash
+from contracts.bindings import (
+    CREATE_ACCOUNT,
+    GET_ACCOUNT_ADDRESS,
+    AccountConfig,
+    Call,
+    ModuleInit,
+    ecdsa_owner,
+    encode_execute,
+)
+from contracts.entrypoint import USER_OPERATION_EVENT, V08
+from contracts.entrypoint.base import DEPOSIT_TO
+from contracts.types import Address, keccak, parse_bytes, parse_hash
+from contracts.userop import UserOperation
 from policies.venues.lyra import GET_LIVE_BOARDS, GET_OWNER_POSITIONS, TRADE, TRADE_INPUT, OptionType
 from tests.devnet.rig import Person
 
@@ -75,3 +87,58 @@ async def net_greeks(person: Person) -> tuple[int, int]:
     cache = await person.ask(person.net.addresses.lyra_greek_cache, GLOBAL_CACHE)
     delta, vega, _ = cache[5]
     return delta, vega
+
+
+@dataclass(slots=True)
+class OptionAccount:
+    """A RiskAccount with sUSD that performs calls through the entry point, as its owner signs them."""
+
+    someone: Person
+    address: Address
+    birth: bytes
+    nonce: int = 0
+
+    @classmethod
+    async def fund(cls, someone: Person, quote_wad: int, modules: tuple[ModuleInit, ...] = ()) -> OptionAccount:
+        """An account that is not born yet, with `quote_wad` of sUSD and gas money at the entry point."""
+        net = someone.net
+        config = AccountConfig(ecdsa_owner(net.accounts.owner.address), bytes(20), 0, (10**18,) * 3, modules)
+        salt = keccak(b"options")
+        where = net.addresses
+        answer = await net.rpc.eth_call(where.risk_account_factory, GET_ACCOUNT_ADDRESS.encode(config.to_abi(), salt))
+        (address,) = GET_ACCOUNT_ADDRESS.decode(answer)
+        await someone.do(where.lyra_quote, "transfer(address,uint256)", address, quote_wad)
+        await someone.sender.transact(V08.address, DEPOSIT_TO.encode(address), value=10**18)
+        return cls(someone, address, CREATE_ACCOUNT.encode(config.to_abi(), salt))
+
+    async def perform(self, *calls: Call) -> None:
+        """One operation; the first gives birth to the account."""
+        net = self.someone.net
+        op = UserOperation(
+            sender=self.address,
+            nonce=self.nonce,
+            call_data=encode_execute(calls),
+            call_gas_limit=6_000_000,
+            verification_gas_limit=3_000_000,
+            pre_verification_gas=200_000,
+            max_fee_per_gas=2 * 10**9,
+            max_priority_fee_per_gas=10**6,
+            factory=None if self.nonce else net.addresses.risk_account_factory,
+            factory_data=b"" if self.nonce else self.birth,
+        )
+        op = op.replace(signature=net.accounts.owner.sign_hash(V08.user_op_hash(op, net.chain_id)))
+        ops = V08.encode_handle_ops([op], self.someone.eoa.address)
+        receipt = await self.someone.sender.transact(V08.address, ops, gas=13_000_000)
+        (log,) = (log for log in receipt["logs"] if parse_hash(log["topics"][0]) == USER_OPERATION_EVENT.topic)
+        event = USER_OPERATION_EVENT.decode([parse_hash(t) for t in log["topics"]], parse_bytes(log["data"]))
+        assert event[4], "the operation's calls reverted"
+        self.nonce += 1
+
+    def allowing(self) -> Call:
+        """Let the market take the account's sUSD."""
+        where = self.someone.net.addresses
+        approve = Function.parse("approve(address,uint256)").encode(where.lyra_option_market, NO_LIMIT)
+        return Call(where.lyra_quote, approve)
+
+    def trading(self, call_data: bytes) -> Call:
+        return Call(self.someone.net.addresses.lyra_option_market, call_data)

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.abi import Function
-from contracts.bindings import CREATE_ACCOUNT, GET_ACCOUNT_ADDRESS, AccountConfig, Call, ecdsa_owner, encode_execute
 from contracts.devnet import Bar, Devnet
 from contracts.devnet.chain import FOREVER
 from contracts.devnet.lyra_settings import BOARDS, RATE_STALE_S, WEEK_S, strike_tick_wad, strikes_wad
 from contracts.devnet.tokens import USDC
-from contracts.entrypoint import V08
-from contracts.entrypoint.base import DEPOSIT_TO
 from contracts.errors import RpcError
 from contracts.types import keccak
 from contracts.units import WAD
-from contracts.userop import UserOperation
 from policies.venues.lyra import OptionType
-from tests.devnet.lyra_rig import NO_LIMIT, Strike, approve, net_greeks, positions, quote_wad, send, strikes, trade
+from tests.devnet.lyra_rig import OptionAccount, Strike, approve, net_greeks, positions, quote_wad, send, strikes, trade
 from tests.devnet.rig import Person, person
 
 SPOT = "getSpotPriceForMarket(address)(uint256)"
@@ -211,40 +206,14 @@ async def test_usdc_becomes_susd_at_par_less_the_pools_fee(trader: Person) -> No
     assert await quote_wad(trader) - before == pytest.approx(100_000 * 0.9995 * WAD, rel=1e-3)
 
 
-async def test_a_risk_account_trades_options_through_the_entry_point(net: Devnet, trader: Person) -> None:
-    where, owner = net.addresses, net.accounts.owner
-    config = AccountConfig(ecdsa_owner(owner.address), bytes(20), 0, (10**18, 10**18, 10**18), ())
-    salt, factory = keccak(b"options"), where.risk_account_factory
-    answer = await net.rpc.eth_call(factory, GET_ACCOUNT_ADDRESS.encode(config.to_abi(), salt))
-    (account,) = GET_ACCOUNT_ADDRESS.decode(answer)
-    await trader.do(where.lyra_quote, "transfer(address,uint256)", account, 50_000 * WAD)
-    await trader.sender.transact(V08.address, DEPOSIT_TO.encode(account), value=10**18)
+async def test_a_risk_account_trades_options_through_the_entry_point(trader: Person) -> None:
+    account = await OptionAccount.fund(trader, 50_000 * WAD)
     (_, _, strike, _, _), *_ = await strikes(trader)
-
-    async def perform(nonce: int, *calls: Call) -> None:
-        born = {} if nonce else {"factory": factory, "factory_data": CREATE_ACCOUNT.encode(config.to_abi(), salt)}
-        op = UserOperation(
-            sender=account,
-            nonce=nonce,
-            call_data=encode_execute(calls),
-            call_gas_limit=6_000_000,
-            verification_gas_limit=2_000_000,
-            pre_verification_gas=200_000,
-            max_fee_per_gas=2 * 10**9,
-            max_priority_fee_per_gas=10**6,
-            **born,  # type: ignore[arg-type]  # two of the optional fields
-        )
-        op = op.replace(signature=owner.sign_hash(V08.user_op_hash(op, net.chain_id)))
-        ops = V08.encode_handle_ops([op], trader.eoa.address)
-        await trader.sender.transact(V08.address, ops, gas=12_000_000)
-
-    allow = Function.parse("approve(address,uint256)").encode(where.lyra_option_market, NO_LIMIT)
-    market = where.lyra_option_market
     opening = trade("openPosition", strike, OptionType.LONG_CALL, 25 * WAD)
-    await perform(0, Call(where.lyra_quote, allow), Call(market, opening))
-    ((position, *_, amount, _, _),) = await positions(trader, account)
+    await account.perform(account.allowing(), account.trading(opening))
+    ((position, *_, amount, _, _),) = await positions(trader, account.address)
     assert amount == 25 * WAD
     closing = trade("closePosition", strike, OptionType.LONG_CALL, 25 * WAD, position=position)
-    await perform(1, Call(market, closing))
-    assert await positions(trader, account) == []
-    assert 49_000 * WAD < await quote_wad(trader, account) < 50_000 * WAD
+    await account.perform(account.trading(closing))
+    assert await positions(trader, account.address) == []
+    assert 49_000 * WAD < await quote_wad(trader, account.address) < 50_000 * WAD

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contracts.errors import BadInput, Refused
-from wallet.cli import policy_audit, policy_replay
+from wallet.cli import policy_audit, policy_replay, policy_serve
 from wallet.cli.decision_view import HtmlFile, show_decision, write_html
 from wallet.cli.output import AsJson, emit, profile, say, table
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Lint, check, explain a policy file; print its schema or id.")
 app.add_typer(policy_audit.app, name="audit")
 app.command("replay")(policy_replay.replay)
+app.command("serve")(policy_serve.serve)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The policy file.")]
 Variables = Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contracts.errors import BadInput, Refused
+from wallet.cli import backtest as history
 from wallet.cli import policy_audit, policy_replay, policy_serve
 from wallet.cli.decision_view import HtmlFile, show_decision, write_html
 from wallet.cli.output import AsJson, emit, profile, say, table
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
     from policies import Decision, Facts, Policy
     from wallet.config import Profile
 
-app = typer.Typer(no_args_is_help=True, help="Lint, check, explain a policy file; print its schema or id.")
+app = typer.Typer(no_args_is_help=True, help="Lint, check, explain, back-test a policy file; print its schema or id.")
 app.add_typer(policy_audit.app, name="audit")
 app.command("replay")(policy_replay.replay)
 app.command("serve")(policy_serve.serve)
+app.command("backtest")(history.backtest)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The policy file.")]
 Variables = Annotated[
@@ -40,7 +42,7 @@ def _json(path: Path, what: str) -> Any:
         raise BadInput(f"the {what} {path} is not JSON: {error}") from None
 
 
-def _overrides(variables: list[str] | None) -> dict[str, str]:
+def overrides(variables: list[str] | None) -> dict[str, str]:
     found = {}
     for pair in variables or []:
         name, equals, value = pair.partition("=")
@@ -53,7 +55,7 @@ def _overrides(variables: list[str] | None) -> dict[str, str]:
 def _load(path: Path, variables: list[str] | None) -> Policy:
     from wallet.policy_files import load_policy
 
-    return load_policy(path, _overrides(variables))
+    return load_policy(path, overrides(variables))
 
 
 @app.command()
@@ -62,7 +64,7 @@ def lint(path: File, variables: Variables = None, as_json: AsJson = False) -> No
     from policies import document
     from wallet.policy_files import read_policy
 
-    problems = document.lint(*read_policy(path), _overrides(variables))
+    problems = document.lint(*read_policy(path), overrides(variables))
     errors = sum(problem.severity == "error" for problem in problems)
 
     def show(console: Console) -> None:

@@ -217,8 +217,6 @@ def test_the_kernel_prices_what_black_prices(kernel: ModuleType) -> None:
         life_s = rng.choice([0, 60, 3600, 86_400, 30 * 86_400, YEAR_S])
         vol, rate, carry = rng.choice([0.0, 0.05, 0.5, 1.5]), rng.uniform(-0.1, 0.2), rng.uniform(-0.2, 0.2)
         is_call = rng.random() < 0.5
-        found = value(
-            kernel, one_option(strike, life_s, vol, is_call=is_call, rate=rate, carry=carry), unshocked(spot)
-        )
+        found = value(kernel, one_option(strike, life_s, vol, is_call=is_call, rate=rate, carry=carry), unshocked(spot))
         expected = black.price(spot, strike, life_s / YEAR_S, vol, is_call=is_call, rate=rate, carry=carry)
         assert abs(found - expected) <= 1e-14 * (spot + strike)

@@ -7,12 +7,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from bundler.checks import entry_point_of
+from bundler.debug import debug_methods
 from bundler.estimate import Estimator, parse_overrides
 from bundler.service import Bundler
+from contracts.eip7702 import Authorization
 from contracts.entrypoint import EntryPoint
 from contracts.errors import InvalidFields
-from contracts.types import checksum, parse_address, parse_hash, to_hex
-from contracts.userop import UserOperation
+from contracts.types import Hash32, checksum, parse_address, parse_hash, to_hex
+from contracts.userop import Candidate, UserOperation
 
 Method = Callable[[Sequence[Any]], Awaitable[Any]]
 
@@ -24,12 +26,18 @@ def _version() -> str:
         return "0"
 
 
-def _operation(fields: Any, *, partial: bool = False) -> UserOperation:
-    if isinstance(fields, dict) and fields.get("eip7702Auth") is not None:
-        raise InvalidFields(
-            "eip7702Auth is not supported here: send the authorisation in a transaction of its own first"
-        )
-    return UserOperation.from_rpc(fields, partial=partial)
+def _op_hash(value: Any) -> Hash32:
+    try:
+        return parse_hash(value, "it")
+    except InvalidFields as error:
+        raise InvalidFields(f"Missing/invalid userOpHash: {error.message}") from None
+
+
+def candidate_of(fields: Any, *, partial: bool = False) -> Candidate:
+    """An operation in ERC-7769's form, with its `eip7702Auth`. Raises InvalidFields."""
+    op = UserOperation.from_rpc(fields, partial=partial)
+    given = fields.get("eip7702Auth")
+    return Candidate(op, None if given is None else Authorization.from_rpc(given))
 
 
 class Api:
@@ -51,6 +59,8 @@ class Api:
             "seawall_getUserOperationStatus": (self._op_status, 1, 1),
         }
         """Handler, fewest and most parameters."""
+        if bundler.settings.debug:
+            self.methods |= debug_methods(bundler)
 
     def _entry_point(self, value: Any) -> EntryPoint:
         return entry_point_of(parse_address(value, "entryPoint"), self._bundler.settings)
@@ -58,19 +68,19 @@ class Api:
     async def _send(self, params: Sequence[Any]) -> str:
         self._received["operations"] += 1
         entry_point = self._entry_point(params[1])
-        return to_hex(await self._bundler.intake.accept(_operation(params[0]), entry_point))
+        return to_hex(await self._bundler.intake.accept(candidate_of(params[0]), entry_point))
 
     async def _estimate(self, params: Sequence[Any]) -> dict[str, str]:
         self._received["estimates"] += 1
         entry_point = self._entry_point(params[1])
         overrides = parse_overrides(params[2] if len(params) > 2 else None)
-        return await self._estimator.estimate(_operation(params[0], partial=True), entry_point, overrides)
+        return await self._estimator.estimate(candidate_of(params[0], partial=True), entry_point, overrides)
 
     async def _by_hash(self, params: Sequence[Any]) -> dict[str, Any] | None:
-        return await self._bundler.lookup.operation(parse_hash(params[0], "userOpHash"), self._bundler.chain_id)
+        return await self._bundler.lookup.operation(_op_hash(params[0]), self._bundler.chain_id)
 
     async def _receipt(self, params: Sequence[Any]) -> dict[str, Any] | None:
-        return await self._bundler.lookup.receipt(parse_hash(params[0], "userOpHash"))
+        return await self._bundler.lookup.receipt(_op_hash(params[0]))
 
     async def _entry_points(self, params: Sequence[Any]) -> list[str]:  # noqa: ARG002 (one signature for all)
         return [checksum(entry_point.address) for entry_point in self._bundler.settings.entry_points]
@@ -86,4 +96,4 @@ class Api:
         return self._bundler.status() | {"received": dict(self._received)}
 
     async def _op_status(self, params: Sequence[Any]) -> dict[str, Any] | None:
-        return self._bundler.lookup.status(parse_hash(params[0], "userOpHash"))
+        return self._bundler.lookup.status(_op_hash(params[0]))

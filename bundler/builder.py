@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from bundler import simulation
 from bundler.chain import Head
+from bundler.erc7562.entities import Role
+from bundler.erc7562.rules import RuleBroken
 from bundler.gas import bundle_gas_limit
 from bundler.mempool import Entry, Mempool
+from bundler.reputation import THROTTLED_ENTITY_BUNDLE_COUNT, Reputation, Standing
 from bundler.reverts import reason
 from bundler.settings import Settings
 from contracts.entrypoint import EntryPoint, FailedOp, decode_failed_op
 from contracts.errors import OperationRejected, RpcError
 from contracts.rpc import RpcClient
-from contracts.types import Address, Hash32, Wei, parse_bytes, to_hex
+from contracts.types import Address, Hash32, Wei, checksum, parse_bytes, to_hex
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,17 @@ class Draft:
     gas_limit: int = 0
     dropped: tuple[tuple[Hash32, str], ...] = ()
     """Operations that fail validation also alone, with the reason."""
+    blamed: tuple[Blame, ...] = ()
+    """What reputation has to learn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """An operation failed its second validation, alone, or (`in_company`) only together with others. `role` is who failed."""
+
+    entry: Entry
+    role: Role
+    in_company: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +63,26 @@ def tip_of(entry: Entry, head: Head) -> Wei:
     return min(entry.op.max_priority_fee_per_gas, entry.op.max_fee_per_gas - head.base_fee_wei)
 
 
+def role_of(reason: str) -> Role:
+    """Who failed, by the entry point's code: AA1x factory, AA3x paymaster, else the account."""
+    if reason.startswith("AA1"):
+        return "factory"
+    return "paymaster" if reason.startswith("AA3") else "account"
+
+
 def is_due(entry: Entry, head: Head) -> bool:
     """Whether the validity window is open. The entry point wants validAfter < timestamp <= validUntil."""
     return entry.valid_after_s < head.timestamp_s <= entry.valid_until_s
 
 
-def select(pool: Mempool, entry_point: EntryPoint, head: Head, settings: Settings) -> list[Entry]:
+def select(
+    pool: Mempool, entry_point: EntryPoint, head: Head, settings: Settings, reputation: Reputation
+) -> list[Entry]:
     """Return waiting operations of one entry point, best payers first, each after what it depends on.
 
     Bounded by `max_ops_per_bundle` and `max_bundle_gas`. Skips what is not due, pays too little now, or waits for an
-    operation that is under way or skipped itself.
+    operation that is under way or skipped itself; more than four operations of a throttled entity ([GREP-020]); and what touches
+    the storage of another operation's sender ([STO-041]).
     """
     eligible = [
         entry
@@ -68,6 +94,7 @@ def select(pool: Mempool, entry_point: EntryPoint, head: Head, settings: Setting
     eligible.sort(key=lambda entry: (-tip_of(entry, head), entry.received_s))
     allowed = {entry.hash for entry in eligible}
     chosen: dict[Hash32, Entry] = {}
+    throttled: Counter[Address] = Counter()
     for entry in eligible:
         if entry.hash in chosen:
             continue
@@ -75,13 +102,34 @@ def select(pool: Mempool, entry_point: EntryPoint, head: Head, settings: Setting
         if any(other.hash not in allowed for other in needed):
             continue
         needed.sort(key=lambda other: (other.op.factory is None, other.op.nonce))
-        trial = [*chosen.values(), *needed, entry]
+        added = [*needed, entry]
+        trial = [*chosen.values(), *added]
+        slow = [a for e in added for a in e.counted if reputation.standing(a) is Standing.THROTTLED]
+        if any(throttled[address] >= THROTTLED_ENTITY_BUNDLE_COUNT for address in slow) or _conflict(
+            chosen.values(), added
+        ):
+            continue
         if len(trial) > settings.max_ops_per_bundle:
             continue
-        if bundle_gas_limit(entry_point, [other.op for other in trial]) > settings.max_bundle_gas:
+        if gas_limit_of(entry_point, trial) > settings.max_bundle_gas:
             continue
-        chosen.update({other.hash: other for other in (*needed, entry)})
+        throttled.update(slow)
+        chosen.update({other.hash: other for other in added})
     return list(chosen.values())
+
+
+def _conflict(chosen: Iterable[Entry], added: Sequence[Entry]) -> bool:
+    """[STO-041] Whether validation of one touches storage of a contract that is the sender of another."""
+    senders, contracts = {e.op.sender for e in added}, {c for e in added for c in e.contracts}
+    return any(
+        e.op.sender in contracts or not senders.isdisjoint(e.contracts) for e in chosen if e.op.sender not in senders
+    )
+
+
+def gas_limit_of(entry_point: EntryPoint, entries: Sequence[Entry]) -> int:
+    """The gas limit of a bundle of these."""
+    authorizations = sum(entry.authorization is not None for entry in entries)
+    return bundle_gas_limit(entry_point, [entry.op for entry in entries], authorizations)
 
 
 class Builder:
@@ -102,45 +150,110 @@ class Builder:
         An operation that fails only in this company stays in the pool for a later bundle; one that fails alone, too, is in
         `dropped`, and so is what depended on it. Raises NodeError.
         """
-        kept = list(entries)
         dropped: dict[Hash32, str] = {}
+        blamed: list[Blame] = []
+        kept = await self._validate_again(list(entries), head, dropped, blamed)
         while kept:
-            gas_limit = bundle_gas_limit(entry_point, [entry.op for entry in kept])
+            gas_limit = gas_limit_of(entry_point, kept)
             tip = max(min(tip_of(entry, head) for entry in kept), 0)
             outcome = await self._dry_run(entry_point, kept, gas_limit, head.base_fee_wei + tip)
             if outcome.ok:
                 cost_wei = outcome.gas_used * (head.base_fee_wei + tip)
                 if not self._settings.require_profit or outcome.revenue_wei >= cost_wei:
-                    return Draft(entry_point, tuple(kept), gas_limit, tuple(dropped.items()))
+                    return Draft(entry_point, tuple(kept), gas_limit, tuple(dropped.items()), tuple(blamed))
                 kept = self._without(kept, min(kept, key=lambda entry: tip_of(entry, head)))
             elif outcome.failed is not None and outcome.failed.op_index < len(kept):
                 culprit = kept[outcome.failed.op_index]
                 kept = self._without(kept, culprit)
-                why = await self._fails_alone(culprit)
-                if why is not None:
-                    dropped[culprit.hash] = why
-                    for other in self._pool.after(culprit):
-                        dropped.setdefault(other.hash, f"it needs 0x{culprit.hash.hex()}, which was dropped: {why}")
+                failure = await self._fails_alone(culprit)
+                if failure is None:
+                    blamed.append(Blame(culprit, role_of(outcome.failed.reason), True))
+                else:
+                    self._drop(culprit, failure, dropped, blamed)
             elif len(kept) == 1:
                 dropped[kept[0].hash] = f"handleOps fails outside validation: {outcome.error}"
                 kept = []
             else:
                 kept = kept[: len(kept) // 2]
-        return Draft(entry_point, (), 0, tuple(dropped.items()))
+        return Draft(entry_point, (), 0, tuple(dropped.items()), tuple(blamed))
+
+    def _drop(
+        self, culprit: Entry, failure: OperationRejected, dropped: dict[Hash32, str], blamed: list[Blame]
+    ) -> None:
+        why = failure.message
+        dropped[culprit.hash] = why
+        blamed.append(Blame(culprit, failure.role if isinstance(failure, RuleBroken) else role_of(why), False))
+        for other in self._pool.after(culprit):
+            dropped.setdefault(other.hash, f"it needs 0x{culprit.hash.hex()}, which was dropped: {why}")
+
+    async def _validate_again(
+        self, entries: list[Entry], head: Head, dropped: dict[Hash32, str], blamed: list[Blame]
+    ) -> list[Entry]:
+        """The second validation: those that pass again on this block, each by itself, with the code they had ([COD-010]).
+
+        What was validated on this very block needs none. Outside safe mode the dry run of the bundle is enough.
+        """
+        if not self._settings.safe:
+            return entries
+        stale = [entry for entry in entries if entry.validated_at != head.hash]
+        results = await asyncio.gather(*(self._second(entry) for entry in stale))
+        kept = entries
+        for entry, result in zip(stale, results, strict=True):
+            if isinstance(result, OperationRejected):
+                kept = self._without(kept, entry)
+                self._drop(entry, result, dropped, blamed)
+            elif result is not None:
+                self._pool.replace(result)
+        return kept
+
+    async def _second(self, entry: Entry) -> Entry | OperationRejected | None:
+        """The entry with what was found now, why it fails, or None when that cannot be said (a predecessor fails)."""
+        try:
+            found = await self._validate(entry)
+        except simulation.PredecessorFailed:
+            return None
+        except OperationRejected as error:
+            return error
+        hashes = dict(found.code_hashes)
+        changed = [a for a, old in entry.code_hashes if a in hashes and hashes[a] != old]
+        if changed:
+            return RuleBroken(
+                "COD-010",
+                "account",
+                entry.op.sender,
+                f"the code of {checksum(changed[0])} changed since the operation was validated; send it again",
+            )
+        return replace(
+            entry,
+            staked=found.entities.staked if found.entities else entry.staked,
+            code_hashes=found.code_hashes,
+            contracts=found.contracts,
+            validated_at=found.head.hash,
+        )
+
+    async def _validate(self, entry: Entry) -> simulation.Validation:
+        prefix = [other.candidate for other in self._pool.before(entry.op, entry.entry_point)]
+        return await simulation.validate(
+            self._rpc,
+            entry.entry_point,
+            entry.candidate,
+            executor=self._executor,
+            prefix=prefix,
+            floor=simulation.stake_floor(self._settings),
+        )
 
     def _without(self, entries: list[Entry], culprit: Entry) -> list[Entry]:
         gone = {culprit.hash, *(other.hash for other in self._pool.after(culprit))}
         return [entry for entry in entries if entry.hash not in gone]
 
-    async def _fails_alone(self, entry: Entry) -> str | None:
+    async def _fails_alone(self, entry: Entry) -> OperationRejected | None:
         """Why the operation fails validation by itself on the latest block, None if it passes."""
-        prefix = [other.op for other in self._pool.before(entry.op, entry.entry_point)]
         try:
-            await simulation.validate(self._rpc, entry.entry_point, entry.op, executor=self._executor, prefix=prefix)
+            await self._validate(entry)
         except simulation.PredecessorFailed:
             return None
         except OperationRejected as error:
-            return error.message
+            return error
         return None
 
     async def _dry_run(
@@ -149,8 +262,9 @@ class Builder:
         call = simulation.handle_ops_call(
             entry_point, [entry.op for entry in entries], self._executor, self._beneficiary, gas_limit
         )
+        state = simulation.overrides([entry.candidate for entry in entries])
         if self._settings.require_profit:
-            _, frame = await simulation.trace(self._rpc, call, gas_price_wei=gas_price_wei)
+            _, frame = await simulation.trace(self._rpc, call, gas_price_wei=gas_price_wei, state=state)
             data, error = simulation.output(frame), frame.get("error")
             if not error:
                 payment = (frame.get("calls") or [{}])[-1]
@@ -160,7 +274,7 @@ class Builder:
                 )
         else:
             try:
-                await self._rpc.call("eth_call", call, "latest")
+                await self._rpc.call("eth_call", call, "latest", *([state] if state else []))
                 return _Outcome()
             except RpcError as refused:
                 error = refused.message

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from contracts.eip7702 import delegate_of
 from contracts.errors import NodeUnreachable
 from contracts.rpc import RpcClient
-from contracts.types import Hash32, Wei, parse_hash
+from contracts.types import Address, Hash32, Wei, parse_hash
+from contracts.userop import UserOperation
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +38,8 @@ class Head:
 async def read_head(rpc: RpcClient) -> Head:
     """The latest block."""
     return Head.from_rpc(await rpc.block())
+
+
+async def read_delegate(rpc: RpcClient, op: UserOperation) -> Address | None:
+    """To whom the sender's code delegates on chain, for an operation with the EIP-7702 marker; None for any other."""
+    return delegate_of(await rpc.get_code(op.sender)) if op.is_delegated else None

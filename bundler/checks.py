@@ -8,11 +8,10 @@ from bundler.settings import Settings
 from contracts.entrypoint import EntryPoint
 from contracts.errors import InvalidFields
 from contracts.types import Address, checksum
-from contracts.userop import UserOperation
+from contracts.userop import Candidate, UserOperation
 
 CALL_GAS_FLOOR = 9_100
 """Cost of a CALL that moves value. Source: ERC-4337."""
-EIP7702_MARKER = bytes.fromhex("7702") + bytes(18)
 
 
 def entry_point_of(address: Address, settings: Settings) -> EntryPoint:
@@ -26,10 +25,9 @@ def entry_point_of(address: Address, settings: Settings) -> EntryPoint:
 
 def check_shape(op: UserOperation, entry_point: EntryPoint, settings: Settings) -> None:
     """Sizes and what this bundler does not carry, for operations to send and to estimate. Raises InvalidFields."""
-    if op.factory is not None and (op.factory == EIP7702_MARKER or op.factory.startswith(b"\x77\x02" + bytes(10))):
+    if op.is_delegated and not entry_point.takes_delegations:
         raise InvalidFields(
-            "factory 0x7702 marks an EIP-7702 authorisation, which this bundler does not carry: "
-            "send the authorisation in a transaction of its own first"
+            f"entry point {entry_point.version} does not know the factory 0x7702 (EIP-7702); use v0.8 or later"
         )
     if op.factory == op.sender or op.paymaster == op.sender:
         raise InvalidFields(f"sender {checksum(op.sender)} cannot also be the operation's factory or paymaster")
@@ -40,8 +38,29 @@ def check_shape(op: UserOperation, entry_point: EntryPoint, settings: Settings) 
     entry_point.pack(op)
 
 
-def check(op: UserOperation, entry_point: EntryPoint, settings: Settings, head: Head) -> None:
+def check_authorization(candidate: Candidate, chain_id: int) -> None:
+    """[AUTH-010] The EIP-7702 authorisation beside an operation is its sender's own and for this chain. Raises InvalidFields."""
+    authorization = candidate.authorization
+    if authorization is None:
+        return
+    if authorization.chain_id not in (0, chain_id):
+        raise InvalidFields(
+            f"the chainId {authorization.chain_id} of eip7702Auth is not this chain's: sign it for {chain_id} (or 0, any chain)"
+        )
+    if (authority := authorization.authority()) != candidate.op.sender:
+        raise InvalidFields(
+            f"eip7702Auth is signed by {checksum(authority)}, not by the sender {checksum(candidate.op.sender)}"
+        )
+    if candidate.op.real_factory is not None:
+        raise InvalidFields(
+            "eip7702Auth and a factory exclude each other: the sender's code is either delegated or deployed"
+        )
+
+
+def check(candidate: Candidate, entry_point: EntryPoint, settings: Settings, head: Head) -> None:
     """All static checks of an operation to send. Raises InvalidFields with the field, its value and the bound."""
+    op = candidate.op
+    authorizations = int(candidate.authorization is not None)
     check_shape(op, entry_point, settings)
     for name, value in (
         ("verificationGasLimit", op.verification_gas_limit),
@@ -53,12 +72,12 @@ def check(op: UserOperation, entry_point: EntryPoint, settings: Settings, head: 
             )
     if op.call_data and op.call_gas_limit < CALL_GAS_FLOOR:
         raise InvalidFields(f"callGasLimit {op.call_gas_limit} is too low: a call costs at least {CALL_GAS_FLOOR}")
-    needed = pre_verification_gas(entry_point, op)
+    needed = pre_verification_gas(entry_point, op, authorizations, other_beneficiary=settings.beneficiary is not None)
     if op.pre_verification_gas < needed:
         raise InvalidFields(
             f"preVerificationGas {op.pre_verification_gas} is too low: this operation's calldata and overhead cost {needed}"
         )
-    if (total := bundle_gas_limit(entry_point, [op])) > settings.max_bundle_gas:
+    if (total := bundle_gas_limit(entry_point, [op], authorizations)) > settings.max_bundle_gas:
         raise InvalidFields(
             f"the operation's gas limits need a bundle of {total} gas, more than {settings.max_bundle_gas}"
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bundler.chain import Head, read_head
+from bundler.chain import Head, read_delegate, read_head
 from bundler.checks import check_shape
 from bundler.gas import pre_verification_gas, with_dummy_fields
 from bundler.reverts import reason
@@ -16,8 +16,9 @@ from bundler.settings import Settings
 from bundler.simulation import SIG_VALIDATION_FAILED, ValidationData
 from contracts.abi import Function
 from contracts.artifacts import artifact
+from contracts.eip7702 import Authorization, delegation
 from contracts.entrypoint import EntryPoint
-from contracts.entrypoint.base import BALANCE_OF, PACKED_TYPE
+from contracts.entrypoint.base import BALANCE_OF, PACKED_TYPE, sender_creator
 from contracts.errors import (
     ExecutionReverted,
     InvalidFields,
@@ -27,8 +28,8 @@ from contracts.errors import (
     RpcError,
 )
 from contracts.rpc import RpcClient
-from contracts.types import Address, Wei, keccak, parse_address, parse_bytes, parse_hash, parse_quantity, to_hex
-from contracts.userop import UserOperation, required_prefund
+from contracts.types import Address, Wei, parse_address, parse_bytes, parse_hash, parse_quantity, to_hex
+from contracts.userop import Candidate, UserOperation, required_prefund
 
 _PROBE = Function.parse(
     f"probe(({PACKED_TYPE},bytes32,address,bytes,uint256,uint256,uint256,uint256,uint256))"
@@ -51,11 +52,6 @@ _DUMMY_MARGIN = 10
 _MIN_CALL_GAS = 9_100
 _FIRST_GUESS = 100_000
 _PASSES = 3
-
-
-def sender_creator(entry_point: EntryPoint) -> Address:
-    """The contract that the entry point's constructor created: CREATE with nonce 1."""
-    return keccak(b"\xd6\x94" + entry_point.address + b"\x01")[12:]
 
 
 def parse_overrides(given: object) -> dict[str, dict[str, Any]]:
@@ -101,14 +97,18 @@ class Estimator:
         self._codes: dict[Address, bytes] = {}
 
     async def estimate(
-        self, op: UserOperation, entry_point: EntryPoint, overrides: Mapping[str, dict[str, Any]]
+        self, candidate: Candidate, entry_point: EntryPoint, overrides: Mapping[str, dict[str, Any]]
     ) -> dict[str, str]:
         """`eth_estimateUserOperationGas`'s answer.
 
         Raises InvalidFields, RejectedByEntryPoint (factory or account), RejectedByPaymaster, ExecutionReverted with the call's
         reason, NodeError.
         """
+        op, authorization = candidate.op, candidate.authorization
         check_shape(op, entry_point, self._settings)
+        if authorization is not None:
+            own = {"code": to_hex(delegation(authorization.delegate))} | overrides.get(to_hex(op.sender), {})
+            overrides = {**overrides, to_hex(op.sender): own}
         for address in (entry_point.address, _REAL):
             if to_hex(address) in overrides:
                 raise InvalidFields(f"{to_hex(address)} cannot be overridden in an estimate")
@@ -127,7 +127,7 @@ class Estimator:
         )
         limits: dict[str, int] = {}
         for _ in range(_PASSES):
-            before, limits = limits, await self._probe(guess, entry_point, head, overrides, deposit_wei)
+            before, limits = limits, await self._probe(guess, entry_point, head, overrides, deposit_wei, authorization)
             if limits == before:
                 break
             guess = guess.replace(
@@ -156,8 +156,10 @@ class Estimator:
         head: Head,
         overrides: Mapping[str, dict[str, Any]],
         deposit_wei: Wei,
+        authorization: Authorization | None,
     ) -> dict[str, int]:
-        op_hash = entry_point.user_op_hash(op, self._chain_id)
+        delegate = authorization.delegate if authorization else await read_delegate(self._rpc, op)
+        op_hash = entry_point.user_op_hash(op, self._chain_id, delegate)
         execution = op.call_data
         if execution[:4] == _EXECUTE_USER_OP.selector:
             execution = _EXECUTE_USER_OP.encode(entry_point.pack(op), op_hash)
@@ -174,7 +176,7 @@ class Estimator:
         request = (
             entry_point.pack(op),
             op_hash,
-            sender_creator(entry_point),
+            sender_creator(entry_point.address),
             execution,
             missing_wei,
             prefund_wei,
@@ -204,7 +206,12 @@ class Estimator:
         verification += VERIFICATION_OVERHEAD + VERIFICATION_WORD_GAS * words
         dummy = ValidationData.parse(data).aggregator == SIG_VALIDATION_FAILED
         limits = {
-            "preVerificationGas": pre_verification_gas(entry_point, with_dummy_fields(op)),
+            "preVerificationGas": pre_verification_gas(
+                entry_point,
+                with_dummy_fields(op),
+                int(authorization is not None),
+                other_beneficiary=self._settings.beneficiary is not None,
+            ),
             "verificationGasLimit": _with_margin(verification, _DUMMY_MARGIN if dummy else _MARGIN),
             "callGasLimit": max(_with_margin(call_gas), _MIN_CALL_GAS) if op.call_data else 0,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from contracts.eip7702 import AUTHORIZATION_GAS
 from contracts.entrypoint import EntryPoint
 from contracts.userop import UserOperation
 
@@ -14,14 +15,16 @@ FLOOR_TOKEN_GAS = 10
 
 BUNDLE_OVERHEAD = 11_500
 """What `handleOps` spends outside all operations: dispatch, the guard, paying the beneficiary (9,000 + 2,600 cold)."""
-OP_OVERHEAD = 9_600
-"""What the entry point spends on one operation outside its own measurement: decoding, event, refund. Measured on v0.7 and
-v0.8 (tests/bundler/test_estimate.py holds it to the receipts)."""
+OP_OVERHEAD = {"v0.7": 8_000, "v0.8": 5_900}
+"""What the entry point spends on one operation outside its own measurement: decoding, event, refund. Measured, with an executor
+that is its own beneficiary (tests/bundler/test_estimate.py holds it to the receipts)."""
+OTHER_BENEFICIARY = 2_500
+"""A beneficiary that is not the executor is a cold account. Source: EIP-2929."""
 OP_WORD_GAS = 6
 """Copying and hashing of one 32-byte word of an operation outside that measurement."""
-MIN_EXECUTION_GAS = 38_000
-"""Every operation executes at least this much beside its calldata (nonce, deposit, event), so that the calldata floor of its
-transaction is that much less likely to bind."""
+MEASURED_AT_LEAST = 16_900
+"""What the entry point's own measurement of an operation comes to at least (nonce, deposit, calls): where the calldata floor of its
+transaction binds, that much of it is paid for already."""
 
 
 def calldata_tokens(data: bytes) -> int:
@@ -34,16 +37,23 @@ def _op_calldata(entry_point: EntryPoint, op: UserOperation) -> bytes:
     return entry_point.encode_handle_ops([op], bytes(20))[4 + 3 * 32 :]
 
 
-def pre_verification_gas(entry_point: EntryPoint, op: UserOperation) -> int:
+def pre_verification_gas(
+    entry_point: EntryPoint, op: UserOperation, authorizations: int = 0, *, other_beneficiary: bool = False
+) -> int:
     """Return the least preVerificationGas that pays for `op` if it is alone in its bundle.
 
-    transaction + bundle overhead + op overhead + max(standard calldata, floor calldata - execution that is sure to happen).
-    Rounds nothing; favours the bundler by assuming no sharing. Covers no L1 data fee.
+    transaction + max(bundle overhead + op overhead + standard calldata, floor calldata - what the entry point measures anyway).
+    Rounds nothing; favours the bundler by assuming no sharing. Covers no L1 data fee. Each EIP-7702 authorisation is paid for, too.
     """
     data = _op_calldata(entry_point, op)
     tokens = calldata_tokens(data)
-    calldata = max(TOKEN_GAS * tokens, FLOOR_TOKEN_GAS * tokens - MIN_EXECUTION_GAS)
-    return TRANSACTION_GAS + BUNDLE_OVERHEAD + OP_OVERHEAD + OP_WORD_GAS * (len(data) // 32) + calldata
+    overhead = BUNDLE_OVERHEAD + OP_OVERHEAD[entry_point.version] + OP_WORD_GAS * (len(data) // 32)
+    if other_beneficiary:
+        overhead += OTHER_BENEFICIARY
+    executed = max(
+        overhead + TOKEN_GAS * tokens, FLOOR_TOKEN_GAS * tokens + OP_WORD_GAS * (len(data) // 32) - MEASURED_AT_LEAST
+    )
+    return TRANSACTION_GAS + AUTHORIZATION_GAS * authorizations + executed
 
 
 def with_dummy_fields(op: UserOperation, signature_floor: int = 65) -> UserOperation:
@@ -77,14 +87,14 @@ def execution_limits(op: UserOperation) -> int:
     )
 
 
-def bundle_gas_limit(entry_point: EntryPoint, ops: Sequence[UserOperation]) -> int:
+def bundle_gas_limit(entry_point: EntryPoint, ops: Sequence[UserOperation], authorizations: int = 0) -> int:
     """Gas limit under which `handleOps(ops)` cannot run short, whatever the operations do.
 
     Sum of all limits, plus 1/63 for what a call may not pass on, plus calldata at its floor, plus overhead.
     """
     tokens = sum(calldata_tokens(_op_calldata(entry_point, op)) for op in ops)
     limits = sum(execution_limits(op) for op in ops)
-    overhead = TRANSACTION_GAS + 2 * BUNDLE_OVERHEAD + 45_000 * len(ops)
+    overhead = TRANSACTION_GAS + 2 * BUNDLE_OVERHEAD + 45_000 * len(ops) + AUTHORIZATION_GAS * authorizations
     return limits * 64 // 63 + FLOOR_TOKEN_GAS * tokens + overhead
 
 

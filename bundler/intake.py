@@ -12,18 +12,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from bundler import rules, simulation
-from bundler.chain import Head, read_head
-from bundler.checks import check
+from bundler.chain import Head, read_delegate, read_head
+from bundler.checks import check, check_authorization
+from bundler.erc7562.entities import Stake, entity_addresses
 from bundler.mempool import Entry, Mempool
+from bundler.reputation import Reputation
 from bundler.settings import Settings
 from bundler.store import Store
 from contracts.entrypoint import EntryPoint
-from contracts.entrypoint.base import GET_DEPOSIT_INFO
-from contracts.errors import SeawallError
+from contracts.errors import RejectedByEntryPoint, SeawallError
 from contracts.faults import checkpoint
 from contracts.rpc import RpcClient
-from contracts.types import Address, Hash32, Wei, to_hex
-from contracts.userop import UserOperation
+from contracts.types import Address, Hash32, to_hex
+from contracts.userop import Candidate
 
 log = logging.getLogger("bundler.intake")
 
@@ -46,6 +47,7 @@ class Intake:
         chain_id: int,
         settings: Settings,
         accepted: asyncio.Event,
+        reputation: Reputation,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._rpc = rpc
@@ -56,6 +58,7 @@ class Intake:
         self._settings = settings
         self._accepted = accepted
         self._clock = clock
+        self._reputation = reputation
         self._locks: dict[Address, tuple[asyncio.Lock, list[None]]] = {}
         self._recording: dict[Hash32, asyncio.Future[None]] = {}
         self.head: Head | None = None
@@ -77,7 +80,7 @@ class Intake:
             if not users:
                 del self._locks[sender]
 
-    async def accept(self, op: UserOperation, entry_point: EntryPoint) -> Hash32:
+    async def accept(self, candidate: Candidate, entry_point: EntryPoint) -> Hash32:
         """Return the operation's hash once it is on disk. Sending a pending operation again returns its hash again.
 
         Raises InvalidFields, an OperationRejected, Draining, NodeError or SetupError (the disk).
@@ -87,30 +90,41 @@ class Intake:
         self.validating += 1
         try:
             head = self.head or await read_head(self._rpc)
-            check(op, entry_point, self._settings, head)
-            op_hash = entry_point.user_op_hash(op, self._chain_id)
+            op = candidate.op
+            check(candidate, entry_point, self._settings, head)
+            check_authorization(candidate, self._chain_id)
+            delegate = (
+                candidate.authorization.delegate if candidate.authorization else await read_delegate(self._rpc, op)
+            )
+            op_hash = entry_point.user_op_hash(op, self._chain_id, delegate)
             async with self._turn(op.sender):
                 if op_hash not in self._pool:
-                    await self._admit(op, op_hash, entry_point)
+                    await self._admit(candidate, op_hash, entry_point)
                 elif (recording := self._recording.get(op_hash)) is not None:
                     await asyncio.shield(recording)
             return op_hash
         finally:
             self.validating -= 1
 
-    async def _admit(self, op: UserOperation, op_hash: Hash32, entry_point: EntryPoint) -> None:
-        replaced = self._check_rules(op, entry_point)
+    async def _admit(self, candidate: Candidate, op_hash: Hash32, entry_point: EntryPoint) -> None:
+        op = candidate.op
+        await self._check_authorization_nonce(candidate)
+        replaced = self._check_rules(candidate, entry_point)
+        addresses = entity_addresses(op)
+        stakes: dict[Address, Stake] = {}
+        if (replaced is None and rules.sender_is_full(self._pool, op, self._settings)) or op.paymaster is not None:
+            stakes = await simulation.read_stakes(self._rpc, entry_point, addresses)
+        staked = frozenset(a for a, stake in stakes.items() if self._suffices(stake))
         if replaced is None and rules.sender_is_full(self._pool, op, self._settings):
-            _, staked = await self._deposit(entry_point, op.sender)
-            rules.check_sender_stake(op, staked, self._settings)
-        validation = await self._validate(op, entry_point)
-        deposit_wei: Wei | None = None
-        if op.paymaster is not None:
-            deposit_wei, _ = await self._deposit(entry_point, op.paymaster)
+            rules.check_sender_stake(op, op.sender in staked, self._settings)
+        validation = await self._validate(candidate, entry_point)
+        if validation.entities is not None:
+            staked = validation.entities.staked
         # Other senders' operations, and bundles, moved on meanwhile: what concerns them is judged again, now without a pause.
-        replaced = self._check_rules(op, entry_point)
-        if deposit_wei is not None:
-            rules.check_deposit(self._pool, op, entry_point, deposit_wei, replaced)
+        replaced = self._check_rules(candidate, entry_point, staked)
+        if op.paymaster is not None:
+            deposits = validation.deposits or {a: stake.deposit_wei for a, stake in stakes.items()}
+            rules.check_deposit(self._pool, op, entry_point, deposits[op.paymaster], replaced)
         entry = Entry(
             hash=op_hash,
             op=op,
@@ -119,9 +133,16 @@ class Intake:
             received_block=validation.head.number,
             valid_after_s=validation.data.valid_after_s,
             valid_until_s=validation.data.valid_until_s,
+            authorization=candidate.authorization,
+            staked=staked,
+            code_hashes=validation.code_hashes,
+            contracts=validation.contracts,
+            validated_at=validation.head.hash,
         )
         if replaced is not None:
             self._pool.remove(replaced.hash)
+            self._reputation.saw(replaced.counted, -1)  # [GREP-050]
+        self._reputation.saw(entry.counted)
         self._pool.reserve(entry)
         # A request that is given up now must not leave disk and pool at odds: what is begun is finished.
         recording = self._recording[op_hash] = asyncio.ensure_future(self._record(entry, replaced))
@@ -136,45 +157,61 @@ class Intake:
             checkpoint("bundler.operation.record.after")
         except SeawallError:
             self._pool.remove(entry.hash)
+            self._reputation.saw(entry.counted, -1)
             if replaced is not None:
                 self._pool.add(replaced)
+                self._reputation.saw(replaced.counted)
             raise
         self._pool.land([entry.hash])
         log.info("operation %s of %s is accepted", to_hex(entry.hash), to_hex(entry.op.sender))
         self.accepted_count += 1
         self._accepted.set()
 
-    async def _validate(self, op: UserOperation, entry_point: EntryPoint) -> simulation.Validation:
+    async def _check_authorization_nonce(self, candidate: Candidate) -> None:
+        """An authorisation with a nonce that is not the sender's next takes no effect. Raises RejectedByEntryPoint."""
+        if candidate.authorization is None:
+            return
+        nonce = await self._rpc.get_nonce(candidate.op.sender)
+        if candidate.authorization.nonce != nonce:
+            raise RejectedByEntryPoint(
+                f"the nonce {candidate.authorization.nonce} of eip7702Auth is not the sender's: sign it with {nonce}"
+            )
+
+    def _suffices(self, stake: Stake) -> bool:
+        return stake.suffices(self._settings.min_stake_wei, self._settings.min_unstake_delay_s)
+
+    async def _validate(self, candidate: Candidate, entry_point: EntryPoint) -> simulation.Validation:
         """Validate behind the sender's earlier pending operations.
 
         One of those that is in a block already (its nonce is used, the loop has just not noticed) needs no place in front.
         """
-        prefix = [entry.op for entry in self._pool.before(op, entry_point)]
+        prefix = [entry.candidate for entry in self._pool.before(candidate.op, entry_point)]
+        floor = simulation.stake_floor(self._settings)
         while True:
             try:
                 return await simulation.validate(
                     self._rpc,
                     entry_point,
-                    op,
+                    candidate,
                     executor=self._executor,
                     prefix=prefix,
                     min_validity_s=self._settings.min_validity_s,
+                    floor=floor,
                 )
             except simulation.PredecessorFailed as error:
                 if not error.failed.reason.startswith("AA25"):
                     raise
                 del prefix[error.failed.op_index]
 
-    def _check_rules(self, op: UserOperation, entry_point: EntryPoint) -> Entry | None:
-        """Everything the pool alone can decide; returns what `op` replaces."""
+    def _check_rules(
+        self, candidate: Candidate, entry_point: EntryPoint, staked: frozenset[Address] | None = None
+    ) -> Entry | None:
+        """Everything the pool alone can decide; returns what the operation replaces."""
+        op = candidate.op
         rules.check_roles(self._pool, op)
         replaced = rules.replaced_by(self._pool, op, entry_point)
+        rules.check_delegate(self._pool, candidate, replaced)
+        rules.check_reputation(self._pool, self._reputation, op, staked, replaced)
         if replaced is None:
             rules.check_capacity(self._pool, self._settings)
         return replaced
-
-    async def _deposit(self, entry_point: EntryPoint, address: Address) -> tuple[Wei, bool]:
-        """Deposit in wei, and whether there is a stake."""
-        answer = await self._rpc.eth_call(entry_point.address, GET_DEPOSIT_INFO.encode(address))
-        deposit_wei, staked, _, _, _ = GET_DEPOSIT_INFO.decode(answer)[0]
-        return deposit_wei, staked

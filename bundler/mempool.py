@@ -8,9 +8,10 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from contracts.eip7702 import Authorization
 from contracts.entrypoint import EntryPoint
 from contracts.types import Address, Hash32, Wei
-from contracts.userop import UserOperation, required_prefund
+from contracts.userop import Candidate, UserOperation, required_prefund
 
 FOREVER = 2**48 - 1
 _Key = TypeVar("_Key", bound=Hashable)
@@ -34,6 +35,31 @@ class Entry:
     received_block: int
     valid_after_s: int = 0
     valid_until_s: int = FOREVER
+    authorization: Authorization | None = None
+    """EIP-7702, beside the operation."""
+    staked: frozenset[Address] = frozenset()
+    """Its entities that were staked when it was validated."""
+    code_hashes: tuple[tuple[Address, Hash32], ...] = ()
+    """[COD-010]: what its validation used, as it was."""
+    contracts: frozenset[Address] = frozenset()
+    """[STO-041]: whose storage its validation touches, the sender aside."""
+    validated_at: Hash32 = b""
+    """Block on which it was validated last; empty after a restart."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """For simulation."""
+        return Candidate(self.op, self.authorization)
+
+    @property
+    def creates(self) -> bool:
+        """Whether the sender's other operations need it first: it deploys the sender or makes it delegate."""
+        return self.op.factory is not None or self.authorization is not None
+
+    @property
+    def counted(self) -> frozenset[Address]:
+        """Entities with a reputation: the staked ones, and a paymaster in any case."""
+        return self.staked | ({self.op.paymaster} if self.op.paymaster is not None else set())
 
     @property
     def slot(self) -> tuple[Address, Address, int]:
@@ -49,6 +75,7 @@ class Mempool:
         self._slots: dict[tuple[Address, Address, int], Hash32] = {}
         self._senders: defaultdict[Address, set[Hash32]] = defaultdict(set)
         self._factories: Counter[Address] = Counter()
+        self._counted: Counter[Address] = Counter()
         self._paymasters: Counter[Address] = Counter()
         self._promised: Counter[tuple[Address, Address]] = Counter()
         self._in_flight: set[Hash32] = set()
@@ -73,8 +100,9 @@ class Mempool:
         self._entries[entry.hash] = entry
         self._slots[entry.slot] = entry.hash
         self._senders[entry.op.sender].add(entry.hash)
-        if entry.op.factory is not None:
-            self._factories[entry.op.factory] += 1
+        self._counted.update(entry.counted)
+        if entry.op.real_factory is not None:
+            self._factories[entry.op.real_factory] += 1
         if entry.op.paymaster is not None:
             self._paymasters[entry.op.paymaster] += 1
             self._promised[entry.entry_point.address, entry.op.paymaster] += required_prefund(entry.op)
@@ -94,8 +122,10 @@ class Mempool:
         self._senders[entry.op.sender].discard(op_hash)
         if not self._senders[entry.op.sender]:
             del self._senders[entry.op.sender]
-        if entry.op.factory is not None:
-            _subtract(self._factories, entry.op.factory, 1)
+        for address in entry.counted:
+            _subtract(self._counted, address, 1)
+        if entry.op.real_factory is not None:
+            _subtract(self._factories, entry.op.real_factory, 1)
         if entry.op.paymaster is not None:
             _subtract(self._paymasters, entry.op.paymaster, 1)
             _subtract(self._promised, (entry.entry_point.address, entry.op.paymaster), required_prefund(entry.op))
@@ -135,13 +165,35 @@ class Mempool:
             if entry.entry_point is entry_point
             and (
                 (entry.op.nonce_key == op.nonce_key and entry.op.nonce < op.nonce)
-                or (entry.op.factory is not None and op.factory is None and entry.op.nonce != op.nonce)
+                or (entry.creates and op.factory is None and entry.op.nonce != op.nonce)
             )
         ]
 
     def after(self, entry: Entry) -> list[Entry]:
         """What cannot run before `entry` has."""
         return [other for other in self.of_sender(entry.op.sender) if entry in self.before(other.op, other.entry_point)]
+
+    def replace(self, entry: Entry) -> None:
+        """Put what a later validation found in place of what is known; a no-op when the operation is gone."""
+        old = self._entries.get(entry.hash)
+        if old is not None:
+            for address in old.counted:
+                _subtract(self._counted, address, 1)
+            self._counted.update(entry.counted)
+            self._entries[entry.hash] = entry
+
+    def count_of(self, address: Address) -> int:
+        """Pending operations that count for this entity's reputation."""
+        return self._counted[address]
+
+    def referring_to(self, address: Address) -> list[Entry]:
+        """Pending operations of which the address is an entity."""
+        return [e for e in self if address in (e.op.sender, e.op.real_factory, e.op.paymaster)]
+
+    def delegate_of(self, sender: Address) -> Address | None:
+        """[AUTH-040]: to whom the sender's pending authorisations delegate; None without any."""
+        found = (e.authorization.delegate for e in self.of_sender(sender) if e.authorization is not None)
+        return next(found, None)
 
     def is_sender(self, address: Address) -> bool:
         return address in self._senders

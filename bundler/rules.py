@@ -1,16 +1,17 @@
-"""Mempool rules that need no opcode trace: limits per sender, replacement, one role per address, promised deposits.
+"""Mempool rules that need no opcode trace: limits per sender, replacement, one role per address, promised deposits, reputation.
 
-Each refusal names its rule. Opcode, storage and reputation rules join here.   Source: ERC-7562.
+Each refusal names its rule. The opcode, code and storage rules are in `bundler.erc7562`.   Source: ERC-7562.
 """
 
 from __future__ import annotations
 
 from bundler.mempool import Entry, Mempool
+from bundler.reputation import Reputation, check_standing
 from bundler.settings import Settings
 from contracts.entrypoint import EntryPoint
 from contracts.errors import InvalidFields, OpcodeRule, PaymasterDepositTooLow, StakeTooLow, Throttled
-from contracts.types import Wei, checksum, to_hex
-from contracts.userop import UserOperation, required_prefund
+from contracts.types import Address, Wei, checksum, to_hex
+from contracts.userop import Candidate, UserOperation, required_prefund
 
 
 def check_roles(pool: Mempool, op: UserOperation) -> None:
@@ -24,12 +25,45 @@ def check_roles(pool: Mempool, op: UserOperation) -> None:
             "currently in mempool; wait until that is included",
             rule="STO-040",
         )
-    for role, address in (("factory", op.factory), ("paymaster", op.paymaster)):
+    for role, address in (("factory", op.real_factory), ("paymaster", op.paymaster)):
         if address is not None and pool.is_sender(address):
             raise OpcodeRule(
                 f"A {role} at {checksum(address)} is used as a sender entity in another UserOperation "
                 "currently in mempool; wait until that is included",
                 rule="STO-040",
+            )
+
+
+def check_delegate(pool: Mempool, candidate: Candidate, replaced: Entry | None) -> None:
+    """[AUTH-040] All pending authorisations of a sender name the same delegate. Raises OpcodeRule."""
+    pending = pool.delegate_of(candidate.op.sender)
+    if candidate.authorization is None or pending is None or pending == candidate.authorization.delegate:
+        return
+    if replaced is not None and len(pool.of_sender(candidate.op.sender)) == 1:
+        return
+    raise OpcodeRule(
+        f"a pending operation of the sender delegates to {checksum(pending)}; this one to "
+        f"{checksum(candidate.authorization.delegate)}: wait until that is included",
+        rule="AUTH-040",
+    )
+
+
+def check_reputation(
+    pool: Mempool, reputation: Reputation, op: UserOperation, staked: frozenset[Address] | None, replaced: Entry | None
+) -> None:
+    """[GREP-010], [GREP-020], [UREP-020] for each entity of `op`; `staked` None while stakes are not known. Raises Throttled, StakeTooLow."""
+    freed = replaced.counted if replaced is not None else frozenset()
+    for role, address in (("account", op.sender), ("factory", op.real_factory), ("paymaster", op.paymaster)):
+        if address is None:
+            continue
+        pending = pool.count_of(address) - (address in freed)
+        check_standing(reputation, role, address, pending)
+        most = reputation.counts(address).allowed_unstaked
+        if role == "paymaster" and staked is not None and address not in staked and pending >= most:
+            raise StakeTooLow(
+                f"paymaster {checksum(address)} is unstaked and has {pending} pending operations, its reputation allows {most}; "
+                "stake it, or wait for some to be included",
+                rule="UREP-020",
             )
 
 
@@ -92,7 +126,7 @@ def check_deposit(
     needed = promised + required_prefund(op)
     if needed > deposit_wei:
         raise PaymasterDepositTooLow(
-            f"AA31 paymaster {checksum(op.paymaster)} has a deposit of {deposit_wei} wei, "
-            f"but with this operation the pending ones could cost {needed} wei",
+            f"AA31 paymaster {checksum(op.paymaster)} has a deposit that is too low: {deposit_wei} wei, "
+            f"and with this operation the pending ones could cost {needed} wei",
             rule="EREP-010",
         )

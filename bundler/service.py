@@ -9,12 +9,14 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 
-from bundler.builder import Builder, select
+from bundler.builder import Blame, Builder, select
 from bundler.chain import Head, read_head
 from bundler.intake import Intake
 from bundler.lookup import Lookup, find_inclusion, inclusion_of
 from bundler.mempool import Entry, Mempool
+from bundler.reputation import THROTTLED_ENTITY_LIVE_BLOCKS, Reputation, Standing
 from bundler.settings import Settings
 from bundler.store import Inclusion, Store
 from bundler.submit import Submitter
@@ -22,11 +24,12 @@ from contracts.entrypoint import USER_OPERATION_EVENT, EntryPoint
 from contracts.eoa import Eoa
 from contracts.errors import NodeError, SetupError
 from contracts.rpc import RpcClient
-from contracts.types import Hash32, checksum, parse_bytes, to_hex
+from contracts.types import Address, Hash32, checksum, parse_bytes, to_hex
 
 log = logging.getLogger("bundler.service")
 
 _BACK_OFF_S = 0.5
+_SETTLE_S = 5.0
 
 
 class Bundler:
@@ -42,8 +45,9 @@ class Bundler:
         self._wake = asyncio.Event()
         beneficiary = settings.beneficiary or executor.address
         self.builder = Builder(rpc, self.pool, settings, executor.address, beneficiary)
-        self.submitter = Submitter(rpc, store, self.pool, self.builder, executor, chain_id, settings)
-        self.intake = Intake(rpc, store, self.pool, executor.address, chain_id, settings, self._wake)
+        self.reputation = Reputation(time.time(), settings.allowed_entities, settings.denied_entities)
+        self.submitter = Submitter(rpc, store, self.pool, self.builder, executor, chain_id, settings, self.reputation)
+        self.intake = Intake(rpc, store, self.pool, executor.address, chain_id, settings, self._wake, self.reputation)
         self.lookup = Lookup(rpc, store, settings)
         self.head: Head | None = None
         self.last_error: str | None = None
@@ -51,9 +55,15 @@ class Bundler:
         self._scanned_to: int | None = None
         self._turn = 0
         self._fruitless: tuple[Hash32, int] | None = None
+        self.manual = False
+        """Build only when asked (`debug_bundler_setBundlingMode`)."""
+        self.cycling = asyncio.Lock()
+        """Held by whoever builds, settles or clears."""
 
     def resume(self) -> None:
         """Take up what an earlier process left on disk."""
+        counts, decayed_s = self.store.reputation()
+        self.reputation.load(counts, time.time() if decayed_s is None else decayed_s)
         records = self.store.live_operations()
         for record in records:
             if (
@@ -91,7 +101,8 @@ class Bundler:
     async def _step(self, *, build: bool) -> None:
         """One cycle; a failing node or disk is logged once and tried again, it never ends the loop."""
         try:
-            await self.cycle(build=build)
+            async with self.cycling:
+                await self.cycle(build=build and not self.manual)
         except (NodeError, SetupError) as error:
             if self.last_error is None:
                 log.warning("waiting: %s", error.message)
@@ -111,6 +122,7 @@ class Bundler:
             await self._notice_others(head)
             await self._expire(head)
             self.head = self.intake.head = head
+        await self._keep_reputation()
         interval_over = time.monotonic() - self._last_build_s >= self.settings.bundle_interval_s
         if build and not self.submitter.in_flight and interval_over and any(True for _ in self.pool.waiting()):
             await self._build(head)
@@ -124,17 +136,90 @@ class Bundler:
             return
         for offset in range(len(self.settings.entry_points)):
             entry_point = self.settings.entry_points[(self._turn + offset) % len(self.settings.entry_points)]
-            entries = select(self.pool, entry_point, head, self.settings)
+            entries = select(self.pool, entry_point, head, self.settings, self.reputation)
             if not entries:
                 continue
             draft = await self.builder.prove(entry_point, entries, head)
+            banned = self._learn(draft.blamed)
             await self._give_up(entry_point, draft.dropped)
+            await self._purge(banned)
             if draft.entries:
                 self._last_build_s = time.monotonic()
                 self._turn += offset + 1
                 await self.submitter.submit(draft, head)
                 return
         self._fruitless = (head.hash, self.intake.accepted_count)
+
+    def _learn(self, blamed: Sequence[Blame]) -> list[Address]:
+        """What a failed second validation does to reputations; returns who is banned for it.
+
+        [EREP-015] a paymaster answers for no failure of factory or account, [EREP-020] a staked factory does for its account,
+        [EREP-030] a staked account does for its paymaster, [GREP-040] who passes alone and fails in the bundle is banned.
+        """
+        banned: list[Address] = []
+        for blame in blamed:
+            op, staked = blame.entry.op, blame.entry.staked
+            innocent = op.paymaster is not None and (blame.role != "paymaster" or op.sender in staked)
+            if innocent and op.paymaster is not None:
+                self.reputation.saw([op.paymaster], -1)
+            if not blame.in_company:
+                continue
+            guilty: Address | None = op.sender
+            if blame.role == "paymaster" and op.sender not in staked:
+                guilty = op.paymaster
+            elif blame.role != "paymaster" and op.real_factory in staked:
+                guilty = op.real_factory
+            if guilty is not None and guilty in blame.entry.counted:
+                log.warning("%s is banned: its operation passed alone and failed in the bundle", checksum(guilty))
+                self.reputation.ban(guilty)
+                banned.append(guilty)
+        return banned
+
+    async def _purge(self, banned: Sequence[Address]) -> None:
+        """[GREP-010] Operations that refer to a banned address leave the pool."""
+        for address in banned:
+            why = f"entity {checksum(address)} is banned (GREP-010)"
+            referring = [e for e in self.pool.referring_to(address) if not self.pool.is_in_flight(e.hash)]
+            await self.submitter.drop([(entry.hash, why) for entry in referring])
+
+    async def _keep_reputation(self) -> None:
+        """Decay by the hour, and put what changed on disk."""
+        self.reputation.decay(time.time())
+        changed = self.reputation.changed()
+        if changed:
+            await self.store.save_reputation(changed, self.reputation.decayed_s)
+
+    async def send_now(self) -> list[Hash32]:
+        """Build one bundle of what waits, and see it settled if the node mines it soon (5 s). Returns its operations.
+
+        Raises NodeError, SetupError.
+        """
+        deadline = time.monotonic() + _SETTLE_S
+        async with self.cycling:
+            head = await read_head(self.rpc)
+            await self.submitter.advance(head)
+            await self.cycle(build=False)
+            self._fruitless = None
+            if not self.submitter.in_flight:
+                await self._build(head)
+            sent = [h for attempts in self.submitter.in_flight.values() for a in attempts for h in a.op_hashes]
+            while self.submitter.in_flight and time.monotonic() < deadline:
+                await asyncio.sleep(self.settings.poll_interval_s)
+                await self.cycle(build=False)
+            await self._keep_reputation()
+        return sent
+
+    async def clear(self, *, reputation: bool) -> None:
+        """Forget the pool (and reputations): `debug_bundler_clearState`, `debug_bundler_clearMempool`."""
+        async with self.cycling:
+            for entry in self.pool:
+                self.pool.remove(entry.hash)
+            self.submitter.in_flight.clear()
+            self.submitter.included.clear()
+            await self.store.clear()
+            if reputation:
+                self.reputation.clear()
+            await self._keep_reputation()
 
     async def _give_up(self, entry_point: EntryPoint, dropped: tuple[tuple[Hash32, str], ...]) -> None:
         """Drop what failed, unless it failed because another bundler included it."""
@@ -157,6 +242,12 @@ class Bundler:
             (entry.hash, f"AA22 expired: valid until {entry.valid_until_s}, the latest block is at {head.timestamp_s}")
             for entry in self.pool.waiting()
             if entry.valid_until_s < head.timestamp_s
+        ]
+        late += [
+            (entry.hash, f"GREP-020 an entity is throttled and it waited {THROTTLED_ENTITY_LIVE_BLOCKS} blocks")
+            for entry in self.pool.waiting()
+            if head.number - entry.received_block > THROTTLED_ENTITY_LIVE_BLOCKS
+            and any(self.reputation.standing(address) is Standing.THROTTLED for address in entry.counted)
         ]
         await self.submitter.drop(late)
 

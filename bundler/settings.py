@@ -23,7 +23,7 @@ class Settings:
     """Settings of one bundler process. Durations in seconds, gas in gas, fees in wei per gas, sizes in bytes."""
 
     rpc_url: str
-    """JSON-RPC of an Ethereum node that answers debug_traceCall with callTracer."""
+    """JSON-RPC of an Ethereum node that answers debug_traceCall."""
     executor_key: KeySource
     database: Path
     entry_points: tuple[EntryPoint, ...] = (V08, V07)
@@ -48,6 +48,21 @@ class Settings:
     max_pool_ops: int = 4_096
     simulation_gas: int = 45_000_000
     """Gas of one estimate's eth_call; below the usual cap of nodes, 50 million."""
+
+    # rules and reputation
+    safe: bool = True
+    """Judge every operation by the rules of ERC-7562. The node must take JavaScript tracers then. Without it a stranger's operation can
+    cost a bundle its gas: only for accounts and paymasters you trust."""
+    min_stake_wei: Wei = 10**17
+    """What counts as staked. Source: ERC-7562 [SREP-010], MIN_STAKE_VALUE: adjust it to the chain."""
+    min_unstake_delay_s: int = 86_400
+    """Source: ERC-7562 MIN_UNSTAKE_DELAY."""
+    allowed_entities: tuple[Address, ...] = ()
+    """Never throttled or banned."""
+    denied_entities: tuple[Address, ...] = ()
+    """Always banned."""
+    debug: bool = False
+    """Serve the `debug_bundler_*` methods: for tests, never on a public address."""
 
     # building and submission
     bundle_interval_s: float = 0.0
@@ -108,6 +123,9 @@ class Settings:
             )
         if given.get("beneficiary") is not None:
             given["beneficiary"] = parse_address(given["beneficiary"], "beneficiary")
+        for name in ("allowed_entities", "denied_entities"):
+            if name in given:
+                given[name] = tuple(parse_address(text, name) for text in given[name])
         if "database" in given:
             given["database"] = Path(given["database"]).expanduser()
         known = {field.name: str(field.type) for field in fields(cls)}
@@ -173,6 +191,7 @@ def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, A
     prefix = "SEAWALL_BUNDLER_"
     found: dict[str, Any] = {k[len(prefix) :].lower(): v for k, v in environment.items() if k.startswith(prefix)}
     found.pop("url", None)
-    if "entry_points" in found:
-        found["entry_points"] = [part.strip() for part in found["entry_points"].split(",") if part.strip()]
+    for name in ("entry_points", "allowed_entities", "denied_entities"):
+        if name in found:
+            found[name] = [part.strip() for part in found[name].split(",") if part.strip()]
     return found

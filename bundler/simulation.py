@@ -1,22 +1,44 @@
 """Validation on the real entry point: a traced `handleOps`, its FailedOp as a typed error, validity read from return data.
 
 No simulation contract is needed. The entry point reports every failure of validation by reverting the bundle, and what
-validation answered stands in the call trace.   Source: ERC-4337, ERC-7562, ERC-7769.
+validation answered stands in the call trace. In safe mode the same trace is judged by the rules of ERC-7562.
+Source: ERC-4337, ERC-7562, ERC-7769.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bundler.chain import Head
+from bundler.erc7562.entities import (
+    VALIDATE_PAYMASTER_USER_OP,
+    VALIDATE_USER_OP,
+    Entities,
+    Phase,
+    Stake,
+    entities_of,
+    entity_addresses,
+    phases_of,
+)
+from bundler.erc7562.rules import Context, check_validation, storage_contracts
+from bundler.erc7562.trace import (
+    ValidationTrace,
+    code_hash_call,
+    parse,
+    split_hashes,
+    touched,
+    tracer_options,
+)
 from bundler.gas import validation_gas_limit
 from bundler.mempool import FOREVER
 from bundler.reverts import reason
+from bundler.settings import Settings
 from contracts.abi import Function
+from contracts.eip7702 import delegation
 from contracts.entrypoint import EntryPoint, FailedOp, decode_failed_op
-from contracts.entrypoint.base import PACKED_TYPE
+from contracts.entrypoint.base import GET_DEPOSIT_INFO, sender_creator
 from contracts.errors import (
     BadSignature,
     NodeError,
@@ -29,11 +51,9 @@ from contracts.errors import (
     UnsupportedAggregator,
 )
 from contracts.rpc import RpcClient
-from contracts.types import Address, Wei, checksum, to_hex
-from contracts.userop import UserOperation
+from contracts.types import Address, Hash32, Wei, checksum, parse_bytes, to_hex
+from contracts.userop import Candidate, UserOperation
 
-VALIDATE_USER_OP = Function.parse(f"validateUserOp({PACKED_TYPE},bytes32,uint256)(uint256)")
-VALIDATE_PAYMASTER_USER_OP = Function.parse(f"validatePaymasterUserOp({PACKED_TYPE},bytes32,uint256)(bytes,uint256)")
 SIG_VALIDATION_FAILED = 1
 _OUT_OF_GAS = "AA95"
 
@@ -62,11 +82,31 @@ class ValidationData:
 
 
 @dataclass(frozen=True, slots=True)
+class StakeFloor:
+    """What counts as staked ([SREP-010]). `stake_wei` wei, `unstake_delay_s` seconds."""
+
+    stake_wei: Wei
+    unstake_delay_s: int
+
+
+def stake_floor(settings: Settings) -> StakeFloor | None:
+    """The floor of safe mode; None without it."""
+    return StakeFloor(settings.min_stake_wei, settings.min_unstake_delay_s) if settings.safe else None
+
+
+@dataclass(frozen=True, slots=True)
 class Validation:
-    """An operation that the entry point accepts at `head`."""
+    """An operation that the entry point accepts at `head`; outside safe mode nothing is known of its rules."""
 
     head: Head
     data: ValidationData
+    entities: Entities | None = None
+    code_hashes: tuple[tuple[Address, Hash32], ...] = ()
+    """[COD-010]: of every address that validation used."""
+    contracts: frozenset[Address] = frozenset()
+    """[STO-041]: whose storage it touched, the sender aside."""
+    deposits: Mapping[Address, Wei] = field(default_factory=dict)
+    """Of the entities, at the entry point."""
 
 
 class PredecessorFailed(OperationRejected):
@@ -116,7 +156,7 @@ def handle_ops_call(
 
 
 async def trace(
-    rpc: RpcClient, call: Mapping[str, str], *, gas_price_wei: Wei | None = None
+    rpc: RpcClient, call: Mapping[str, str], *, gas_price_wei: Wei | None = None, state: Mapping[str, Any] | None = None
 ) -> tuple[Head, dict[str, Any]]:
     """The call tree of `call` on the latest block, and that block's header.
 
@@ -125,11 +165,14 @@ async def trace(
     request = dict(call)
     if gas_price_wei is not None:
         request["gasPrice"] = hex(gas_price_wei)
+    options: dict[str, Any] = {"tracer": "callTracer"}
+    if state:
+        options["stateOverrides"] = dict(state)
     try:
         block, frame = await rpc.batch(
             [
                 ("eth_getBlockByNumber", ("latest", False)),
-                ("debug_traceCall", (request, "latest", {"tracer": "callTracer"})),
+                ("debug_traceCall", (request, "latest", options)),
             ]
         )
     except RpcError as error:
@@ -169,22 +212,144 @@ def answer_of(
     return ValidationData()
 
 
+def overrides(candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """The state in which the authorisations of a bundle have taken effect."""
+    return {
+        to_hex(one.op.sender): {"code": to_hex(delegation(one.authorization.delegate))}
+        for one in candidates
+        if one.authorization is not None
+    }
+
+
+async def read_stakes(rpc: RpcClient, entry_point: EntryPoint, addresses: Sequence[Address]) -> dict[Address, Stake]:
+    """What each address has deposited and staked. Raises NodeError."""
+    answers = await rpc.batch([_deposit_info(entry_point, address) for address in addresses])
+    return {address: _stake(answer) for address, answer in zip(addresses, answers, strict=True)}
+
+
+def _deposit_info(entry_point: EntryPoint, address: Address) -> tuple[str, Sequence[object]]:
+    call = {"to": to_hex(entry_point.address), "data": to_hex(GET_DEPOSIT_INFO.encode(address))}
+    return "eth_call", (call, "latest")
+
+
+def _stake(answer: object) -> Stake:
+    deposit_wei, _, stake_wei, delay_s, withdraw_time = GET_DEPOSIT_INFO.decode(parse_bytes(answer, "deposit info"))[0]
+    # A stake whose withdrawal has begun is no stake: the entry point sets `staked` to false and a time of withdrawal.
+    return Stake(deposit_wei, 0 if withdraw_time else stake_wei, delay_s)
+
+
+async def read_code_hashes(rpc: RpcClient, addresses: Sequence[Address]) -> tuple[tuple[Address, Hash32], ...]:
+    """EXTCODEHASH of each address on the latest block, in one call. Raises NodeError."""
+    if not addresses:
+        return ()
+    data, size = code_hash_call(list(addresses))
+    answer = parse_bytes(await rpc.call("eth_call", {"data": to_hex(data)}, "latest"), "code hashes")
+    if len(answer) != size:
+        raise NodeError(f"the node answered {len(answer)} bytes of code hashes, {size} were asked for")
+    return tuple(zip(addresses, split_hashes(answer), strict=True))
+
+
+async def _safe_trace(
+    rpc: RpcClient, entry_point: EntryPoint, call: Mapping[str, str], candidates: Sequence[Candidate]
+) -> tuple[Head, ValidationTrace, dict[Address, Stake]]:
+    """Header, trace and the stakes of the last candidate's entities in one round trip."""
+    addresses = entity_addresses(candidates[-1].op)
+    options = tracer_options(entry_point.address, overrides(candidates))
+    try:
+        block, result, *infos = await rpc.batch(
+            [
+                ("eth_getBlockByNumber", ("latest", False)),
+                ("debug_traceCall", (dict(call), "latest", options)),
+                *(_deposit_info(entry_point, address) for address in addresses),
+            ]
+        )
+    except RpcError as error:
+        raise NodeError(
+            f"the node did not trace a validation: {error.message}. Safe mode needs debug_traceCall with JavaScript tracers; "
+            "without them run with `safe = false`, for accounts and paymasters you trust",
+            data=error.data,
+        ) from error
+    stakes = {address: _stake(answer) for address, answer in zip(addresses, infos, strict=True)}
+    return Head.from_rpc(block), parse(result), stakes
+
+
+def _plain_frame(trace: ValidationTrace) -> dict[str, Any]:
+    """The entry point's own calls in callTracer's form."""
+    return {
+        "error": trace.root.error,
+        "output": to_hex(trace.root.output),
+        "calls": [
+            {
+                "from": to_hex(call.caller),
+                "to": to_hex(call.code),
+                "input": to_hex(call.data),
+                "output": to_hex(call.output),
+                "error": call.error,
+            }
+            for call in trace.root.calls
+        ],
+    }
+
+
 async def validate(
     rpc: RpcClient,
     entry_point: EntryPoint,
-    op: UserOperation,
+    candidate: Candidate,
     *,
     executor: Address,
-    prefix: Sequence[UserOperation] = (),
+    prefix: Sequence[Candidate] = (),
     min_validity_s: int = 0,
+    floor: StakeFloor | None = None,
 ) -> Validation:
-    """Return what validation of `op` answers on the latest block after `prefix` (its sender's earlier operations) has run.
+    """Return what validation of `candidate` answers on the latest block after `prefix` (its sender's earlier operations) has run.
 
-    An operation whose *execution* reverts is valid. Raises an OperationRejected (BadSignature, TimeRange, RejectedByPaymaster,
-    PaymasterDepositTooLow, UnsupportedAggregator, RejectedByEntryPoint), PredecessorFailed, NodeError.
+    With `floor` in safe mode: the rules of ERC-7562 are judged, with that stake. An operation whose *execution* reverts is valid.
+    Raises an OperationRejected (BadSignature, TimeRange, RejectedByPaymaster, PaymasterDepositTooLow, UnsupportedAggregator,
+    RejectedByEntryPoint, RuleBroken), PredecessorFailed, NodeError.
     """
-    gas = validation_gas_limit(entry_point, prefix, op)
-    head, frame = await trace(rpc, handle_ops_call(entry_point, [*prefix, op], executor, executor, gas))
+    op = candidate.op
+    candidates = [*prefix, candidate]
+    ops = [one.op for one in candidates]
+    gas = validation_gas_limit(entry_point, ops[:-1], op)
+    call = handle_ops_call(entry_point, ops, executor, executor, gas)
+    trace_: ValidationTrace | None = None
+    stakes: dict[Address, Stake] = {}
+    if floor is None:
+        head, frame = await trace(rpc, call, state=overrides(candidates))
+    else:
+        head, trace_, stakes = await _safe_trace(rpc, entry_point, call, candidates)
+        frame = _plain_frame(trace_)
+    data = _check_answers(entry_point, ops, frame)
+    now_s = head.timestamp_s
+    if data.valid_until_s < now_s + min_validity_s:
+        raise TimeRange(
+            f"the operation expires too soon: valid until {data.valid_until_s}, the latest block is at {now_s} and "
+            f"{min_validity_s} s must remain; sign it with a later validUntil",
+            rule="AA22",
+        )
+    if trace_ is None or floor is None:
+        return Validation(head, data)
+    entities = entities_of(op, stakes, floor.stake_wei, floor.unstake_delay_s)
+    phases = phases_of(trace_, ops, sender_creator(entry_point.address))[-1]
+    if not any(phase.role == "account" for phase in phases):
+        raise NodeError("the node's trace does not show the account's validation; try again")
+    await _judge(rpc, entry_point, entities, phases, trace_)
+    used = {address for phase in phases for address in touched(phase.frame)} - {entry_point.address, op.sender}
+    if op.real_factory is None and candidate.authorization is None:
+        used.add(op.sender)
+    return Validation(
+        head,
+        data,
+        entities,
+        await read_code_hashes(rpc, sorted(used)),
+        storage_contracts(phases, op.sender),
+        {address: stake.deposit_wei for address, stake in stakes.items()},
+    )
+
+
+def _check_answers(entry_point: EntryPoint, ops: Sequence[UserOperation], frame: Mapping[str, Any]) -> ValidationData:
+    """What account and paymaster of the last operation answered; raises the entry point's refusal as a typed error."""
+    op, prefix = ops[-1], ops[:-1]
     calls_before = sum(earlier.sender == op.sender for earlier in prefix)
     data = answer_of(frame, entry_point, op.sender, VALIDATE_USER_OP, 0, calls_before)
     if op.paymaster is not None:
@@ -201,11 +366,15 @@ async def validate(
             raise PredecessorFailed(failed)
         if not failed.reason.startswith(_OUT_OF_GAS):
             raise rejection(failed, op, data)
-    now_s = head.timestamp_s
-    if data.valid_until_s < now_s + min_validity_s:
-        raise TimeRange(
-            f"the operation expires too soon: valid until {data.valid_until_s}, the latest block is at {now_s} and "
-            f"{min_validity_s} s must remain; sign it with a later validUntil",
-            rule="AA22",
-        )
-    return Validation(head, data)
+    return data
+
+
+async def _judge(
+    rpc: RpcClient, entry_point: EntryPoint, entities: Entities, phases: Sequence[Phase], trace: ValidationTrace
+) -> None:
+    halted = sorted({f.code for phase in phases for f in phase.frame.walk() if f.halted and not f.creates})
+    codes = {}
+    if halted:
+        answers = await rpc.batch([("eth_getCode", (to_hex(address), "latest")) for address in halted])
+        codes = {a: parse_bytes(answer, "code") for a, answer in zip(halted, answers, strict=True)}
+    check_validation(phases, Context(entry_point.address, entities, trace.preimages, codes))

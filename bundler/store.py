@@ -13,7 +13,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,12 +21,14 @@ from typing import Any, Protocol
 import msgspec
 
 from bundler.mempool import Entry
+from bundler.reputation import Counts
+from contracts.eip7702 import Authorization
 from contracts.entrypoint import by_address
 from contracts.errors import SetupError
 from contracts.types import Address, Hash32, Wei
 from contracts.userop import UserOperation
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE operations (
     hash BLOB PRIMARY KEY, entry_point BLOB NOT NULL, sender BLOB NOT NULL, body BLOB NOT NULL,
@@ -42,6 +44,12 @@ CREATE TABLE bundles (
 CREATE INDEX bundles_live ON bundles (status) WHERE status IN ('in_flight', 'included');
 CREATE INDEX bundles_nonce ON bundles (executor, nonce);
 """
+_SCHEMA_2 = """
+ALTER TABLE operations ADD COLUMN beside BLOB;
+CREATE TABLE reputation (address BLOB PRIMARY KEY, seen INTEGER NOT NULL, included INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE decayed (id INTEGER PRIMARY KEY CHECK (id = 1), at_s REAL NOT NULL);
+"""
+"""What travels beside an operation (msgpack of `_Beside`), and the reputation of entities."""
 
 
 class OpStatus(StrEnum):
@@ -148,8 +156,63 @@ class Store(Protocol):
     def live_attempts(self) -> tuple[list[Attempt], list[tuple[Attempt, Inclusion]]]:
         """In-flight attempts by nonce and age, and those in blocks that are not final yet."""
 
+    async def clear(self) -> None:
+        """Forget every operation and bundle that is not history. For tests (`debug_bundler_clearState`)."""
+
+    async def save_reputation(self, changed: Sequence[tuple[Address, Counts | None]], decayed_s: float) -> None:
+        """New counts of some entities (None: forget it), and when all were last decayed (Unix s)."""
+
+    def reputation(self) -> tuple[dict[Address, Counts], float | None]:
+        """All counts, and when they were last decayed; None if never saved."""
+
     async def close(self) -> None:
         """Finish what is queued and give the files back."""
+
+
+class _Beside(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of an operation beside its fields."""
+
+    authorization: tuple[bytes, bytes, bytes, int, bytes, bytes] | None = None
+    """chain id, delegate, nonce, y parity, r, s; numbers big-endian."""
+    staked: tuple[bytes, ...] = ()
+    code_hashes: tuple[tuple[bytes, bytes], ...] = ()
+    contracts: tuple[bytes, ...] = ()
+
+    @staticmethod
+    def of(entry: Entry) -> bytes:
+        a = entry.authorization
+        numbers = None
+        if a is not None:
+            numbers = (
+                a.chain_id.to_bytes(32),
+                a.delegate,
+                a.nonce.to_bytes(8),
+                a.y_parity,
+                a.r.to_bytes(32),
+                a.s.to_bytes(32),
+            )
+        beside = _Beside(numbers, tuple(sorted(entry.staked)), entry.code_hashes, tuple(sorted(entry.contracts)))
+        return msgspec.msgpack.encode(beside)
+
+    def beside(self, entry: Entry) -> Entry:
+        authorization = None
+        if self.authorization is not None:
+            chain_id, delegate, nonce, y_parity, r, s = self.authorization
+            authorization = Authorization(
+                int.from_bytes(chain_id),
+                delegate,
+                int.from_bytes(nonce),
+                y_parity,
+                int.from_bytes(r),
+                int.from_bytes(s),
+            )
+        return replace(
+            entry,
+            authorization=authorization,
+            staked=frozenset(self.staked),
+            code_hashes=self.code_hashes,
+            contracts=frozenset(self.contracts),
+        )
 
 
 def _split(joined: bytes) -> tuple[Hash32, ...]:
@@ -200,8 +263,9 @@ class SqliteStore:
 
     def _migrate(self) -> None:
         (version,) = self._writer.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            self._writer.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+        if version in (0, 1):
+            script = _SCHEMA + _SCHEMA_2 if version == 0 else _SCHEMA_2
+            self._writer.executescript(f"BEGIN; {script} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
         elif version != SCHEMA_VERSION:
             raise SetupError(
                 f"the database {self._path} has schema version {version}, this bundler knows {SCHEMA_VERSION}: "
@@ -254,7 +318,7 @@ class SqliteStore:
             statements.append(_drop(replaces, f"replaced by 0x{entry.hash.hex()}"))
         statements.append(
             (
-                "INSERT OR REPLACE INTO operations VALUES (?,?,?,?,?,?,?,?,?,NULL,NULL,NULL,NULL)",
+                "INSERT OR REPLACE INTO operations VALUES (?,?,?,?,?,?,?,?,?,NULL,NULL,NULL,NULL,?)",
                 (
                     entry.hash,
                     entry.entry_point.address,
@@ -265,6 +329,7 @@ class SqliteStore:
                     entry.valid_after_s,
                     entry.valid_until_s,
                     OpStatus.RECEIVED,
+                    _Beside.of(entry),
                 ),
             )
         )
@@ -332,6 +397,30 @@ class SqliteStore:
             [("UPDATE bundles SET status=? WHERE tx_hash=?", (TxStatus.FINAL, tx_hash)) for tx_hash in tx_hashes]
         )
 
+    async def clear(self) -> None:
+        await self._write(
+            [
+                ("DELETE FROM operations WHERE status IN ('received', 'bundled')", ()),
+                ("DELETE FROM bundles WHERE status IN ('in_flight', 'included')", ()),
+                ("DELETE FROM reputation", ()),
+            ]
+        )
+
+    async def save_reputation(self, changed: Sequence[tuple[Address, Counts | None]], decayed_s: float) -> None:
+        statements: _Statements = [("INSERT OR REPLACE INTO decayed VALUES (1, ?)", (decayed_s,))]
+        statements += [
+            ("DELETE FROM reputation WHERE address=?", (address,))
+            if counts is None
+            else ("INSERT OR REPLACE INTO reputation VALUES (?,?,?)", (address, counts.seen, counts.included))
+            for address, counts in changed
+        ]
+        await self._write(statements)
+
+    def reputation(self) -> tuple[dict[Address, Counts], float | None]:
+        rows = self._reader.execute("SELECT address, seen, included FROM reputation").fetchall()
+        decayed = self._reader.execute("SELECT at_s FROM decayed").fetchone()
+        return {address: Counts(seen, included) for address, seen, included in rows}, decayed[0] if decayed else None
+
     def operation(self, op_hash: Hash32) -> OperationRecord | None:
         rows = self._read("WHERE hash=?", (op_hash,))
         return rows[0] if rows else None
@@ -342,7 +431,7 @@ class SqliteStore:
     def _read(self, where: str, values: Sequence[Any]) -> list[OperationRecord]:
         rows = self._reader.execute(
             "SELECT hash, entry_point, body, received_s, received_block, valid_after_s, valid_until_s, status, reason, tx_hash, "  # noqa: S608 (`where` is ours)
-            f"block_number, block_hash FROM operations {where}",
+            f"block_number, block_hash, beside FROM operations {where}",
             values,
         )
         return [_record(row) for row in rows]
@@ -403,5 +492,7 @@ def _release(op_hash: Hash32) -> tuple[str, Sequence[Any]]:
 def _record(row: Sequence[Any]) -> OperationRecord:
     op = UserOperation.from_rpc(msgspec.json.decode(row[2]))
     entry = Entry(row[0], op, by_address(row[1]), row[3], row[4], row[5], row[6])
+    if row[12] is not None:
+        entry = msgspec.msgpack.decode(row[12], type=_Beside).beside(entry)
     inclusion = Inclusion(row[9], row[10], row[11]) if row[7] == OpStatus.INCLUDED else None
     return OperationRecord(entry, OpStatus(row[7]), row[8], inclusion, row[9])

@@ -15,6 +15,7 @@ from dataclasses import replace
 from bundler.builder import Builder, Draft, tip_of
 from bundler.chain import Head
 from bundler.mempool import Entry, Mempool
+from bundler.reputation import Reputation
 from bundler.settings import Settings
 from bundler.store import Attempt, Inclusion, Store
 from contracts.entrypoint import by_address
@@ -45,6 +46,7 @@ class Submitter:
         executor: Eoa,
         chain_id: int,
         settings: Settings,
+        reputation: Reputation,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rpc = rpc
@@ -54,6 +56,7 @@ class Submitter:
         self._executor = executor
         self._chain_id = chain_id
         self._settings = settings
+        self._reputation = reputation
         self._clock = clock
         self.in_flight: dict[int, list[Attempt]] = {}
         self.included: list[tuple[Attempt, Inclusion]] = []
@@ -94,9 +97,11 @@ class Submitter:
         beneficiary = self._settings.beneficiary or self._executor.address
         ops = [entry.op for entry in draft.entries]
         to = draft.entry_point.address if ops else self._executor.address
+        authorizations = [e.authorization.for_transaction() for e in draft.entries if e.authorization is not None]
         raw, tx_hash = self._executor.sign_transaction(
-            {
-                "type": 2,
+            ({"authorizationList": authorizations} if authorizations else {})
+            | {
+                "type": 4 if authorizations else 2,
                 "chainId": self._chain_id,
                 "nonce": nonce,
                 "to": checksum(to),
@@ -176,8 +181,10 @@ class Submitter:
         del self.in_flight[attempt.nonce]
         self._missing.pop(attempt.nonce, None)
         for op_hash in included:
-            self._pool.remove(op_hash)
+            entry = self._pool.remove(op_hash)
             self._reverts.pop(op_hash, None)
+            if entry is not None:
+                self._reputation.included(entry.counted)
         self._pool.land(released)
         if included:
             self.included.append((attempt, inclusion))
@@ -257,6 +264,8 @@ class Submitter:
         checkpoint("bundler.inclusion.record.before")
         await self._store.include(attempt, inclusion, attempt.op_hashes, ())
         checkpoint("bundler.inclusion.record.after")
+        for entry in entries:
+            self._reputation.included(entry.counted)
         for op_hash in attempt.op_hashes:
             self._pool.remove(op_hash)
             log.info("operation %s was included by another bundler in %s", to_hex(op_hash), to_hex(inclusion.tx_hash))
@@ -308,6 +317,7 @@ class Submitter:
             record = self._store.operation(op_hash)
             if record is not None and self._pool.at(*record.entry.slot) is None:
                 self._pool.add(record.entry)
+                self._reputation.included(record.entry.counted, -1)
         if attempt.ours:
             attempt = replace(attempt, sent_block=head.number)
             self.in_flight.setdefault(attempt.nonce, []).append(attempt)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from contracts import abi
+from contracts.eip7702 import MARKER as EIP7702_MARKER
+from contracts.eip7702 import Authorization
 from contracts.errors import InvalidFields
 from contracts.types import Address, Hash32, Wei, keccak, parse_address, parse_bytes, parse_quantity, to_hex
 
@@ -62,6 +64,16 @@ class UserOperation:
     paymaster_verification_gas_limit: int = 0
     paymaster_post_op_gas_limit: int = 0
     paymaster_data: bytes = b""
+
+    @property
+    def is_delegated(self) -> bool:
+        """Whether the EIP-7702 marker stands in the factory's place (entry point v0.8 and later)."""
+        return self.factory == EIP7702_MARKER
+
+    @property
+    def real_factory(self) -> Address | None:
+        """The contract that deploys the sender; None also for the EIP-7702 marker."""
+        return None if self.is_delegated else self.factory
 
     @property
     def init_code(self) -> bytes:
@@ -127,7 +139,10 @@ class UserOperation:
         def data(name: str) -> bytes:
             return parse_bytes(given[name], name) if name in given else b""
 
-        factory = parse_address(given["factory"], "factory") if given.get("factory") not in (None, "0x") else None
+        factory = None
+        if given.get("factory") not in (None, "0x"):
+            marker = given["factory"] == "0x7702"
+            factory = EIP7702_MARKER if marker else parse_address(given["factory"], "factory")
         paymaster = (
             parse_address(given["paymaster"], "paymaster") if given.get("paymaster") not in (None, "0x") else None
         )
@@ -167,7 +182,8 @@ class UserOperation:
             "signature": to_hex(self.signature),
         }
         if self.factory is not None:
-            fields |= {"factory": to_hex(self.factory), "factoryData": to_hex(self.factory_data)}
+            factory = "0x7702" if self.is_delegated else to_hex(self.factory)
+            fields |= {"factory": factory, "factoryData": to_hex(self.factory_data)}
         if self.paymaster is not None:
             fields |= {
                 "paymaster": to_hex(self.paymaster),
@@ -176,6 +192,14 @@ class UserOperation:
                 "paymasterData": to_hex(self.paymaster_data),
             }
         return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An operation with the EIP-7702 authorisation that travels beside it."""
+
+    op: UserOperation
+    authorization: Authorization | None = None
 
 
 def nonce_key(validator: Address, lane: int, index: int = 0) -> int:

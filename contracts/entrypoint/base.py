@@ -32,6 +32,12 @@ ACCOUNT_DEPLOYED = Event.parse("AccountDeployed(bytes32 indexed,address indexed,
 """userOpHash, sender, factory, paymaster."""
 BEFORE_EXECUTION = Event.parse("BeforeExecution()")
 
+
+def sender_creator(entry_point: Address) -> Address:
+    """The contract that the entry point's constructor created: CREATE with nonce 1."""
+    return keccak(b"\xd6\x94" + entry_point + b"\x01")[12:]
+
+
 FAILED_OP = Function.parse("FailedOp(uint256,string)")
 FAILED_OP_WITH_REVERT = Function.parse("FailedOpWithRevert(uint256,string,bytes)")
 
@@ -65,11 +71,19 @@ class EntryPoint:
 
     version: str
     address: Address
-    _hash: Callable[[UserOperation, Address, int], Hash32]
+    _hash: Callable[[UserOperation, Address, int, Address | None], Hash32]
+    takes_delegations: bool = False
+    """Whether the EIP-7702 marker may stand in the factory's place."""
 
-    def user_op_hash(self, op: UserOperation, chain_id: int) -> Hash32:
-        """What identifies and (on v0.8) is signed of `op`; the signature itself is not covered."""
-        return self._hash(op, self.address, chain_id)
+    def user_op_hash(self, op: UserOperation, chain_id: int, delegate: Address | None = None) -> Hash32:
+        """What identifies and (on v0.8) is signed of `op`; the signature itself is not covered.
+
+        `delegate` is to whom the sender's code delegates; it is part of the hash when the EIP-7702 marker stands in the factory's
+        place. Raises InvalidFields if it is missing then.
+        """
+        if op.is_delegated and self.takes_delegations and delegate is None:
+            raise InvalidFields("factory 0x7702 needs an EIP-7702 delegation of the sender: give eip7702Auth")
+        return self._hash(op, self.address, chain_id, delegate)
 
     def pack(self, op: UserOperation) -> PackedUserOperation:
         """The on-chain form. Raises InvalidFields if a gas limit or fee has more than 128 bits."""
@@ -111,7 +125,7 @@ def unpack(fields: PackedUserOperation) -> UserOperation:
         max_fee_per_gas=int.from_bytes(fees[16:]),
         max_priority_fee_per_gas=int.from_bytes(fees[:16]),
         signature=signature,
-        factory=init_code[:20] or None,
+        factory=init_code[:20].ljust(20, b"\0") if init_code else None,
         factory_data=init_code[20:],
         paymaster=paymaster_and_data[:20] or None,
         paymaster_verification_gas_limit=int.from_bytes(paymaster_and_data[20:36]),
@@ -120,13 +134,17 @@ def unpack(fields: PackedUserOperation) -> UserOperation:
     )
 
 
-def packed_hash_fields(op: UserOperation) -> tuple[list[str], list[object]]:
-    """Types and values of the operation with its dynamic fields hashed, the part both hash versions share."""
+def packed_hash_fields(op: UserOperation, delegate: Address | None = None) -> tuple[list[str], list[object]]:
+    """Types and values of the operation with its dynamic fields hashed, the part all hash versions share.
+
+    With the EIP-7702 marker `delegate` stands in the hashed init code, in the marker's place (v0.8, Eip7702Support).
+    """
+    init_code = op.init_code if delegate is None or not op.is_delegated else delegate + op.factory_data
     types = ["address", "uint256", "bytes32", "bytes32", "bytes32", "uint256", "bytes32", "bytes32"]
     values: list[object] = [
         op.sender,
         op.nonce,
-        keccak(op.init_code),
+        keccak(init_code),
         keccak(op.call_data),
         op.account_gas_limits,
         op.pre_verification_gas,

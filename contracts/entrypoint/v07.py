@@ -8,7 +8,7 @@ from contracts.types import Address, Hash32, keccak
 from contracts.userop import UserOperation
 
 
-def _user_op_hash(op: UserOperation, entry_point: Address, chain_id: int) -> Hash32:
+def _user_op_hash(op: UserOperation, entry_point: Address, chain_id: int, delegate: Address | None) -> Hash32:  # noqa: ARG001 (v0.7 knows no delegation)
     inner = keccak(abi.encode(*packed_hash_fields(op)))
     return keccak(abi.encode(["bytes32", "address", "uint256"], [inner, entry_point, chain_id]))
 

@@ -14,10 +14,12 @@ _TYPE_HASH = keccak(
 )
 
 
-def _user_op_hash(op: UserOperation, entry_point: Address, chain_id: int) -> Hash32:
-    types, values = packed_hash_fields(op)
+def _user_op_hash(op: UserOperation, entry_point: Address, chain_id: int, delegate: Address | None) -> Hash32:
+    types, values = packed_hash_fields(op, delegate)
     struct = keccak(abi.encode(["bytes32", *types], [_TYPE_HASH, *values]))
     return digest(domain_separator("ERC4337", "1", chain_id, entry_point), struct)
 
 
-ENTRY_POINT = EntryPoint("v0.8", bytes.fromhex("4337084d9e255ff0702461cf8895ce9e3b5ff108"), _user_op_hash)
+ENTRY_POINT = EntryPoint(
+    "v0.8", bytes.fromhex("4337084d9e255ff0702461cf8895ce9e3b5ff108"), _user_op_hash, takes_delegations=True
+)

@@ -37,6 +37,7 @@ DUMMY_SIGNATURE = bytes.fromhex("ff" * 15 + "f0" + "00" * 16 + "7a" + "aa" * 31 
 """Recovers to nobody's key, at the cost of a real one."""
 TARGET: Address = keccak(b"somebody to pay")[:20]
 EXECUTE = Function.parse("execute(address,uint256,bytes)")
+ADD_STAKE = Function.parse("addStake(uint32)")
 CREATE_ACCOUNT = Function.parse("createAccount(address,uint256)(address)")
 GET_ADDRESS = Function.parse("getAddress(address,uint256)(address)")
 PAYMASTER_OK = bytes.fromhex("60405f525f6020525f60405260605ff3")
@@ -140,6 +141,21 @@ class Chain:
     async def deposit(self, entry_point: EntryPoint, address: Address, wei: Wei = 10**18) -> None:
         sender = TransactionSender(self.rpc, self.accounts.trader2, CHAIN_ID)
         await sender.transact(entry_point.address, DEPOSIT_TO.encode(address), value=wei, gas=200_000)
+
+    async def stake(self, entry_point: EntryPoint, address: Address, wei: Wei = 10**18, delay_s: int = 86_400) -> None:
+        """Lock a stake in the name of any address."""
+        await self.rpc.call("anvil_setBalance", to_hex(address), hex(wei + 10**18))
+        await self.rpc.call("anvil_impersonateAccount", to_hex(address))
+        call = {
+            "from": to_hex(address),
+            "to": to_hex(entry_point.address),
+            "data": to_hex(ADD_STAKE.encode(delay_s)),
+            "value": hex(wei),
+            "gas": hex(200_000),
+        }
+        receipt = await self.rpc.wait_receipt(parse_hash(await self.rpc.call("eth_sendTransaction", call)))
+        assert receipt["status"] == "0x1"
+        await self.rpc.call("anvil_stopImpersonatingAccount", to_hex(address))
 
     def fresh_address(self) -> Address:
         self._fresh += 1
@@ -292,6 +308,12 @@ class Client:
 
         found: dict[str, Any] = await until(check, f"{to_hex(op_hash)} is {status}")
         return found
+
+    async def sent(self, op_hash: Hash32, chain: Chain) -> None:
+        """Its bundle is recorded, and the node has it."""
+        status = await self.becomes(op_hash, "bundled")
+        what = status["transactionHash"]
+        await until(lambda: chain.rpc.call("eth_getTransactionByHash", what), f"the node has {what}")
 
     async def service(self) -> dict[str, Any]:
         found: dict[str, Any] = await self.rpc.call("seawall_status")

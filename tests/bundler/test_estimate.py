@@ -95,6 +95,8 @@ async def draft_of(kind: str, chain: Chain, entry_point: EntryPoint) -> tuple[Si
         op = await account.draft(to=await chain.put(target), value_wei=0, data=(12).to_bytes(32))
     if "sponsored" in kind:
         paymaster = await chain.put(CONTEXT_PAYMASTER if "context" in kind else PAYMASTER_OK, deposit_on=entry_point)
+        if "context" in kind:
+            await chain.stake(entry_point, paymaster)  # [EREP-050]: only then it may return a context
         op = op.replace(paymaster=paymaster, paymaster_data=b"\xaa" * 65)
     if "depositor" in kind:
         await chain.deposit(entry_point, account.address)

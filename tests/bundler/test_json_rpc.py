@@ -148,7 +148,8 @@ async def test_batch_is_answered_in_order_and_notifications_are_not(bundler: Cli
         ({"surprise": "0x"}, "unknown UserOperation field 'surprise'"),
         ({"paymasterData": "0x12"}, "without paymaster"),
         ({"factoryData": "0x12", "factory": None}, "factoryData is given without factory"),
-        ({"eip7702Auth": {}}, "eip7702Auth is not supported"),
+        ({"eip7702Auth": {}}, "missing eip7702Auth field 'chainId'"),
+        ({"eip7702Auth": 7}, "eip7702Auth must be a JSON object"),
     ],
 )
 async def test_malformed_operation_is_32602_naming_the_field(

@@ -12,12 +12,14 @@ from bundler.chain import Head
 from bundler.gas import bundle_gas_limit
 from bundler.keys import KeyVariable
 from bundler.mempool import Entry, Mempool
+from bundler.reputation import Reputation
 from bundler.settings import Settings
 from contracts.entrypoint import V08
 from contracts.types import keccak
 from contracts.userop import UserOperation, required_prefund
 
 HEAD = Head(100, keccak(b"head"), 1_000, 10)
+REPUTATION = Reputation(0.0)
 PAYMASTER = b"\x0a" * 20
 
 
@@ -65,7 +67,7 @@ def test_selection_keeps_limits_and_order_of_dependence(entries: list[Entry], ma
     pool = Mempool()
     for one in entries:
         pool.add(one)
-    chosen = select(pool, V08, HEAD, settings(max_ops, max_gas))
+    chosen = select(pool, V08, HEAD, settings(max_ops, max_gas), REPUTATION)
     assert len(chosen) <= max_ops
     assert not chosen or bundle_gas_limit(V08, [one.op for one in chosen]) <= max_gas
     assert len({one.hash for one in chosen}) == len(chosen)
@@ -78,7 +80,7 @@ def test_best_payer_comes_first() -> None:
     pool = Mempool()
     for sender, tip in ((1, 3), (2, 9), (5, 6)):
         pool.add(entry(sender, 1, tip=tip))
-    assert [one.op.max_priority_fee_per_gas for one in select(pool, V08, HEAD, settings())] == [9, 6, 3]
+    assert [one.op.max_priority_fee_per_gas for one in select(pool, V08, HEAD, settings(), REPUTATION)] == [9, 6, 3]
 
 
 def test_operation_not_due_or_under_way_is_skipped_with_what_follows_it() -> None:
@@ -88,14 +90,14 @@ def test_operation_not_due_or_under_way_is_skipped_with_what_follows_it() -> Non
     for one in (early, late, flying, follower, free):
         pool.add(one)
     pool.launch([flying.hash])
-    assert select(pool, V08, HEAD, settings()) == [free]
+    assert select(pool, V08, HEAD, settings(), REPUTATION) == [free]
     pool.land([flying.hash])
-    assert select(pool, V08, HEAD, settings()) == [flying, follower, free]
+    assert select(pool, V08, HEAD, settings(), REPUTATION) == [flying, follower, free]
 
 
 def test_operation_below_the_base_fee_waits() -> None:
     pool = Mempool()
     pool.add(entry(1, 1, tip=3))
     dearer = Head(101, keccak(b"next"), 1_001, 14)
-    assert select(pool, V08, dearer, settings()) == []
-    assert len(select(pool, V08, HEAD, settings())) == 1
+    assert select(pool, V08, dearer, settings(), REPUTATION) == []
+    assert len(select(pool, V08, HEAD, settings(), REPUTATION)) == 1

@@ -15,7 +15,7 @@ from bundler.gas import pre_verification_gas
 from contracts.entrypoint import V07, V08, EntryPoint
 from contracts.errors import RpcError
 from contracts.types import to_hex
-from contracts.userop import UserOperation, required_prefund
+from contracts.userop import EIP7702_MARKER, UserOperation, required_prefund
 from tests.bundler.rig import (
     GWEI,
     PAYMASTER_OK,
@@ -56,7 +56,7 @@ async def refused(client: Client, op: UserOperation, code: int, words: str, entr
         (lambda op: op.replace(pre_verification_gas=20_000), "preVerificationGas 20000 is too low"),
         (lambda op: op.replace(call_data=bytes(70_000)), "more than 65536"),
         (lambda op: op.replace(factory=op.sender), "cannot also be"),
-        (lambda op: op.replace(factory=b"\x77\x02" + bytes(18), factory_data=b""), "EIP-7702"),
+        (lambda op: op.replace(factory=EIP7702_MARKER, factory_data=b""), "needs an EIP-7702 delegation"),
     ],
     ids=[
         "tip-above-fee",

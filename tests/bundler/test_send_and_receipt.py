@@ -56,7 +56,7 @@ async def test_operation_by_hash_is_answered_before_and_after_inclusion(own_chai
         assert pending["userOperation"] == op.to_rpc()
         assert pending["blockNumber"] is None
         assert pending["transactionHash"] is None
-        await client.becomes(op_hash, "bundled")
+        await client.sent(op_hash, own_chain)
         assert await client.receipt(op_hash) is None
         await own_chain.mine()
         receipt = await client.included(op_hash)
@@ -103,7 +103,7 @@ async def test_receipt_has_only_the_logs_of_its_own_operation(own_chain: Chain, 
             for account, topic in zip(accounts, topics, strict=True)
         ]
         for op_hash in hashes:
-            await client.becomes(op_hash, "bundled")
+            await client.sent(op_hash, own_chain)
             await own_chain.mine()
         receipts = [await client.included(op_hash) for op_hash in hashes]
     for receipt, topic in zip(receipts, topics, strict=True):
@@ -115,7 +115,6 @@ async def test_operations_of_several_senders_share_a_bundle(own_chain: Chain, tm
         operations = [await (await own_chain.account()).operation() for _ in range(6)]
         await own_chain.automine(False)
         hashes = list(await asyncio.gather(*(client.send(op) for op in operations)))
-        await client.becomes(hashes[0], "bundled")
         await own_chain.automine(True)
         await own_chain.mine()
         receipts = [await client.included(op_hash) for op_hash in hashes]
@@ -158,7 +157,6 @@ async def test_duplicate_returns_the_same_hash_and_is_included_once(own_chain: C
         op = await (await own_chain.account()).operation()
         hashes = await asyncio.gather(*(client.send(op) for _ in range(5)))
         assert len(set(hashes)) == 1
-        await client.becomes(hashes[0], "bundled")
         await own_chain.automine(True)
         await own_chain.mine()
         await client.included(hashes[0])

@@ -182,7 +182,8 @@ def test_op_041_address_without_code_is_not_used_but_op_042_the_sender_is(op: in
         ({"op": opcodes.DELEGATECALL}, "account", False),
     ],
     ids=[
-        "OP-051", "OP-054-size", "OP-054-hash", "OP-053", "OP-053-paymaster", "OP-053-constructor", "OP-053-factory", "OP-052", "OP-052-factory", "OP-052-other",
+        "OP-051", "OP-054-size", "OP-054-hash", "OP-053", "OP-053-paymaster", "OP-053-constructor", "OP-053-factory",
+        "OP-052", "OP-052-factory", "OP-052-other",
         "OP-052-paymaster", "OP-055", "OP-054-balance", "OP-054-static", "OP-054-delegate",
     ],
 )  # fmt: skip

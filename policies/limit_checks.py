@@ -184,7 +184,7 @@ class LimitChecks(Linter):
             if (beyond - last) * outwards <= 0:
                 self.report(f"{at}.beyond", "is not further out than what comes before", "order the steps by distance")
             written, limit_written = self.written.get(f"{at}.beyond", ""), self.written.get(f"{path}.{key}", "")
-            if limit_written and written.endswith("%") != limit_written.endswith("%"):
+            if written and limit_written and written.endswith("%") != limit_written.endswith("%"):
                 self.report(f"{at}.beyond", "is not in the unit of the limit", f"write it like {limit_written}")
             if _strictness(asks) < _strictness(asked):
                 self.report(at, "asks less than what comes before", "a larger breach needs at least as many signers")

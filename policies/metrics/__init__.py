@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from contracts.errors import BadInput
-from policies.metrics import exposure, greeks, history, lending, margins, operation, stress
+from policies.metrics import exposure, greeks, history, lending, margins, operation, stress, tail
 from policies.metrics.base import Contribution, Metric, NotKnown, Observation, View, adverse, view_of
 from policies.metrics.stress import Shocks, stress_margin, stress_of
 from policies.problems import did_you_mean
@@ -31,7 +31,7 @@ __all__ = [
 
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
-    for theme in (exposure, greeks, margins, lending, operation, history, stress)
+    for theme in (exposure, greeks, margins, lending, operation, history, stress, tail)
     for metric in theme.METRICS
 }
 

@@ -56,6 +56,7 @@ limits:
   - {id: loss, metric: loss, max: 1000000}
   - {id: drawdown, metric: drawdown, max: 99%}
   - {id: allowed, metric: allowance, max: 100000}
+  - {id: tail, metric: expected_shortfall, max: 100000000}
   - {id: crash, metric: stress_loss, scenario: fall, max: 10000000}
 stress: [{id: fall, shock: {ETH: -10%}, action: warn}]
 overrides: [{id: junior, signers: [keeper], limits: [{id: own, metric: gross_notional, max: 1}]}]
@@ -105,7 +106,6 @@ STANDS_ALONE = {
     r"outstanding\[\d\].*": "the engine's own log says what is outstanding; its chain of hashes shows what is left out",
     r"history\.(equity|activity)\[\d\].*": "the same log; an entry less is a log that does not verify",
     r"history\.since_s": "older only claims a longer record of the same log",
-    r"returns\[\d\]": "only VaR and ES look at past returns, and no limit here is on them",
     r"missing.*": "missing facts deny by being there",
 }
 """Deletions and ages that nothing in the facts could contradict."""

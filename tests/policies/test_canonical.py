@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import dataclass
 from decimal import Decimal
+from enum import Enum
+from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.types import keccak
 from policies import load
-from policies.canonical import canonical_bytes, decimal_text, policy_id
+from policies.canonical import canonical_bytes, decimal_text, plain, policy_id
 from tests.policies.rig import example
 
 MINIMAL = "schema: 1\nname: minimal\nversion: '1'\nlimits: [{id: lev, metric: leverage, max: 3.10}]\n"
@@ -121,3 +125,68 @@ def test_a_decimals_text_is_exact_and_unique(value: Decimal) -> None:
 def test_amounts_too_wide_to_write_out_do_not_exhaust_memory() -> None:
     assert len(decimal_text(Decimal("1E+999999"))) < 20
     assert decimal_text(Decimal("NaN")) == "NaN"
+
+
+amounts = st.decimals(allow_nan=True, allow_infinity=True) | st.decimals(
+    places=18, min_value=-(10**12), max_value=10**12
+)
+
+
+def by_its_definition(value: Decimal) -> str:
+    """`decimal_text` as its docstring says it, without a short cut."""
+    if not value.is_finite() or abs(value.adjusted()) > 200 or abs(int(value.as_tuple().exponent)) > 400:
+        return str(value)
+    found = format(value, "f")
+    if "." in found:
+        found = found.rstrip("0").rstrip(".")
+    return "0" if found == "-0" else found
+
+
+@given(
+    amounts
+    | st.tuples(st.integers(-(10**30), 10**30), st.integers(-450, 450)).map(lambda p: Decimal(p[0]).scaleb(p[1]))
+)
+def test_the_short_cut_for_amounts_changes_nothing(value: Decimal) -> None:
+    assert decimal_text(value) == by_its_definition(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["NaN123", "-sNaN7", "-0.000", "0E+5", "1E-7", "-Infinity", "9" * 300, "0." + "1" * 300, "00.10"]
+)
+def test_amounts_at_the_edges_keep_their_form(text: str) -> None:
+    assert decimal_text(Decimal(text)) == by_its_definition(Decimal(text))
+
+
+class Colour(Enum):
+    RED = 1
+
+
+@dataclass(frozen=True)
+class Leaf:
+    b: Any
+    a: Any = None
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | amounts | st.text() | st.binary(max_size=4) | st.just(Colour.RED),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.sampled_from("abcé"), inner, max_size=3)
+        | st.frozensets(st.text(max_size=3), max_size=3)
+        | st.builds(Leaf, inner, inner)
+    ),
+    max_leaves=10,
+)
+
+
+@given(values)
+def test_the_bytes_are_those_of_the_plain_form_as_sorted_json(value: Any) -> None:
+    expected = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    try:
+        found = expected.encode()
+    except UnicodeEncodeError:
+        with pytest.raises(UnicodeEncodeError):
+            canonical_bytes(value)
+    else:
+        assert canonical_bytes(value) == found

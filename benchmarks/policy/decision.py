@@ -1,0 +1,137 @@
+"""A whole decision without I/O, over a book of 100 positions: how long, and what of it.
+
+    python benchmarks/policy/decision.py [RUNS]
+
+60 options of six expiries and 40 perps at four venues; 31 stress scenarios of the whole book, Greeks by underlying, margin, leverage,
+concentration and liquidation distance, before and after the operation. Medians. Every run has facts of its own, so nothing is remembered
+from one to the next; the first, which compiles and imports, is shown apart.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from policies import METRICS, Facts, Policy, evaluate
+from policies.canonical import facts_hash
+from policies.doubts import doubts_about
+from policies.limits import Limit, Parameters, Scenario, Scope
+from policies.portfolio import Margin, Option, Portfolio, Position, Price, Returns
+from tests.policies.rig import NOW_S, opening, policy_of
+
+SPOTS = {"ETH": Decimal(2_000), "BTC": Decimal(40_000)}
+DAY_S = 86_400
+
+
+def book(tilt: Decimal) -> Portfolio:
+    """100 positions; `tilt` moves the first one."""
+    options = []
+    for n in range(60):
+        asset = "ETH" if n % 2 else "BTC"
+        strike = SPOTS[asset] * (80 + 2 * (n % 20)) / 100
+        size = Decimal(1 + n % 7) * (-1 if n % 3 else 1)
+        days = (7, 14, 30, 60, 90, 180)[n % 6]
+        mark = SPOTS[asset] / 20
+        options.append(
+            Option("lyra", asset, n % 4 < 2, strike, NOW_S + days * DAY_S, size, size * mark, mark, Decimal("0.65"))
+        )
+    positions, margins = [], []
+    for venue in range(4):
+        own = []
+        for n in range(10):
+            asset = "ETH" if n % 2 else "BTC"
+            size = Decimal(n + 1) / 10 + (tilt if not venue and not n else 0)
+            own.append(
+                Position(f"perp{venue}", f"{asset}{'' if n < 2 else n}", size, size * SPOTS[asset], SPOTS[asset])
+            )
+        gross = sum((abs(p.notional) for p in own), Decimal(0))
+        value = gross
+        margins.append(
+            Margin(f"perp{venue}", value, value, gross / 16, value - gross / 10, Decimal("0.0625"), Decimal("0.1"))
+        )
+        positions += own
+    return Portfolio(positions=tuple(positions), margins=tuple(margins), options=tuple(options))
+
+
+def rules() -> tuple[list[Limit], list[str]]:
+    """The limits, and what the issue asks for that no metric offers."""
+    wide = Decimal(10**9)
+    found: list[Limit] = []
+
+    def add(name: str, scope: str = "portfolio", **asked: Any) -> None:
+        metric = METRICS[name]
+        bound = wide if metric.worse == "higher" else -wide
+        given = Parameters(**asked)
+        found.append(
+            Limit(f"{name}-{len(found)}", name, Scope.parse(scope), metric.worse == "higher", bound, parameters=given)
+        )
+
+    for name in ("gross_notional", "net_notional", "leverage", "equity", "margin_use", "liquidation_distance"):
+        add(name)
+    for asset in SPOTS:
+        for name in ("delta", "gamma", "vega", "theta", "rho", "vanna", "volga"):
+            add(name, f"asset: {asset}")
+        add("concentration", f"asset: {asset}")
+    for n in range(31):
+        move, vol = Decimal(n - 15) / 50, Decimal(n % 3 - 1) / 4
+        shocks = tuple((asset, move) for asset in SPOTS)
+        add("stress_loss", scenario=Scenario(f"s{n}", shocks, tuple((asset, vol) for asset in SPOTS)))
+    absent = []
+    for name in ("expected_shortfall", "value_at_risk"):
+        if name in METRICS:
+            add(name)
+        else:
+            absent.append(name)
+    return found, absent
+
+
+def facts_for(policy: Policy, n: int) -> Facts:
+    base = opening(policy)
+    names = {p.asset for p in book(Decimal(0)).positions}
+    prices = tuple(Price(name, SPOTS[name[:3]], NOW_S - 5, "feed") for name in sorted(names))
+    past = tuple(
+        Returns(asset, DAY_S, NOW_S - 60, "bench", tuple(Decimal((i * 7919) % 200 - 100) / 2_000 for i in range(1_000)))
+        for asset in SPOTS
+    )
+    before, after = book(Decimal(n) / 1_000), book(Decimal(n + 500) / 1_000)
+    return replace(base, before=before, after=after, prices=prices, fills=(), orders=(), returns=past)
+
+
+def median_ms(work: Callable[[Facts], object], cases: list[Facts]) -> float:
+    times = []
+    for case in cases:
+        start = time.perf_counter()
+        work(case)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1_000
+
+
+def main() -> None:
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 50
+    limits, absent = rules()
+    policy = replace(
+        policy_of("calls: [{target: perp.clearing_house, functions: [openPosition]}]\n"), limits=tuple(limits)
+    )
+    cases = [facts_for(policy, n) for n in range(runs + 1)]
+    start = time.perf_counter()
+    first = evaluate(policy, cases[0], NOW_S)
+    print(f"first decision, with imports and compilation: {(time.perf_counter() - start) * 1_000:.1f} ms")
+    blind = [row.id for row in first.limits if row.after is None]
+    print(f"{len(limits)} limits, not evaluable: {blind or 'none'}; models: {[m.name for m in first.models]}")
+    if absent:
+        print(f"no such metric yet, left out: {', '.join(absent)}")
+    whole = median_ms(lambda f: evaluate(policy, f, NOW_S), cases[1:])
+    print(f"whole decision, median of {runs}: {whole:.2f} ms")
+    print(f"  hash of the facts: {median_ms(facts_hash, cases[1:]):.2f} ms")
+    print(f"  doubts about the facts: {median_ms(lambda f: list(doubts_about(policy, f, NOW_S)), cases[1:]):.2f} ms")
+    bare = replace(policy, limits=())
+    print(f"  without any limit: {median_ms(lambda f: evaluate(bare, f, NOW_S), cases[1:]):.2f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -22,6 +22,7 @@ from policies.venues.feeds import Feed
 from policies.venues.lyra import Lyra
 from policies.venues.perp_v2 import PerpMarket, PerpV2
 from policies.venues.tokens import Token, Tokens
+from policies.venues.uniswap_v3 import UniswapV3
 from wallet.account import AccountClient
 from wallet.simulate import Effects, MovedHead, simulate
 
@@ -38,6 +39,10 @@ LYRA = (
     "lyra.viewer", "lyra.quote", "lyra.base", "lyra.quote_pool",
 )  # fmt: skip
 """What the book must name for Lyra's ETH market to be read."""
+
+
+PERP_MARKETS = {"perp.eth": "ETH", "perp.btc": "BTC"}
+"""Base tokens by the names of a book, and the assets of policies."""
 
 
 def tokens_of(book: Mapping[str, Address]) -> tuple[Token, ...]:
@@ -57,10 +62,15 @@ def adapters_of(book: Mapping[str, Address]) -> tuple[Adapter, ...]:
         found.append(Tokens(tokens, book["multicall3"]))
     if "feed.eth" in book:
         found.append(Feed("ETH", book["feed.eth"]))
-    perp = ("perp.clearing_house", "perp.vault", "perp.account_balance", "perp.exchange", "perp.eth")
-    if all(name in book for name in perp):
-        house, vault, balance, exchange, base = (book[name] for name in perp)
-        found.append(PerpV2(house, vault, balance, exchange, (PerpMarket("ETH", base),)))
+    perp = ("perp.clearing_house", "perp.vault", "perp.account_balance", "perp.exchange")
+    markets = tuple(PerpMarket(asset, book[name]) for name, asset in PERP_MARKETS.items() if name in book)
+    if markets and all(name in book for name in perp):
+        house, vault, balance, exchange = (book[name] for name in perp)
+        found.append(PerpV2(house, vault, balance, exchange, markets))
+    uniswap = ("uniswap.factory", "uniswap.position_manager")
+    if all(name in book for name in uniswap):
+        factory, manager = (book[name] for name in uniswap)
+        found.append(UniswapV3(factory, manager, tokens))
     aave = ("aave.pool", "aave.data_provider", "aave.oracle")
     if all(name in book for name in aave):
         pool, provider, oracle = (book[name] for name in aave)

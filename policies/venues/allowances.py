@@ -31,7 +31,10 @@ def takers_of(book: Mapping[str, Address]) -> tuple[Address, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Allowances(Adapter):
-    """Allowances of each (token, spender) pair. A token that nobody named goes by its address, counted in its smallest unit."""
+    """Allowances of each (token, spender) pair, those of zero too, so that one that was left out shows.
+
+    A token that nobody named goes by its address, counted in its smallest unit.
+    """
 
     pairs: tuple[tuple[Token, Address], ...]
 
@@ -49,9 +52,8 @@ class Allowances(Adapter):
             except InvalidFields as error:
                 missing.append(Missing(f"allowance:{token.asset} to {checksum(spender)}", error.message))
                 continue
-            if units:
-                amount = from_units(units, token.decimals)
-                found.append(Allowance(token.asset, token.address, spender, amount, units >= UNLIMITED))
+            amount = from_units(units, token.decimals)
+            found.append(Allowance(token.asset, token.address, spender, amount, units >= UNLIMITED))
         return Snapshot(allowances=tuple(found), missing=tuple(missing))
 
 

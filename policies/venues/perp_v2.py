@@ -1,4 +1,8 @@
-"""Perpetual Protocol v2: taker positions and the margin account, as the venue itself values them.
+"""Perpetual Protocol v2: positions and the margin account, as the venue itself values them.
+
+A position is all that the account has in a market: what it took, and what its liquidity as a maker has bought and sold so far
+(base in the pool less base borrowed for it, pending fees in the account value). It moves along its ranges as the price does; the
+figures are those of the block.
 
 Account value = vault balance + owed realised profit + unrealised profit - pending funding; the venue's own figure is read beside
 its parts, and a portfolio in which they differ is contradictory.   Source: Perpetual Protocol v2, IClearingHouse, IVault, IAccountBalance.
@@ -11,11 +15,11 @@ from dataclasses import dataclass
 
 from contracts.abi import Event, Function
 from contracts.errors import InvalidFields
-from contracts.types import Address
+from contracts.types import Address, to_hex
 from contracts.units import from_units
 from policies.margin import PERP_V2_INITIAL_RATIO, PERP_V2_MAINTENANCE_RATIO
 from policies.portfolio import Fill, Margin, Missing, Position
-from policies.venues import Adapter, Read, Snapshot
+from policies.venues import Adapter, Log, Read, Snapshot
 
 GET_ACCOUNT_VALUE = Function.parse("getAccountValue(address)(int256)")
 GET_MARGIN_REQUIREMENT = Function.parse("getMarginRequirementForLiquidation(address)(int256)")
@@ -23,8 +27,10 @@ GET_PNL = Function.parse("getPnlAndPendingFee(address)(int256,int256,uint256)")
 GET_BALANCE = Function.parse("getBalance(address)(int256)")
 GET_FREE_COLLATERAL = Function.parse("getFreeCollateral(address)(uint256)")
 GET_PENDING_FUNDING = Function.parse("getPendingFundingPayment(address,address)(int256)")
+GET_TOTAL_SIZE = Function.parse("getTotalPositionSize(address,address)(int256)")
+GET_TOTAL_OPEN_NOTIONAL = Function.parse("getTotalOpenNotional(address,address)(int256)")
+GET_BASE_TOKENS = Function.parse("getBaseTokens(address)(address[])")
 GET_SIZE = Function.parse("getTakerPositionSize(address,address)(int256)")
-GET_OPEN_NOTIONAL = Function.parse("getTakerOpenNotional(address,address)(int256)")
 GET_MARK_PRICE = Function.parse("getMarkPrice(address)(uint256)")
 POSITION_CHANGED = Event.parse(
     "PositionChanged(address indexed,address indexed,int256,int256,uint256,int256,int256,uint256)"
@@ -33,7 +39,11 @@ POSITION_CHANGED = Event.parse(
 
 VENUE = "perp"
 _SETTLEMENT_DECIMALS = 6
-_COMMON, _EACH = 5, 4
+LIQUIDITY_CHANGED = Event.parse(
+    "LiquidityChanged(address indexed,address indexed,address indexed,int24,int24,int256,int256,int128,uint256)"
+)
+"""maker, baseToken, quoteToken, lowerTick, upperTick, base, quote, liquidity, quoteFee."""
+_COMMON, _EACH = 6, 4
 """Reads of the account as a whole, and of each market."""
 
 
@@ -62,15 +72,34 @@ class PerpV2(Adapter):
             (self.account_balance, GET_PNL.encode(account)),
             (self.vault, GET_BALANCE.encode(account)),
             (self.vault, GET_FREE_COLLATERAL.encode(account)),
+            (self.account_balance, GET_BASE_TOKENS.encode(account)),
         ]
         for market in self.markets:
-            found += [
-                (self.account_balance, GET_SIZE.encode(account, market.base_token)),
-                (self.account_balance, GET_OPEN_NOTIONAL.encode(account, market.base_token)),
-                (self.account_balance, GET_MARK_PRICE.encode(market.base_token)),
-                (self.exchange, GET_PENDING_FUNDING.encode(account, market.base_token)),
-            ]
+            found += self._of_market(account, market.base_token)
         return tuple(found)
+
+    def more(self, account: Address, answers: Sequence[bytes | None]) -> tuple[Read, ...]:
+        """Markets that the account is in and nobody named."""
+        if len(answers) != _COMMON + _EACH * len(self.markets):
+            return ()
+        try:
+            return tuple(read for base in self._strange(answers) for read in self._of_market(account, base))
+        except InvalidFields:
+            return ()
+
+    def _of_market(self, account: Address, base_token: Address) -> list[Read]:
+        return [
+            (self.account_balance, GET_TOTAL_SIZE.encode(account, base_token)),
+            (self.account_balance, GET_TOTAL_OPEN_NOTIONAL.encode(account, base_token)),
+            (self.account_balance, GET_MARK_PRICE.encode(base_token)),
+            (self.exchange, GET_PENDING_FUNDING.encode(account, base_token)),
+        ]
+
+    def _strange(self, answers: Sequence[bytes | None]) -> tuple[Address, ...]:
+        """Base tokens of the account that are not among `markets`. Raises InvalidFields."""
+        (used,) = GET_BASE_TOKENS.decode(answers[5] or b"")
+        named = {market.base_token for market in self.markets}
+        return tuple(base for base in used if base not in named)
 
     def parse(self, answers: Sequence[bytes | None]) -> Snapshot:
         try:
@@ -88,10 +117,13 @@ class PerpV2(Adapter):
         (balance,) = GET_BALANCE.decode(given[3])
         (free,) = GET_FREE_COLLATERAL.decode(given[4])
         positions = []
-        for i, market in enumerate(self.markets):
+        strange = tuple(PerpMarket(to_hex(base), base) for base in self._strange(given))
+        if len(given) != _COMMON + _EACH * (len(self.markets) + len(strange)):
+            raise InvalidFields("a market that the account is in was not read")
+        for i, market in enumerate((*self.markets, *strange)):
             size, notional, mark, funding = given[_COMMON + _EACH * i : _COMMON + _EACH * (i + 1)]
-            (base,) = GET_SIZE.decode(size)
-            (quote,) = GET_OPEN_NOTIONAL.decode(notional)
+            (base,) = GET_TOTAL_SIZE.decode(size)
+            (quote,) = GET_TOTAL_OPEN_NOTIONAL.decode(notional)
             (price,) = GET_MARK_PRICE.decode(mark)
             (owes,) = GET_PENDING_FUNDING.decode(funding)
             if base:
@@ -116,21 +148,30 @@ class PerpV2(Adapter):
         )
         return Snapshot(positions=tuple(positions), margins=(margin,))
 
-    def fills(self, logs: Sequence[tuple[Address, Sequence[bytes], bytes]], account: Address) -> tuple[Fill, ...]:
+    def fills(self, logs: Sequence[Log], account: Address) -> tuple[Fill, ...]:
+        """Trades of the account. What removing liquidity turns into a taker position was part of the position before, and is no trade."""
         assets = {market.base_token: market.asset for market in self.markets}
         found = []
+        removed = self._removals(logs, account)
         for address, topics, data in logs:
             if address != self.clearing_house or not topics or topics[0] != POSITION_CHANGED.topic:
                 continue
             trader, base_token, size, quote, fee, *_ = POSITION_CHANGED.decode(topics, data)
-            if trader == account and size:
-                found.append(
-                    Fill(
-                        VENUE,
-                        assets.get(base_token, "0x" + base_token.hex()),
-                        from_units(size, 18),
-                        abs(from_units(quote, 18)),
-                        from_units(fee, 18),
-                    )
-                )
+            if trader != account or not size:
+                continue
+            if not fee and removed.get(base_token, 0):
+                removed[base_token] -= 1
+                continue
+            asset = assets.get(base_token, to_hex(base_token))
+            found.append(Fill(VENUE, asset, from_units(size, 18), abs(from_units(quote, 18)), from_units(fee, 18)))
         return tuple(found)
+
+    def _removals(self, logs: Sequence[Log], account: Address) -> dict[Address, int]:
+        """How often the account's liquidity became less, by base token."""
+        found: dict[Address, int] = {}
+        for address, topics, data in logs:
+            if address == self.clearing_house and topics and topics[0] == LIQUIDITY_CHANGED.topic:
+                maker, base_token, _, _, _, _, _, liquidity, _ = LIQUIDITY_CHANGED.decode(topics, data)
+                if maker == account and liquidity < 0:
+                    found[base_token] = found.get(base_token, 0) + 1
+        return found

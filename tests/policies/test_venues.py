@@ -79,6 +79,7 @@ def perp_answers() -> list[bytes | None]:
         words(0, -1_500 * WAD, 0),
         words(10_000 * 10**6),
         words(0),
+        words(32, 1, int.from_bytes(address("veth"))),
     ]
     return [*common, words(150 * WAD), words(-30_000 * WAD), words(190 * WAD), words(5 * WAD)]
 
@@ -99,7 +100,7 @@ def test_a_perp_account_is_read_as_the_venue_values_it() -> None:
     )
 
 
-@given(st.integers(0, 8), st.sampled_from([None, b"", b"\x01"]))
+@given(st.integers(0, 9), st.sampled_from([None, b"", b"\x01"]))
 def test_one_answer_too_few_makes_the_whole_venue_missing(at: int, answer: bytes | None) -> None:
     answers = perp_answers()
     answers[at] = answer

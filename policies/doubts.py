@@ -21,6 +21,8 @@ from policies.portfolio import UNIT_OF_ACCOUNT, Facts, History, Option, Portfoli
 
 SIZE_TOLERANCE = Decimal("0.000000001")
 """Base units by which fills may differ from the change of the position."""
+PEG_AGE_S = 90_000
+"""How old USDC's own price may be whatever the policy says: its feeds answer once a day (24 h heartbeat) while the peg holds."""
 CLOCK_TOLERANCE_S = 60
 """How far ahead of the engine's clock a block or a price may be."""
 UNEXPLAINED_SHARE = Decimal("0.5")
@@ -78,10 +80,11 @@ def _prices(policy: Policy, facts: Facts, now_s: int) -> Iterator[str]:
 
 def _price(policy: Policy, price: Price, now_s: int) -> Iterator[str]:
     what, age = f"the price of {price.asset} from {price.source}", now_s - price.time_s
+    longest = policy.max_price_age_s if price.asset != UNIT_OF_ACCOUNT else max(policy.max_price_age_s, PEG_AGE_S)
     if not price.value.is_finite() or price.value <= 0:
         yield f"{what} is {price.value}"
-    elif age > policy.max_price_age_s:
-        yield f"{what} is {age} s old, the policy takes {policy.max_price_age_s} s"
+    elif age > longest:
+        yield f"{what} is {age} s old, the policy takes {longest} s"
     elif -age > CLOCK_TOLERANCE_S:
         yield f"{what} is {-age} s ahead of the engine's clock"
     elif price.asset == UNIT_OF_ACCOUNT and abs(EXACT.subtract(price.value, Decimal(1))) > policy.max_depeg:

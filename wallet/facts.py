@@ -41,6 +41,8 @@ LYRA = (
 """What the book must name for Lyra's ETH market to be read."""
 
 
+FEEDS = {"feed.eth": "ETH", "feed.btc": "BTC", "feed.usdc": "USDC"}
+"""Feeds by the names of a book, and the assets of policies. USDC's own price is no price of anything else: it tells a lost peg."""
 PERP_MARKETS = {"perp.eth": "ETH", "perp.btc": "BTC"}
 """Base tokens by the names of a book, and the assets of policies."""
 
@@ -60,8 +62,7 @@ def adapters_of(book: Mapping[str, Address]) -> tuple[Adapter, ...]:
     tokens = tokens_of(book)
     if tokens and "multicall3" in book:
         found.append(Tokens(tokens, book["multicall3"]))
-    if "feed.eth" in book:
-        found.append(Feed("ETH", book["feed.eth"]))
+    found += [Feed(asset, book[name]) for name, asset in FEEDS.items() if name in book]
     perp = ("perp.clearing_house", "perp.vault", "perp.account_balance", "perp.exchange")
     markets = tuple(PerpMarket(asset, book[name]) for name, asset in PERP_MARKETS.items() if name in book)
     if markets and all(name in book for name in perp):
@@ -144,6 +145,7 @@ class FactsReader:
             missing=tuple(dict.fromkeys((*unread, *missing_before, *missing_after))),
             max_prefund_wei=required_prefund(op),
             sponsored=sponsored,
+            feeds=tuple(feed for snapshot in seen.before for feed in snapshot.feeds),
         )
         return facts, effects.gas_used
 

@@ -11,6 +11,7 @@ from policies.portfolio import (
     Allowance,
     Collateral,
     Debt,
+    FeedState,
     Fill,
     Holding,
     Liquidity,
@@ -43,6 +44,7 @@ class Snapshot:
     collateral: tuple[Collateral, ...] = ()
     loans: tuple[Loan, ...] = ()
     allowances: tuple[Allowance, ...] = ()
+    feeds: tuple[FeedState, ...] = ()
 
 
 class Adapter(Protocol):

@@ -37,13 +37,22 @@ def words(*values: int) -> bytes:
 
 
 def feed_answer(answer: int, *, round_id: int = 5, updated_at: int = 99, answered_in: int = 5) -> Snapshot:
-    return FEED.parse([words(round_id, answer, 98, updated_at, answered_in)])
+    return FEED.parse([words(round_id, answer, 98, updated_at, answered_in), None, words(8)])
 
 
 def test_a_feed_gives_a_price_with_its_time_and_source() -> None:
     (price,) = feed_answer(18_145_000_000).prices
     assert (price.asset, price.value, price.time_s) == ("ETH", Decimal("181.45"), 99)
     assert price.source.startswith("feed 0x")
+
+
+def test_what_stands_behind_a_feed_is_read_with_it() -> None:
+    (plain,) = feed_answer(1).feeds
+    assert (plain.address, plain.aggregator, plain.decimals) == (FEED.address, FEED.address, 8)
+    behind = int.from_bytes(address("aggregator"))
+    found = FEED.parse([words(5, 10**20, 98, 99, 5), words(behind), words(18)])
+    assert found.feeds[0].aggregator == address("aggregator")
+    assert found.prices[0].value == 100
 
 
 @pytest.mark.parametrize(
@@ -53,10 +62,12 @@ def test_a_feed_gives_a_price_with_its_time_and_source() -> None:
         feed_answer(-1),
         feed_answer(1, updated_at=0),
         feed_answer(1, answered_in=4),
-        FEED.parse([None]),
-        FEED.parse([b""]),
+        FEED.parse([None, None, words(8)]),
+        FEED.parse([b"", None, words(8)]),
+        FEED.parse([words(5, 1, 98, 99, 5), None, None]),
+        FEED.parse([words(5, 1, 98, 99, 5), b"\x01", words(8)]),
     ],
-    ids=["zero", "negative", "never updated", "old round", "reverted", "no contract"],
+    ids=["zero", "negative", "never updated", "old round", "reverted", "no contract", "no decimals", "no aggregator"],
 )
 def test_a_feed_without_a_usable_answer_is_a_missing_fact(snapshot: Snapshot) -> None:
     assert snapshot.prices == ()
@@ -135,7 +146,7 @@ async def look(net: Devnet, trader: Address) -> tuple[Portfolio, tuple[Price, ..
     feed = Feed("ETH", where.feed_eth_usd)
     reads = [*perp.reads(trader), *feed.reads(trader)]
     answers = b.decode_multicall(await net.rpc.eth_call(where.multicall3, b.encode_multicall(reads)))
-    seen, prices = perp.parse(answers[:-1]), feed.parse(answers[-1:])
+    seen, prices = perp.parse(answers[:-3]), feed.parse(answers[-3:])
     assert seen.missing == prices.missing == ()
     return Portfolio((), (), seen.positions, seen.margins), prices.prices
 

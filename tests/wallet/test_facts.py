@@ -111,7 +111,7 @@ async def test_money_of_the_account_is_in_the_portfolio(chain: Devnet, trader: T
     portfolio, prices, _ = await trader.signer.reader.look(trader.signer.account)
     amounts = {asset: sum(h.amount for h in portfolio.holdings if h.asset == asset) for asset in ("USDC", "ETH")}
     assert amounts == {"USDC": 10_000, "ETH": 1}
-    assert [price.asset for price in prices] == ["ETH", "SUSD"]
+    assert [price.asset for price in prices] == ["ETH", "USDC", "SUSD"]
 
 
 def calls_on_aave(trader: Trader) -> list[Call]:
@@ -159,3 +159,13 @@ async def test_an_allowance_that_only_an_event_shows_is_seen_too(trader: Trader)
     assert [call.title for call in facts.calls.calls] == ["account.execute"]
     (given,) = (a for a in facts.after.allowances if a.amount)
     assert (given.asset, given.spender, given.amount) == ("USDC", stranger, Decimal("0.000007"))
+
+
+async def test_a_lost_peg_denies_an_opening(chain: Devnet, trader: Trader) -> None:
+    now = int((await chain.rpc.block())["timestamp"], 16)
+    feeder = TransactionSender(chain.rpc, chain.accounts.feeder, chain.chain_id)
+    await feeder.transact(chain.addresses.feed_usdc_usd, Function.parse("push(int256,uint256)").encode(90_000_000, now))
+    judgement = await trader.signer.judge(await trader.opening())
+    assert any("has lost its peg" in text for text in judgement.decision.objections)
+    states = {feed.address: feed.decimals for feed in judgement.facts.feeds}
+    assert states == {chain.addresses.feed_eth_usd: 8, chain.addresses.feed_usdc_usd: 8}

@@ -114,13 +114,14 @@ class MarginTerms:
 @dataclass(frozen=True, slots=True)
 class Order:
     """One order of the declared list. `size` in base units, negative to sell; `bound` is how far from the price at its time it may be
-    filled at most (fraction), None: no bound of its own. `function` overrides the call that is judged, `to` names a payee."""
+    filled at most (fraction), None: no bound of its own; `signer` names the role, or the address, whose key signs it."""
 
     at_s: int
     venue: str
     asset: str
     size: Decimal
     bound: Decimal | None = None
+    signer: str = "owner"
     line: int = 0
 
     @property
@@ -225,6 +226,7 @@ _SECTIONS: Mapping[str, tuple[Callable[..., Any], Mapping[str, _Field]]] = {
             "asset": _Field("text"),
             "size": _Field("number"),
             "bound": _Field("share", False),
+            "signer": _Field("text", False),
         },
     ),
 }

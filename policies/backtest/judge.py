@@ -24,7 +24,7 @@ from policies.decision import Decision, LimitRow
 from policies.margin import EXACT
 from policies.metrics import METRICS
 from policies.names import CONTRACTS, ROLES
-from policies.policy import Limit, Policy, Scope
+from policies.policy import Limit, Policy, Scope, resolve
 from policies.portfolio import (
     UNIT_OF_ACCOUNT,
     Facts,
@@ -37,6 +37,7 @@ from policies.portfolio import (
     Price,
     Returns,
 )
+from policies.problems import did_you_mean
 from policies.rules import compile_rule, evaluate, rules_for
 from policies.verdicts import bound_in_force, compile_limit, passes
 
@@ -106,6 +107,7 @@ class Judge:
             latched=latched,
             history=history,
             returns=returns,
+            signer=self.book["owner"],
         )
 
     @property
@@ -176,6 +178,7 @@ class Placed:
     fill: Fill
     order: Order
     held: Held
+    signer: Address
     reverts: str = ""
 
 
@@ -197,7 +200,11 @@ def place(judge: Judge, order: DeclaredOrder, held: Held, prices: Prices, tradin
     call = _call(judge, order, held.portfolio, worst)
     after = filled(held.portfolio, fill)
     why = _refused_by_venue(replace(held, portfolio=after), held, prices, fill)
-    return Placed(call, fill, bound, held if why else replace(held, portfolio=after), why)
+    signer = resolve(order.signer, judge.policy, judge.book, judge.account)
+    if signer is None:
+        advice = did_you_mean(order.signer, (*ROLES, *judge.policy.addresses))
+        raise BadInput(f"line {order.line} of the book: unknown signer {order.signer!r}; {advice}")
+    return Placed(call, fill, bound, held if why else replace(held, portfolio=after), signer, why)
 
 
 def _refused_by_venue(after: Held, before: Held, prices: Prices, fill: Fill) -> str:
@@ -306,6 +313,7 @@ def order_facts(judge: Judge, quiet: Facts, placed: Placed, after: Portfolio) ->
         after=after,
         fills=(placed.fill,) if derivative and not placed.reverts else (),
         orders=(placed.order,),
+        signer=placed.signer,
     )
 
 

@@ -67,7 +67,7 @@ def test_everything_wrong_is_said_at_once_with_line_and_column() -> None:
         "6:31: error: positions[1].sise: unknown key 'sise' (did you mean size?)",
         "7:1: error: option: unknown section 'option' (did you mean options?)",
         "9:10: error: orders[0].at: must be a time such as 2020-03-12T06:00 (UTC), got 'tomorrow'",
-        "10:5: error: orders[1]: must be a mapping of keys (such as {at, venue, asset, size, bound})",
+        "10:5: error: orders[1]: must be a mapping of keys (such as {at, venue, asset, size, bound, signer})",
     ]
     assert "book.yaml:2:31" in caught.value.message
     assert "and 4 more" in caught.value.message

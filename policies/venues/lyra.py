@@ -3,6 +3,8 @@
 A position is marked the way the market prices a trade before fees and slippage: Black-Scholes at the venue's spot, its volatility of the
 strike (board volatility x skew), its rate. The cached prices of `OptionGreekCache` are as old as its last update and are not used. Each
 short position stands for itself: it is liquidatable when its own collateral is below its own minimum, which the shocked price sets.
+What is settled and not yet paid out stays an option, at what it pays. The premium a position was opened with is nowhere on chain:
+`entry_notional` is the mark, so that an option's profit shows in equity and never as unrealised.
 Amounts in sUSD count as one USDC each while sUSD trades within DEPEG_LIMIT of it; beyond that the venue is missing.
 Source: Lyra Avalon 0.1.3-alpha, OptionMarket, OptionToken, OptionGreekCache, BlackScholes, OptionMarketViewer.
 """
@@ -10,7 +12,7 @@ Source: Lyra Avalon 0.1.3-alpha, OptionMarket, OptionToken, OptionGreekCache, Bl
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from enum import IntEnum
@@ -32,6 +34,7 @@ _SECONDS_PER_YEAR = 31_536_000
 _PRICE_PLACES = 9
 """Decimals of a mark: beyond them a double says nothing about an option on an asset worth thousands."""
 _MARGIN_MODEL = "lyra"
+_FIRST_ROUND = 9
 
 _POSITION = "(uint256,uint256,uint8,uint256,uint256,uint8)"
 _GREEKS = "(int256,int256,uint256,uint256,uint256)"
@@ -49,6 +52,13 @@ GET_MIN_COLLATERAL_PARAMETERS = Function.parse(
 GET_GREEK_CACHE_PARAMETERS = Function.parse(
     "getGreekCacheParams()((uint256,uint256,uint256,uint256,uint256,uint256,uint256,uint256,uint256,int256))"
 )
+_STRIKE_STATE = "(uint256,uint256,uint256,uint256,uint256,uint256,uint256,uint256,uint256)"
+GET_STRIKE_AND_BOARD = Function.parse(
+    f"getStrikeAndBoard(uint256)({_STRIKE_STATE},(uint256,uint256,uint256,bool,uint256[]))"
+)
+"""id, strikePrice, skew, five exposures, boardId; id, expiry, iv, frozen, strikeIds."""
+GET_SETTLEMENT_PARAMETERS = Function.parse("getSettlementParameters(uint256)(uint256,uint256,uint256)")
+"""strikePrice, priceAtExpiry (0: not settled), strikeToBaseReturned."""
 GET_TIMESTAMP = Function.parse("getCurrentBlockTimestamp()(uint256)")
 SLOT0 = Function.parse("slot0()(uint160,int24,uint16,uint16,uint16,uint8,bool)")
 
@@ -158,11 +168,12 @@ def _amount(value: float) -> Decimal:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """One strike of a live board."""
+    """One strike. `settled_at` is the price at which its board was settled, None while it is live."""
 
     strike_wad: int
     expiry_s: int
     vol: Decimal
+    settled_at: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +210,21 @@ class Lyra(Adapter):
             (self.quote_pool, SLOT0.encode()),
         )
 
+    def more(self, account: Address, answers: Sequence[bytes | None]) -> tuple[Read, ...]:  # noqa: ARG002
+        """Strikes that the account holds on boards no longer listed: settled, and not yet paid out."""
+        if len(answers) != _FIRST_ROUND:
+            return ()
+        try:
+            held = _held(answers[0])
+            listed = _listed(answers[1]) if held else {}
+            return tuple(
+                (self.option_market, function.encode(strike_id))
+                for strike_id in _unlisted(held, listed)
+                for function in (GET_STRIKE_AND_BOARD, GET_SETTLEMENT_PARAMETERS)
+            )
+        except InvalidFields:
+            return ()  # `parse` says what is wrong
+
     def parse(self, answers: Sequence[bytes | None]) -> Snapshot:
         """One view of the venue: what is missing of it is missing whole. The price of sUSD matters to those who hold or trade it only."""
         try:
@@ -208,7 +234,7 @@ class Lyra(Adapter):
             return Snapshot(missing=(Missing(VENUE, why),))
 
     def _parse(self, answers: Sequence[bytes | None]) -> Snapshot:
-        positions, boards, spot, shocks, greeks, clock, quote, base, slot0 = answers
+        positions, boards, spot, shocks, greeks, clock, quote, base, slot0 = answers[:_FIRST_ROUND]
         holdings, prices, unpriced = self._money(clock, quote, base, slot0)
         held = _held(positions)
         if unpriced and (held or holdings[0].amount):
@@ -218,7 +244,8 @@ class Lyra(Adapter):
         (now_s,) = GET_TIMESTAMP.decode(_given(clock, "clock"))
         (spot_wad,) = GET_SPOT_PRICE.decode(_given(spot, "spot price"))
         rules = _rules(_given(shocks, "collateral settings"), _given(greeks, "rate"))
-        listed = _listed(GET_LIVE_BOARDS.decode(_given(boards, "boards"))[0])
+        listed = _listed(boards)
+        listed |= _settled(_unlisted(held, listed), answers[_FIRST_ROUND:])
         options, margins = self._book(held, listed, rules, spot_wad, now_s)
         return Snapshot(holdings=holdings, margins=margins, prices=prices, options=options)
 
@@ -256,11 +283,7 @@ class Lyra(Adapter):
         options: list[Option] = []
         terms: list[tuple[str, Decimal]] = []
         collateral = required = free = value = Decimal(0)
-        for position_id, strike_id, kind_id, amount_wad, locked_wad, _ in held:
-            if strike_id not in listed:
-                raise InvalidFields(
-                    f"position {position_id} has expired and is not settled: call settleOptions([{position_id}])"
-                )
+        for _, strike_id, kind_id, amount_wad, locked_wad, _ in held:
             kind, place = OptionType(kind_id), listed[strike_id]
             option = self._option(kind, place, amount_wad, spot, rules.rate, now_s)
             options.append(option)
@@ -300,9 +323,14 @@ class Lyra(Adapter):
     ) -> Option:
         left_s = max(0, place.expiry_s - now_s)
         strike = from_units(place.strike_wad, 18)
-        call, put = black_scholes(left_s, float(place.vol), float(spot), float(strike), rate)
         size = from_units(amount_wad if kind.is_long else -amount_wad, 18)
-        mark = _amount(call if kind.is_call else put)
+        if place.settled_at is None:
+            call, put = black_scholes(left_s, float(place.vol), float(spot), float(strike), rate)
+            mark = _amount(call if kind.is_call else put)
+            forward = _amount(float(spot) * math.exp(rate * left_s / _SECONDS_PER_YEAR))
+        else:
+            forward = place.settled_at
+            mark = max(forward - strike if kind.is_call else strike - forward, Decimal(0))
         with localcontext(EXACT):
             at_mark = size * mark
         return Option(
@@ -315,7 +343,7 @@ class Lyra(Adapter):
             entry_notional=at_mark,
             mark_price=mark,
             implied_vol=place.vol,
-            forward=_amount(float(spot) * math.exp(rate * left_s / _SECONDS_PER_YEAR)),
+            forward=forward,
         )
 
     def fills(self, logs: Sequence[tuple[Address, Sequence[bytes], bytes]], account: Address) -> tuple[Fill, ...]:
@@ -351,13 +379,33 @@ def _held(answer: bytes | None) -> list[tuple[Any, ...]]:
     return [position for position in positions if position[3]]
 
 
-def _listed(boards: Sequence[tuple[Any, ...]]) -> dict[int, _Listed]:
+def _listed(answer: bytes | None) -> dict[int, _Listed]:
     """Every strike of the live boards by id; volatility = board's x skew, rounded down to 18 decimals."""
+    (boards,) = GET_LIVE_BOARDS.decode(_given(answer, "boards"))
     return {
         strike[0]: _Listed(strike[2], board[2], from_units(board[3] * strike[3] // 10**18, 18))
         for board in boards
         for strike in board[8]
     }
+
+
+def _unlisted(held: Sequence[tuple[Any, ...]], listed: Mapping[int, _Listed]) -> list[int]:
+    """Ids of the strikes that are held and on no live board, each once, in order."""
+    return list(dict.fromkeys(position[1] for position in held if position[1] not in listed))
+
+
+def _settled(strike_ids: Sequence[int], answers: Sequence[bytes | None]) -> dict[int, _Listed]:
+    """The strikes of the second round by id. Raises InvalidFields when one is not settled after all, or unread."""
+    found = {}
+    for i, strike_id in enumerate(strike_ids):
+        place, settlement = (*answers[2 * i : 2 * i + 2], None, None)[:2]
+        strike, board = GET_STRIKE_AND_BOARD.decode(_given(place, f"strike {strike_id}"))
+        _, price, _ = GET_SETTLEMENT_PARAMETERS.decode(_given(settlement, f"settlement of strike {strike_id}"))
+        if not price:
+            raise InvalidFields(f"strike {strike_id} is held, but it is neither listed nor settled")
+        vol = from_units(board[2] * strike[2] // 10**18, 18)
+        found[strike_id] = _Listed(strike[1], board[1], vol, from_units(price, 18))
+    return found
 
 
 def _rules(shocks: bytes, greeks: bytes) -> MinCollateral:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from contracts import bindings as b
 from contracts.abi import Function, encode
-from contracts.devnet import Devnet
+from contracts.devnet import Bar, Devnet
 from contracts.types import Address, parse_bytes, parse_hash
 from contracts.units import WAD
 from policies.calls import decode_calls
@@ -28,7 +28,9 @@ from policies.venues.lyra import (
     GET_LIVE_BOARDS,
     GET_MIN_COLLATERAL_PARAMETERS,
     GET_OWNER_POSITIONS,
+    GET_SETTLEMENT_PARAMETERS,
     GET_SPOT_PRICE,
+    GET_STRIKE_AND_BOARD,
     GET_TIMESTAMP,
     SLOT0,
     Lyra,
@@ -167,9 +169,48 @@ def test_any_words_at_all_are_parsed_or_missing(values: list[int]) -> None:
     assert isinstance(seen, Snapshot)
 
 
-def test_an_expired_position_says_how_to_settle_it() -> None:
-    seen = LYRA.parse(answers((OptionType.LONG_CALL, 1, 0), strike_id=7))
-    assert seen.missing[0].why == "position 1 has expired and is not settled: call settleOptions([1])"
+def settled_answers(kind: OptionType, price: int, *, collateral: int = 0) -> list[bytes | None]:
+    """Both rounds of somebody who holds 5 at strike 7, which is on no board any more, and was settled at `price` (0: not)."""
+    first = answers((kind, 5, collateral), strike_id=7)
+    strike = (7, 200 * WAD, 11 * WAD // 10, 0, 0, 0, 0, 0, 9)
+    board = (9, NOW_S - WEEK_S, 9 * WAD // 10, False, [7])
+    place = encode(GET_STRIKE_AND_BOARD.outputs, [strike, board])
+    return [*first, place, encode(GET_SETTLEMENT_PARAMETERS.outputs, [200 * WAD, price * WAD, 0])]
+
+
+def test_strikes_that_are_no_longer_listed_are_asked_in_a_second_round() -> None:
+    both = settled_answers(OptionType.LONG_CALL, 230)
+    calls = [function.encode(7) for function in (GET_STRIKE_AND_BOARD, GET_SETTLEMENT_PARAMETERS)]
+    assert LYRA.more(ACCOUNT, both[:9]) == tuple((LYRA.option_market, call) for call in calls)
+    assert LYRA.more(ACCOUNT, both) == ()
+    assert LYRA.more(ACCOUNT, answers((OptionType.LONG_CALL, 5, 0))) == ()
+    assert LYRA.more(ACCOUNT, answers()) == LYRA.more(ACCOUNT, [None] * 9) == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "price", "mark"),
+    [
+        (OptionType.LONG_CALL, 230, 30),
+        (OptionType.LONG_CALL, 170, 0),
+        (OptionType.LONG_PUT, 170, 30),
+        (OptionType.SHORT_PUT_QUOTE, 170, 30),
+        (OptionType.SHORT_CALL_QUOTE, 230, 30),
+    ],
+)
+def test_a_settled_position_is_worth_what_it_pays_whatever_the_price_is_now(
+    kind: OptionType, price: int, mark: int
+) -> None:
+    seen = LYRA.parse(settled_answers(kind, price, collateral=0 if kind.is_long else 900))
+    ((option,), (margin,)) = seen.options, seen.margins
+    assert (option.mark_price, option.expiry_s, option.implied_vol) == (mark, NOW_S - WEEK_S, Decimal("0.99"))
+    assert margin.account_value == (5 * mark if kind.is_long else 900 - 5 * mark)
+
+
+def test_a_strike_that_is_neither_listed_nor_settled_is_missing() -> None:
+    (missing,) = LYRA.parse(settled_answers(OptionType.LONG_CALL, 0)).missing
+    assert missing.why == "strike 7 is held, but it is neither listed nor settled"
+    (missing,) = LYRA.parse(settled_answers(OptionType.LONG_CALL, 230)[:10]).missing
+    assert "settlement of strike 7" in missing.why
 
 
 def test_an_option_that_is_paid_out_but_not_bought_back_is_worth_its_parity() -> None:
@@ -249,8 +290,11 @@ async def read(net: Devnet, calls: Sequence[tuple[Address, bytes]]) -> list[byte
 
 
 async def look(someone: Person) -> Snapshot:
-    adapter = adapter_on(someone.net)
-    return adapter.parse(await read(someone.net, adapter.reads(someone.eoa.address)))
+    adapter, account = adapter_on(someone.net), someone.eoa.address
+    answers = await read(someone.net, adapter.reads(account))
+    if more := adapter.more(account, answers):
+        answers += await read(someone.net, more)
+    return adapter.parse(answers)
 
 
 async def test_the_mark_is_what_the_market_charged_before_fees(trader: Person) -> None:
@@ -340,3 +384,27 @@ async def test_equity_changes_by_fees_and_spread_only_when_a_position_is_opened(
     _, _, fee = await send(trader, trade("openPosition", strike, OptionType.LONG_CALL, 10 * WAD))
     assert before - equity(await look(trader)) == pytest.approx(Decimal(fee) / WAD, abs=Decimal("0.01"))
     assert Portfolio(options=(await look(trader)).options).assets() == {"ETH"}
+
+
+async def test_a_settled_position_is_paid_what_the_adapter_said(trader: Person) -> None:
+    net, where = trader.net, trader.net.addresses
+    (_, _, strike, *_), *_ = await strikes(trader)
+    await send(trader, trade("openPosition", strike, OptionType.LONG_CALL, 10 * WAD))
+    short = trade("openPosition", strike, OptionType.SHORT_PUT_QUOTE, 2 * WAD, collateral_wad=6_000 * WAD)
+    await send(trader, short)
+    price = 3_100 * 10**8
+    await net.market.advance(Bar(strike.expiry_s + 60, price, price, price, price))
+    await net.market.release()
+    await trader.do(where.lyra_option_market, "settleExpiredBoard(uint256)", strike.board_id)
+    before = await look(trader)
+    assert before.missing == ()
+    assert [option.mark_price for option in before.options] == [3_100 - strike.price_wad // WAD, 0]
+    receipt = await trader.do(where.lyra_short_collateral, "settleOptions(uint256[])", [1, 2])
+    after = await look(trader)
+    paid = after.holdings[0].amount - before.holdings[0].amount
+    assert paid == before.margins[0].account_value
+    logs = [
+        (parse_bytes(log["address"]), [parse_hash(t) for t in log["topics"]], parse_bytes(log["data"]))
+        for log in receipt["logs"]
+    ]
+    assert [fill.size for fill in adapter_on(net).fills(logs, trader.eoa.address)] == [-10, 2]

@@ -221,21 +221,24 @@ class _Case:
         return self.exits or (self.reducing and (self.doubtful or not metric.of_operation))
 
 
-def _change(before: Observation, after: Observation) -> Observation:
+def _change(before: Observation, after: Observation, worse: str) -> Observation:
     """What the operation adds to the metric, and to each part of it."""
     if after.value is None or before.value is None:
         return Observation(None, why=after.why or f"before the operation: {before.why}")
     parts = dict(after.contributions)
     for name, value in before.contributions:
         parts[name] = EXACT.subtract(parts.get(name, Decimal(0)), value)
-    return Observation(EXACT.subtract(after.value, before.value), tuple(parts.items()))
+    change = EXACT.subtract(after.value, before.value)
+    if before.error:  # what was moved towards more risk before would make the change look smaller
+        change = EXACT.add(change, before.error) if worse == "higher" else EXACT.subtract(change, before.error)
+    return Observation(change, tuple(parts.items()))
 
 
 def _limit_row(rule: Rule, case: _Case) -> LimitRow:
     limit = rule.limit
     before, after = case.observe(rule)
     if limit.of_change:
-        before, after = Observation(None), _change(before, after)
+        before, after = Observation(None), _change(before, after, rule.metric.worse)
     latched = limit.id in case.after.facts.latched
     bound = bound_in_force(limit, latched=latched)
     lenient = case.lenient(rule.metric)

@@ -38,6 +38,8 @@ class Observation:
     why: str = ""
     models: tuple[tuple[str, str, str], ...] = ()
     """Name, version and backend of the risk models that gave the value."""
+    error: Decimal = Decimal(0)
+    """By how much a model's value may have been moved towards more risk, at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -131,9 +131,11 @@ def _rounded(value: Decimal) -> Decimal:
         return value.quantize(_QUANTUM)
 
 
-def _observed(rows: list[Row], value: Decimal) -> Observation:
-    modelled = any(row[3] for row in rows)
-    return Observation(_rounded(value) if modelled else value, _shown(rows), models=(MODEL,) if modelled else ())
+def _observed(rows: list[Row], value: Decimal, error: Decimal) -> Observation:
+    if not any(row[3] for row in rows):
+        return Observation(value, _shown(rows))
+    with localcontext(EXACT):
+        return Observation(_rounded(value), _shown(rows), models=(MODEL,), error=2 * _rounded(error) + _QUANTUM)
 
 
 _ONE, _POINT = Decimal(1), Decimal("0.01")
@@ -146,7 +148,7 @@ def _size_of(name: str, scale: Decimal = _ONE) -> Measure:
         rows = _rows(view, scope, parameters, name, scale)
         net, error = _net(rows)
         with localcontext(EXACT):
-            return _observed(rows, abs(net) + error)
+            return _observed(rows, abs(net) + error, error)
 
     return measure
 
@@ -158,7 +160,7 @@ def _short_of(name: str, scale: Decimal = _ONE) -> Measure:
         rows = _rows(view, scope, parameters, name, scale)
         net, error = _net(rows)
         with localcontext(EXACT):
-            return _observed(rows, max(error - net, Decimal(0)))
+            return _observed(rows, max(error - net, Decimal(0)), error)
 
     return measure
 
@@ -168,7 +170,7 @@ def theta(view: View, scope: Scope, parameters: Parameters) -> Observation:
     net, error = _net(rows)
     with localcontext(_ROUND_UP):
         daily = [(a, b, value / 365, m) for a, b, value, m in rows]
-        return _observed(daily, (error - net) / 365)
+        return _observed(daily, (error - net) / 365, error / 365)
 
 
 def _by_asset(
@@ -179,14 +181,17 @@ def _by_asset(
     def measure(view: View, scope: Scope, parameters: Parameters) -> Observation:
         rows = _rows(view, scope, parameters, name, _ONE)
         parts: list[Contribution] = []
+        doubt = Decimal(0)
         for asset in sorted({row[1] for row in rows}):
             net, error = _net([row for row in rows if row[1] == asset])
             with localcontext(EXACT):
                 parts.append((asset, worth(abs(net) + error, view.price(asset))))
+                doubt += 2 * worth(error, view.price(asset))
         with localcontext(EXACT):
             value = sum((part for _, part in parts), Decimal(0))
-        modelled = any(row[3] for row in rows)
-        return Observation(_rounded(value) if modelled else value, tuple(parts), models=(MODEL,) if modelled else ())
+        if not any(row[3] for row in rows):
+            return Observation(value, tuple(parts))
+        return Observation(_rounded(value), tuple(parts), models=(MODEL,), error=_rounded(doubt))
 
     return measure
 

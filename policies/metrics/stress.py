@@ -83,12 +83,13 @@ def stress_loss(view: View, _: Scope, parameters: Parameters) -> Observation:
     book = book_of_view(view)
     try:
         worth = revalue(book, Listed((happening(parameters.scenario),)))
-        worst = worth.worst(unit_for(book))
+        unit = unit_for(book)
+        worst = worth.worst(unit)
     except BadInput as error:
         raise NotKnown(error.message) from None
     with localcontext(EXACT):
         rows = tuple((label, -profit) for label, profit in worst.contributions)
-        return Observation(max(-worst.pnl, Decimal(0)), rows, models=(worth.model,))
+        return Observation(max(-worst.pnl, Decimal(0)), rows, models=(worth.model,), error=unit)
 
 
 METRICS = (

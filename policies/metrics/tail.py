@@ -134,14 +134,21 @@ def _models(model: Any) -> tuple[tuple[str, str, str], ...]:
     return (model,) if model else ()
 
 
+def _unit(view: View, model: Any) -> Decimal:
+    """What rounding towards loss may have added."""
+    from policies.risk.scenarios import unit_for
+
+    return unit_for(book_of_view(view)) if model else Decimal(0)
+
+
 def value_at_risk(view: View, _: Scope, parameters: Parameters) -> Observation:
     var, _es, _parts, model = _tail(view, parameters)
-    return Observation(max(var, Decimal(0)), models=_models(model))
+    return Observation(max(var, Decimal(0)), models=_models(model), error=_unit(view, model))
 
 
 def expected_shortfall(view: View, _: Scope, parameters: Parameters) -> Observation:
     _var, es, parts, model = _tail(view, parameters)
-    return Observation(max(es, Decimal(0)), parts, models=_models(model))
+    return Observation(max(es, Decimal(0)), parts, models=_models(model), error=_unit(view, model))
 
 
 def _places(portfolio: Portfolio) -> dict[str, tuple[str, str]]:
@@ -161,7 +168,8 @@ def component_shortfall(view: View, scope: Scope, parameters: Parameters) -> Obs
     places = _places(view.portfolio)
     rows = [(name, part) for name, part in parts if inside(scope, *places.get(name, (name, "")))]
     with localcontext(EXACT):
-        return Observation(sum((part for _, part in rows), Decimal(0)), tuple(rows), models=_models(model))
+        value = sum((part for _, part in rows), Decimal(0))
+        return Observation(value, tuple(rows), models=_models(model), error=len(rows) * _unit(view, model))
 
 
 _ASKED = ("confidence", "horizon", "window", "method")

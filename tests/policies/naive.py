@@ -279,10 +279,17 @@ def judge(
         bound = bound - slack if side == "max" else bound + slack
     was = None if scope == "operation" else metric(facts, facts.before, scope, False)
     now = metric(facts, facts.after, scope, True)
+    level = F(0)
     if of_change:
+        level = was or F(0)
         now = None if now is None or was is None else now - was
         was = None
-    compared: list[tuple[Value, Fraction]] = [(now, bound)]
+
+    def beside(value: Value, other: Fraction) -> tuple[Value, Fraction]:
+        """What is compared, as levels: how near they are counts by how large the levels are."""
+        return None if value is None else value + level, other + level
+
+    compared: list[tuple[Value, Fraction]] = [beside(now, bound)]
     if not binds_now(limit, now_s):
         return "pass", "", compared
     if now is None:
@@ -292,7 +299,7 @@ def judge(
         near = bound > 0 and now >= 0 and (now >= bound * share if side == "max" else now * share <= bound)
         if of_change and side == "min":
             near = bound < 0 and now <= 0 and now <= bound * share
-        compared.append((now, bound * share if side == "max" or of_change else bound / share if share else F(0)))
+        compared.append(beside(now, bound * share if side == "max" or of_change else bound / share))
         return ("warn" if near else "pass"), "", compared
     if was is not None:
         compared.append((was, bound))
@@ -300,7 +307,7 @@ def judge(
             return "warn", "", compared
     asks, quorum = limit["action"], limit.get("approval", "")
     for step in limit.get("escalate", ()):
-        compared.append((now, F(step["beyond"]) * percent))
+        compared.append(beside(now, F(step["beyond"]) * percent))
         if beyond(side, now, F(step["beyond"]) * percent):
             asks, quorum = (
                 step.get("action", "require_signers" if "approval" in step else "deny"),

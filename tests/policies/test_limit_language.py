@@ -11,7 +11,7 @@ from policies import evaluate, lint
 from policies.decision import Decision
 from policies.limits import During
 from policies.policy import Policy
-from policies.portfolio import Facts
+from policies.portfolio import Facts, Option
 from policies.rules import latched_after
 from tests.policies.rig import ACCOUNT, BOOK, NOW_S, fill, opening, policy_of, portfolio
 
@@ -303,3 +303,25 @@ overrides:
     assert [p for p in lint(HEAD + "limits:" + text) if p.severity == "error"] == []
     policy = policy_of(DESKS + "limits:" + text)
     assert [limit.id for limit in policy.every_limit] == ["a", "b", "c", "b@trader-a", "own@trader-a"]
+
+
+def test_what_a_model_rounds_up_before_never_makes_a_change_look_smaller() -> None:
+    """Options that do not change, and an order of one ETH: delta changes by one at least."""
+    policy = policy_of("limits: [{id: step, metric: delta, scope: 'asset: ETH', max_change: 1}]\n" + BUY)
+    call = Option(
+        "deribit",
+        "ETH",
+        True,
+        Decimal(250),
+        NOW_S + 86_400 * 30,
+        Decimal(1_000),
+        Decimal(0),
+        Decimal(5),
+        Decimal("0.8"),
+    )
+    held = [replace(portfolio(size), options=(call,)) for size in ("1", "2")]
+    decision = judge(policy, opening(policy, before=held[0], after=held[1], fills=(fill("1"),)))
+    change = decision.limits[0].after
+    assert change is not None
+    assert 1 < change < 1 + Decimal("1e-8")
+    assert decision.outcome == "deny"

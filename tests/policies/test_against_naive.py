@@ -38,7 +38,7 @@ from tests.policies.rig import ACCOUNT, BOOK, NOW_S, opening, policy_of
 D = Decimal
 DAY = 86_400
 ASSETS = ("ETH", "BTC")
-CLOSE = Fraction(1, 10**11)
+CLOSE = Fraction(1, 10**9)
 """A value nearer to what it is compared with than this share is the rounding's to decide (towards more risk); such cases are passed over."""
 HEAD = (
     "calls: [{target: perp.clearing_house, functions: [openPosition]}]\n"

@@ -19,7 +19,7 @@ from policies.venues import Adapter, Read, Snapshot
 from policies.venues.aave_v3 import AaveV3
 from policies.venues.allowances import Allowances, approved_in, granted_by, pairs_of, takers_of
 from policies.venues.feeds import Feed
-from policies.venues.lyra import Lyra
+from policies.venues.lyra import QUOTE_ASSET, Lyra
 from policies.venues.perp_v2 import PerpMarket, PerpV2
 from policies.venues.tokens import Token, Tokens
 from policies.venues.uniswap_v3 import UniswapV3
@@ -54,6 +54,12 @@ def tokens_of(book: Mapping[str, Address]) -> tuple[Token, ...]:
         for name, asset, decimals in (("usdc", "USDC", 6), ("weth", "ETH", 18))
         if name in book
     )
+
+
+def spendable_of(book: Mapping[str, Address]) -> tuple[Token, ...]:
+    """The tokens whose allowances are looked at: those of the book, and Lyra's quote, whose balance its own adapter reads."""
+    quote = (Token(QUOTE_ASSET, book["lyra.quote"], 18),) if "lyra.quote" in book else ()
+    return (*tokens_of(book), *quote)
 
 
 def adapters_of(book: Mapping[str, Address]) -> tuple[Adapter, ...]:
@@ -156,7 +162,7 @@ class FactsReader:
 
     def _allowances(self, found: Sequence[tuple[Address, Address]]) -> Allowances:
         """Allowances of the book's tokens to the book's spenders, and those found elsewhere."""
-        tokens = tokens_of(self.book)
+        tokens = spendable_of(self.book)
         known = [(token.address, spender) for token in tokens for spender in takers_of(self.book)]
         return Allowances(pairs_of((*known, *found), tokens))
 
@@ -202,7 +208,7 @@ class FactsReader:
         }
         found = [pair for pair in approved_in(logs, me) if pair not in covered]
         if found:
-            late = Allowances(pairs_of(found, tokens_of(self.book)))
+            late = Allowances(pairs_of(found, spendable_of(self.book)))
             before.append((late, []))
             after.append((late, []))
         for _ in range(_MAX_ROUNDS):

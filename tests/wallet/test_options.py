@@ -65,6 +65,8 @@ async def test_a_long_call_is_in_the_portfolio_after_and_its_fill_explains_it(wr
     assert fill.quote == pytest.approx(option.notional, rel=Decimal("1e-6"))
     spent = susd(facts.before) - susd(facts.after)
     assert spent == fill.quote + fill.fee
+    (given,) = (a for a in facts.after.allowances if a.asset == "SUSD" and a.amount)
+    assert (given.spender, given.unlimited) == (writer.net.addresses.lyra_option_market, True)
 
 
 async def test_a_short_put_brings_its_collateral_and_its_requirement(writer: Trader) -> None:

@@ -135,7 +135,7 @@ def compile_rule(limit: Limit) -> Rule:
     """What judging `limit` needs, worked out once."""
     return Rule(
         limit,
-        stress_of(limit.shocks) if limit.shocks else METRICS[limit.metric],
+        stress_of(limit.shocks) if limit.metric == "stress_margin" else METRICS[limit.metric],
         compile_limit(limit),
         compile_limit(limit, latched=True),
         condition(limit.when) if limit.when else None,

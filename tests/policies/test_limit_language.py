@@ -325,3 +325,8 @@ def test_what_a_model_rounds_up_before_never_makes_a_change_look_smaller() -> No
     assert change is not None
     assert 1 < change < 1 + Decimal("1e-8")
     assert decision.outcome == "deny"
+
+
+def test_a_scenario_of_volatility_or_time_alone_is_a_stress_too() -> None:
+    policy = policy_of("stress: [{id: calm, vol: {ETH: 50%}}, {id: later, time: 1d}]\n" + BUY)
+    assert [row.id for row in judge(policy).limits] == ["stress.calm", "stress.later"]

@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from contracts.errors import BadInput, SetupError
 from contracts.faults import checkpoint
 from contracts.types import Address, Hash32, checksum, keccak, to_hex
 from policies import Facts, Policy
-from policies.canonical import FACTS_TAG, canonical_bytes, facts_hash
+from policies.canonical import FACTS_TAG, canonical_bytes, decimal_text, facts_hash
 
 GENESIS: Hash32 = bytes(32)
 DECISION, ATTESTATION = "decision", "attestation"
@@ -54,7 +55,7 @@ CREATE TABLE heads (seq INTEGER PRIMARY KEY, hash BLOB NOT NULL, engine BLOB NOT
 CREATE TABLE equity (
     account TEXT NOT NULL, grain INTEGER NOT NULL, bucket INTEGER NOT NULL, points TEXT NOT NULL, PRIMARY KEY (account, grain, bucket)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE records (account TEXT PRIMARY KEY, since_s INTEGER NOT NULL) STRICT;
+CREATE TABLE records (account TEXT PRIMARY KEY, since_s INTEGER NOT NULL, block INTEGER NOT NULL, paid_in TEXT NOT NULL) STRICT;
 """
 _VERSION = 1
 _BUSY_S = 30.0
@@ -86,6 +87,15 @@ class Head:
             "engine": checksum(self.engine),
             "signature": to_hex(self.signature),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """From when on (unix s) all that an account did is on record, the last block that was looked at, and what had been paid in until then."""
+
+    since_s: int
+    block: int
+    paid_in: Decimal
 
 
 def head_digest(seq: int, entry_hash: Hash32) -> Hash32:
@@ -359,14 +369,20 @@ class Transaction:
         )
         return [_entry(row) for row in rows]
 
-    def complete_since_s(self, account: Address) -> int | None:
-        """From when on (unix s) the record holds all that `account` did; None when there is none."""
-        row = self.db.execute("SELECT since_s FROM records WHERE account = ?", (checksum(account),)).fetchone()
-        return None if row is None else int(row[0])
+    def record_of(self, account: Address) -> Record | None:
+        """Where the record of `account` stands; None when there is none."""
+        row = self.db.execute(
+            "SELECT since_s, block, paid_in FROM records WHERE account = ?", (checksum(account),)
+        ).fetchone()
+        return None if row is None else Record(row[0], row[1], Decimal(row[2]))
 
-    def begin_record(self, account: Address, since_s: int) -> None:
-        """Say from when on the record is complete; what was said first stays."""
-        self.db.execute("INSERT OR IGNORE INTO records VALUES (?, ?)", (checksum(account), since_s))
+    def advance_record(self, account: Address, since_s: int, block: int, paid_in: Decimal) -> None:
+        """Begin the record, or say how far it has come; from when on it is complete was said first and stays."""
+        self.db.execute(
+            "INSERT INTO records VALUES (?, ?, ?, ?) ON CONFLICT (account) DO UPDATE SET block = excluded.block, "
+            "paid_in = excluded.paid_in WHERE excluded.block >= block",
+            (checksum(account), since_s, block, decimal_text(paid_in)),
+        )
 
     def keep_facts(self, facts: Facts) -> None:
         """Record facts under their hash; once."""

@@ -90,7 +90,7 @@ def verify(log: AuditLog, heads: Sequence[Head] = ()) -> Report:
         used: dict[str, set[bytes]] = {"facts": set(), "probes": set()}
         judged_by: set[bytes] = set()
         points: dict[str, set[EquityPoint]] = {}
-        began: dict[str, int] = {}
+        records: dict[str, tuple[int, int, str]] = {}
         count, tip = 0, GENESIS
         for entry, previous, text in _rows(now, problems):
             count += 1
@@ -105,14 +105,14 @@ def verify(log: AuditLog, heads: Sequence[Head] = ()) -> Report:
             if entry.seq in at:
                 at[entry.seq] = tip
             _collect(entry, used, judged_by, points, problems)
-            if entry.kind == DECISION and {"account", "completeSince"} <= entry.body.keys():
-                began.setdefault(entry.body["account"], entry.body["completeSince"])
+            _advance(entry, records)
         found_heads = _heads(known, at, count, problems)
         facts = _evidence(now, log, used, problems)
         policies = _policies(now, judged_by, problems)
         _equity(now, points, problems)
-        if dict(now.db.execute("SELECT account, since_s FROM records")) != began:
-            problems.append("from when on the record of an account is complete does not follow from the entries")
+        kept = {row[0]: tuple(row[1:]) for row in now.db.execute("SELECT * FROM records")}
+        if kept != records:
+            problems.append("where the record of an account stands does not follow from the entries")
     engines = sorted({checksum(head.engine) for head in found_heads})
     return Report(
         entries=count,
@@ -161,6 +161,17 @@ def _collect(
             points.setdefault(entry.body["account"], set()).add(point)
     except (KeyError, TypeError, ValueError, ArithmeticError, BadInput):
         problems.append(f"entry {entry.seq} is no decision in the form that the engine writes")
+
+
+def _advance(entry: Entry, records: dict[str, tuple[int, int, str]]) -> None:
+    """Where the record of an account stands after an entry."""
+    body = entry.body
+    if entry.kind != DECISION or not {"account", "completeSince", "block", "paidIn"} <= body.keys():
+        return
+    since_s, block, paid_in = records.get(body["account"], (body["completeSince"], 0, "0"))
+    if body["block"] >= block:
+        block, paid_in = body["block"], body["paidIn"]
+    records[body["account"]] = (since_s, block, paid_in)
 
 
 def _heads(known: Sequence[Head], at: dict[int, bytes], count: int, problems: list[str]) -> list[Head]:

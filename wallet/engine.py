@@ -79,16 +79,23 @@ class Engine:
         every operation attested (of one nonce the last, as only one is included), its cost being the most it could be. None: no record.
         """
         with self.log.reading() as log:
-            complete_s = log.complete_since_s(account)
+            record = log.record_of(account)
             points = curve(log.db, account, since_s)
             last = {entry.body["nonce"]: entry for entry in log.attestations_since(account, since_s)}
-        if complete_s is None:
+        if record is None:
             return None
         return History(
-            since_s=max(since_s, complete_s),
+            since_s=max(since_s, record.since_s),
             equity=tuple(points),
             activity=tuple(_activity(entry) for entry in sorted(last.values(), key=lambda e: e.seq)),
         )
+
+    def paid_in_until(self, account: Address, log: Transaction) -> Decimal:
+        """What had been paid in: as `wallet.flows` last read it here, else as the record has it."""
+        if account in self.paid_in:
+            return self.paid_in[account]
+        record = log.record_of(account)
+        return Decimal(0) if record is None else record.paid_in
 
     def informed(self, facts: Facts) -> Facts:
         """`facts` with what only the record knows: what is outstanding, latched and spent, and as much history as the policy looks at."""
@@ -104,9 +111,12 @@ class Engine:
             return facts
         since_s = max(0, now_s - reach_s)
         known = self.history(account, since_s) or History(max(since_s, _complete_since_s(facts)))
-        point = equity_point(facts, self.paid_in.get(account, Decimal(0)))
-        if point is not None and (not known.equity or point.time_s > known.equity[-1].time_s):
-            known = replace(known, equity=(*known.equity, point))
+        with self.log.reading() as log:
+            paid_in = self.paid_in_until(account, log)
+        point = equity_point(facts, paid_in)
+        if point is not None and (not known.equity or point.time_s >= known.equity[-1].time_s):
+            earlier = tuple(one for one in known.equity if one != point)
+            known = replace(known, equity=(*earlier, point))
         return replace(facts, history=known)
 
     # -- judging ------------------------------------------------------------------------------------------------------------------------
@@ -122,9 +132,9 @@ class Engine:
         as `wallet.sizing` writes them). A judgement that is on record already, with as much beside it, is not kept twice.
         """
         account = facts.account
-        paid_in = self.paid_in.get(account, Decimal(0))
-        point = equity_point(facts, paid_in)
         with self.log.transaction() as log:
+            paid_in = self.paid_in_until(account, log)
+            point = equity_point(facts, paid_in)
             key = to_hex(decision.id)
             known = log.decision(key)
             if known is not None and (known.body["decision"].get("sizes") is not None or decision.sizes is None):
@@ -146,12 +156,14 @@ class Engine:
                     "probes": None if kept is None else to_hex(kept),
                     "latched": sorted(latched),
                     "completeSince": _complete_since_s(facts),
+                    "block": facts.block_number,
+                    "paidIn": decimal_text(paid_in),
                     "equity": None
                     if point is None
                     else {"time": point.time_s, "equity": decimal_text(point.equity), "paidIn": decimal_text(paid_in)},
                 },
             )
-            log.begin_record(account, _complete_since_s(facts))
+            log.advance_record(account, _complete_since_s(facts), facts.block_number, paid_in)
             if point is not None:
                 remember(log.db, account, point)
 

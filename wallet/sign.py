@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 from contracts.bindings import Call
 from contracts.eoa import Eoa
-from contracts.errors import BadInput, PolicyRefused
+from contracts.errors import BadInput, PolicyRefused, RpcError
 from contracts.types import Hash32, Wei
 from contracts.userop import UserOperation, intent_hash, required_prefund
 from policies import Decision, Facts, evaluate
+from policies.activity import record_needed_s
 from policies.attestation import encode_attested_envelope
+from policies.portfolio import Missing
 from wallet.account import AccountClient, signable_hash, suggest_fees
 from wallet.engine import Engine
-from wallet.facts import FactsReader
+from wallet.facts import FactsReader, tokens_of
+from wallet.flows import paid_in_between
 from wallet.services import BundlerClient, PaymasterClient
 from wallet.sizing import largest_sizes
 
@@ -72,11 +76,11 @@ class Signer:
         if engine is None or reader is None:
             raise BadInput("this account has no policy; there is nothing to judge it by")
         found, gas = await reader.read(self.account, op, sponsored=sponsored, outstanding=lambda *_: ())
-        facts = engine.informed(found)
+        facts = engine.informed(await self._with_payments(engine, found))
         now_s = facts.block_time_s if self.clock is None else max(facts.block_time_s, int(self.clock()))
         decision = evaluate(engine.policy, facts, now_s)
         probes: list[Any] = []
-        if sizes and not decision.allowed:
+        if sizes and not decision.allowed and facts.missing == found.missing:
 
             async def read_at(other: UserOperation) -> Facts:
                 probe, _ = await reader.read(
@@ -87,6 +91,30 @@ class Signer:
             decision, probes = await largest_sizes(engine.policy, facts, decision, op, read_at)
         engine.record(decision, facts, probes)
         return Judgement(op, facts, decision, now_s, gas)
+
+    async def _with_payments(self, engine: Engine, facts: Facts) -> Facts:
+        """Bring what was paid in and out up to the block of `facts`, if the policy looks at the record. A failure is a missing fact."""
+        if record_needed_s(engine.policy) is None:
+            return facts
+        with engine.log.reading() as log:
+            record = log.record_of(facts.account)
+        first = facts.block_number + 1 if record is None else record.block + 1
+        try:
+            more = await paid_in_between(
+                self.account.rpc,
+                self.account.entry_point,
+                facts.account,
+                tokens_of(facts.book),
+                facts.book,
+                facts.prices,
+                first,
+                facts.block_number,
+            )
+        except (RpcError, BadInput) as error:
+            missing = Missing("payments into and out of the account", error.message)
+            return replace(facts, missing=(*facts.missing, missing))
+        engine.paid_in[facts.account] = (Decimal(0) if record is None else record.paid_in) + more
+        return facts
 
     async def submit(self, calls: Sequence[Call]) -> Sent:
         """Judge, price, have it sponsored and attested, sign, send. Raises PolicyRefused before anybody has signed or been asked."""

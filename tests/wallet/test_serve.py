@@ -16,15 +16,19 @@ import pytest
 
 from contracts import bindings as b
 from contracts.bindings import Call
-from contracts.errors import BadInput
+from contracts.entrypoint.base import DEPOSIT_TO
+from contracts.eoa import TransactionSender
+from contracts.errors import BadInput, OperationFailed, RpcError
 from contracts.rpc import RpcClient
 from contracts.types import checksum, keccak, to_hex
 from contracts.userop import UserOperation, intent_hash
-from policies.attestation import Attestation, recover_signer
+from policies import load
+from policies.attestation import Attestation, encode_attested_envelope, recover_signer
 from tests.wallet.keeper_rig import free_port
 from tests.wallet.test_sizing import order
-from tests.wallet.trading_floor import Trader, on_lane
-from wallet.account import suggest_fees
+from tests.wallet.trading_floor import POLICY, Trader, book_on, now_s, on_lane
+from wallet import setup
+from wallet.account import Birth, suggest_fees
 from wallet.audit_verify import verify
 from wallet.serve import Limits, Service, listen
 from wallet.serve_engine import PolicyService
@@ -372,6 +376,52 @@ async def test_two_engines_attest_one_operation_each_for_itself(trader: Trader, 
     assert {answer["engine"] for answer in found} == {checksum(key.address) for key in keys}
     assert found[0]["userOpHash"] == found[1]["userOpHash"]
     assert found[0]["decision"] == found[1]["decision"], "the same facts give the same decision on both"
+
+
+async def test_the_chain_takes_an_operation_that_two_of_two_engines_attested_and_not_one_of_them(
+    trader: Trader, tmp_path: Path
+) -> None:
+    """k of n on the real validator: the entry point's own verdict on envelopes with one, and with both attestations."""
+    net, people = trader.net, trader.net.accounts
+    policy = load(POLICY + "attestation: {threshold: 2}\n")
+    engines = (people.engine, people.owner3)
+    config = setup.guarded_config(
+        policy,
+        book_on(net),
+        owner=people.owner.address,
+        engines=tuple(engine.address for engine in engines),
+        now_s=await now_s(net),
+    )
+    birth = Birth(net.addresses.risk_account_factory, config, keccak(str(tmp_path).encode()))
+    account = replace(trader.signer.account, address=await birth.address(net.rpc), birth=birth)
+    deployer = TransactionSender(net.rpc, people.deployer, net.chain_id)
+    await deployer.transact(net.addresses.usdc, b.MINT.encode(account.address, 10_000 * 10**6))
+    await deployer.transact(account.entry_point.address, DEPOSIT_TO.encode(account.address), value=10**18)
+    await deployer.transact(birth.factory, birth.factory_data)
+    two = replace(trader, policy=policy, signer=replace(trader.signer, account=account))
+    attestations, op = [], None
+    for number, key in enumerate(engines):
+        async with served(two, tmp_path / str(number), key=key) as desk:
+            op = op or UserOperation.from_rpc(await desk.operation("2"))
+            status, found = await desk.ask("POST", "/v1/attestations", {"userOp": op.to_rpc()})
+            assert status == 200, found
+            attestations.append(bytes.fromhex(found["attestation"][2:]))
+    assert op is not None
+    owner = account.sign(op, people.owner)
+
+    async def included(parts: list[bytes]) -> None:
+        signed = op.replace(signature=encode_attested_envelope(owner, parts))
+        await deployer.transact(
+            account.entry_point.address,
+            account.entry_point.encode_handle_ops([signed], people.deployer.address),
+            gas=8_000_000,
+        )
+
+    for part in attestations:
+        with pytest.raises((RpcError, OperationFailed)):
+            await included([part])
+    await included(attestations)
+    assert await account.next_nonce() == op.nonce + 1
 
 
 async def test_decisions_are_listed_found_and_shown_as_a_page(desk: Desk) -> None:

@@ -26,11 +26,13 @@ Floats = npt.NDArray[np.float64]
 
 YEAR_S = 31_536_000
 """Seconds of a year: 365 days, as crypto options venues count."""
-ERROR_ULPS = 128.0
-ROWS = 64
+ERROR_ULPS = 32.0
+ROWS = 16
 """Options that are added up before their sum is added to the total: bounds the growth of rounding errors."""
 TILE = 16384
 """Values that the numpy backend works on at once: enough to make the cost of a call of numpy small, few enough for the cache."""
+MOST_ROWS = 64
+"""The same for the numpy backend, whose calls cost more."""
 MODEL_VERSION = "1"
 
 # R(y) sqrt(2 pi)^-1 = P(y) / Q(y).  Weighted least-maximum fit in 60 digits (iteratively reweighted), all coefficients positive, so
@@ -182,8 +184,8 @@ def _values(options: OptionColumns, shocks: ShockColumns, rows: slice, work: _Wo
 
 
 def accumulate(options: OptionColumns, shocks: ShockColumns, totals: Floats) -> None:
-    """The numpy backend of `Accumulate`; works on at most ROWS options and about TILE values at once."""
-    rows = max(1, min(ROWS, TILE // totals.size))
+    """The numpy backend of `Accumulate`; works on at most MOST_ROWS options and about TILE values at once."""
+    rows = max(1, min(MOST_ROWS, options.strike.size, TILE // totals.size))
     work = _Workspace(rows, totals.size)
     for start in range(0, options.strike.size, rows):
         undiscounted, weights = _values(options, shocks, slice(start, start + rows), work)

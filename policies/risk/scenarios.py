@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import sys
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
@@ -26,9 +27,9 @@ import numpy as np
 from contracts.errors import BadInput
 from policies.portfolio import UNIT_OF_ACCOUNT
 from policies.risk import _kernel
-from policies.risk._kernel import ERROR_ULPS, ROWS, YEAR_S, Accumulate, Floats, OptionColumns, ShockColumns
+from policies.risk._kernel import ERROR_ULPS, MOST_ROWS, ROWS, YEAR_S, Accumulate, Floats, OptionColumns, ShockColumns
 from policies.risk.scenarios_book import PRECISE, Book
-from policies.risk.scenarios_exact import ExactBook, Integers, floor_units
+from policies.risk.scenarios_exact import UNCHANGED, ExactBook, Integers, floor_units, nearest_units
 from policies.risk.scenarios_sets import Listed, Moves, Scenario, ScenarioSet
 
 Backend = Literal["auto", "numpy", "numba"]
@@ -46,7 +47,7 @@ _ULP = 2.0**-53
 @dataclass(frozen=True, slots=True)
 class Worst:
     """The worst scenario: its number and itself, the profit there (multiple of the unit, towards loss), and what each position adds, each
-    rounded towards loss on its own, with a last row `rounding` where needed, so that the rows add up to the profit exactly."""
+    rounded to the nearest unit on its own, with a last row `rounding` where needed, so that the rows add up to the profit exactly."""
 
     number: int
     scenario: Scenario
@@ -91,10 +92,10 @@ class Revaluation:
         return Worst(number, self.scenarios.scenario(number), pnl, added)
 
     def contributions(self, number: int, unit: Decimal) -> tuple[Contribution, ...]:
-        """What each position adds in one scenario, in the order of the book, each rounded towards loss; the same on every backend."""
+        """What each position adds in one scenario, in the order of the book, each rounded to the nearest unit; the same on every backend."""
         scenario = self.scenarios.scenario(number)
         pnl, errors = by_position(self.book, Listed((scenario,)))
-        units = floor_units(pnl[:, 0], errors[:, 0], unit, lambda i: self._exact.pnl(scenario, i))
+        units = nearest_units(pnl[:, 0], errors[:, 0], unit, lambda i: self._exact.pnl(scenario, i))
         with localcontext(PRECISE):
             return tuple((label, int(n) * unit) for label, n in zip(self.book.labels, units, strict=True))
 
@@ -141,8 +142,9 @@ def revalue(book: Book, scenarios: ScenarioSet, *, backend: Backend = "auto", bl
     if block < 1:
         raise BadInput(f"a block of {block} scenarios: it must have at least one")
     name, version, accumulate = backend_of(backend, len(book.options) * len(scenarios))
-    columns = _Columns(book)
-    now = _Shocked(book, Listed((Scenario("unchanged"),)), 0, 1)
+    rows = ROWS if name == "numba" else MOST_ROWS
+    columns = _columns_of(book)
+    now = columns.now
     base = _option_values(columns, now, accumulate)[0]
     count = len(scenarios)
     pnl, errors = np.empty(count), np.empty(count)
@@ -151,7 +153,7 @@ def revalue(book: Book, scenarios: ScenarioSet, *, backend: Backend = "auto", bl
         shocked = _Shocked(book, scenarios, start, stop)
         linear, gross = columns.closed_forms(shocked)
         pnl[start:stop] = linear.sum(axis=0) + (_option_values(columns, shocked, accumulate) - base)
-        depth = 2 * ROWS + columns.count / ROWS + len(linear)
+        depth = rows + columns.count / ROWS + len(columns.options) + math.log2(2 + len(linear))
         errors[start:stop] = (
             (gross.sum(axis=0) + columns.gross(shocked) + columns.gross(now)) * _ULP * (ERROR_ULPS + depth)
         )
@@ -164,8 +166,8 @@ def by_position(book: Book, scenarios: ScenarioSet) -> tuple[Floats, Floats]:
 
     Raises BadInput.
     """
-    columns = _Columns(book)
-    now = _Shocked(book, Listed((Scenario("unchanged"),)), 0, 1)
+    columns = _columns_of(book)
+    now = columns.now
     shocked = _Shocked(book, scenarios, 0, len(scenarios))
     closed, closed_gross = columns.closed_forms(shocked)
     options, gross = np.zeros((len(book.options), len(scenarios))), np.zeros((len(book.options), len(scenarios)))
@@ -234,13 +236,22 @@ def _option_values(columns: _Columns, shocked: _Shocked, accumulate: Accumulate)
     return totals
 
 
+def _columns_of(book: Book) -> _Columns:
+    """The columns of a book, made once."""
+    found = book.workings.get("columns")
+    if not isinstance(found, _Columns):
+        found = book.workings["columns"] = _Columns(book)
+    return found
+
+
 class _Columns:
     """A book as doubles: options by underlying (with their rows in the book), everything else as factors of closed forms."""
 
-    __slots__ = ("book", "count", "options")
+    __slots__ = ("book", "count", "now", "options")
 
     def __init__(self, book: Book) -> None:
         self.book, self.count = book, len(book.options)
+        self.now = _Shocked(book, Listed((UNCHANGED,)), 0, 1)
         rows: dict[str, list[int]] = {}
         for i, option in enumerate(book.options):
             rows.setdefault(option.asset, []).append(i)
@@ -310,7 +321,7 @@ class _Columns:
             row += 1
         for number in range(len(book.ranges)):
             after, terms = self._range(number, shocked)
-            before, terms_before = self._range(number, _Shocked(book, Listed((Scenario("unchanged"),)), 0, 1))
+            before, terms_before = self._range(number, self.now)
             pnl[row], gross[row] = after - before, terms + terms_before
             row += 1
         return pnl, gross

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
+from typing import Any
 
 from contracts.errors import BadInput
 from policies.portfolio import UNIT_OF_ACCOUNT, Portfolio
@@ -17,6 +18,7 @@ Number = int | float | Decimal
 PRECISE = Context(prec=60, rounding=ROUND_HALF_EVEN)
 """The context of all exact arithmetic here: products of the figures in use have fewer than 60 digits."""
 _MOST_GROWTH = 5
+_GROWTH = Context(prec=28, rounding=ROUND_HALF_EVEN)
 _RATE_QUANTUM = Decimal(1).scaleb(-15)
 
 
@@ -116,6 +118,8 @@ class Book:
     options: tuple[EuropeanOption, ...] = ()
     ranges: tuple[Range, ...] = ()
     cash: Decimal = Decimal(0)
+    workings: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What several revaluations of the same book need: its columns of doubles. Results only; computing again gives the same."""
 
     def __post_init__(self) -> None:
         for asset, price in self.spots.items():
@@ -211,6 +215,7 @@ def book_of(portfolio: Portfolio, prices: Mapping[str, Decimal], time_s: int, te
                 linears.append(Linear(f"{amount.venue}:{amount.asset}", amount.asset, sign * amount.amount, price))
     linears += [Linear(p.label, p.asset, p.size, p.mark_price, on_forward=True) for p in portfolio.positions if p.size]
     options = []
+    carries: dict[tuple[str, Decimal, int], Decimal] = {}
     for option in (o for o in portfolio.options if o.size):
         vol = option.implied_vol if option.implied_vol is not None else terms.vols.get(option.label)
         if vol is None:
@@ -220,11 +225,10 @@ def book_of(portfolio: Portfolio, prices: Mapping[str, Decimal], time_s: int, te
         life_s = max(option.expiry_s - time_s, 0)
         carry = Decimal(0)
         if option.forward is not None and life_s:
-            with localcontext(PRECISE):
-                spot = _at(prices, option.asset, option.size) or Decimal(0)
-                _positive(option.forward, f"the forward of {option.label}")
-                _positive(spot, f"the index price of {option.asset}")
-                carry = ((option.forward / spot).ln() * YEAR_S / life_s).quantize(_RATE_QUANTUM)
+            term = (option.asset, option.forward, life_s)  # the options of one expiry mostly share their forward
+            if term not in carries:
+                carries[term] = _carry(option.forward, _at(prices, option.asset, option.size), life_s, option.label)
+            carry = carries[term]
         options.append(
             EuropeanOption(
                 option.label,
@@ -249,6 +253,14 @@ def book_of(portfolio: Portfolio, prices: Mapping[str, Decimal], time_s: int, te
         ranges=ranges,
         cash=sum((m.collateral for m in portfolio.margins), Decimal(0)),
     )
+
+
+def _carry(forward: Decimal, spot: Decimal | None, life_s: int, label: str) -> Decimal:
+    """ln(forward / spot) per year. Raises BadInput."""
+    _positive(forward, f"the forward of {label}")
+    _positive(spot or Decimal(0), f"the index price under {label}")
+    with localcontext(_GROWTH):
+        return ((forward / (spot or Decimal(0))).ln() * YEAR_S / life_s).quantize(_RATE_QUANTUM)
 
 
 def _at(prices: Mapping[str, Decimal], asset: str, amount: Decimal) -> Decimal | None:

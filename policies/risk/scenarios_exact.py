@@ -1,4 +1,4 @@
-"""Profit and loss in 60-digit decimal arithmetic, and the rounding that makes a Decision the same bytes on every backend.
+"""Profit and loss in decimal arithmetic, and the rounding that makes a Decision the same bytes on every backend.
 
 A model output is compared as the next multiple of a unit on the bad side (`quantise_adversely`). Rounding alone does not make backends
 agree: however coarse the unit, a value may lie so near to one of its multiples that the last bits decide the side. So every double x
@@ -9,7 +9,7 @@ comes with a bound e on its error, and (as Ziv's test does for correctly rounded
 
 Decimal arithmetic is specified to the last digit (General Decimal Arithmetic; Python's two implementations agree), so the result is a
 function of the facts alone. Two limits, stated plainly. It holds as far as the error bounds do: they are derived, with room to spare,
-and tested, but not machine-checked. And the second step resolves 1e-30 of the gross value, not everything: a true value nearer to a
+and tested, but not machine-checked. And the second step resolves 1e-24 of the gross value, not everything: a true value nearer to a
 multiple than that may be rounded to it; it is still the same on every machine.   Source: Ziv, Fast evaluation of elementary
 mathematical functions with correctly rounded last bit, ACM TOMS 17 (1991).
 """
@@ -17,7 +17,7 @@ mathematical functions with correctly rounded last bit, ACM TOMS 17 (1991).
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal, localcontext
 from typing import Literal
 
 import numpy as np
@@ -33,9 +33,11 @@ Integers = npt.NDArray[np.int64]
 _INVERSE_SQRT_TWO_PI = Decimal(
     "0.398942280401432677939946059934381868475858631164934657665925829670657925899301838501252333907307"
 )
-_NEGLIGIBLE = Decimal(1).scaleb(-42)
-_FAR = 14
-"""N(-14) < 1e-44."""
+_PRICING = Context(prec=36, rounding=ROUND_HALF_EVEN)
+"""The context of option values: 10 digits more than `_NEGLIGIBLE` keeps."""
+_NEGLIGIBLE = Decimal(1).scaleb(-28)
+_FAR = 12
+"""N(-12) < 2e-33."""
 _MOST_UNITS = 2**52
 Position = Linear | Inverse | EuropeanOption | Range
 
@@ -85,11 +87,20 @@ def floor_units(values: Floats, errors: Floats, unit: Decimal, exactly: Callable
     return found
 
 
+def nearest_units(values: Floats, errors: Floats, unit: Decimal, exactly: Callable[[int], Decimal]) -> Integers:
+    """The nearest integer to value / unit, halves upwards, of the true value: `floor_units` of what lies half a unit higher.
+
+    For figures that inform and decide nothing: the many that are nearly zero are decided by their doubles. Raises BadInput.
+    """
+    half = unit / 2
+    return floor_units(values + float(half), errors + float(half) * 2.0**-50, unit, lambda i: exactly(i) + half)
+
+
 # -- models, in decimal arithmetic ---------------------------------------------------------------------------------------------------
 
 
 def normal_cdf(x: Decimal) -> Decimal:
-    """N(x) to 1e-40, by the series N(x) = 1/2 + phi(x) (x + x^3/3 + x^5/15 + ...), all of whose terms have one sign.
+    """N(x) to 1e-26, by the series N(x) = 1/2 + phi(x) (x + x^3/3 + x^5/15 + ...), all of whose terms have one sign.
 
     Source: Marsaglia, Evaluating the normal distribution, J. Stat. Software 11 (2004).
     """
@@ -97,7 +108,7 @@ def normal_cdf(x: Decimal) -> Decimal:
         return Decimal(1)
     if x < -_FAR:
         return Decimal(0)
-    with localcontext(PRECISE):
+    with localcontext(_PRICING):
         square, term, total, n = x * x, x, x, 1
         while abs(term) > _NEGLIGIBLE:
             n += 2
@@ -109,7 +120,7 @@ def normal_cdf(x: Decimal) -> Decimal:
 def option_value(option: EuropeanOption, spot: Decimal, scenario: Scenario) -> Decimal:
     """Value of one unit at shocked `spot`; settled at its intrinsic value there when it expires within the scenario."""
     shock = scenario.of(option.asset)
-    with localcontext(PRECISE):
+    with localcontext(_PRICING):
         left_s = option.life_s - scenario.time_s
         strike, zero = option.strike, Decimal(0)
         if left_s <= 0:
@@ -176,6 +187,8 @@ class ExactBook:
 
     def total(self, scenario: Scenario) -> Decimal:
         """Profit of the whole book; cash earns nothing."""
+        if not scenario.time_s and not scenario.rate and all(scenario.of(a) == NO_SHOCK for a in self._book.spots):
+            return Decimal(0)
         with localcontext(PRECISE):
             return sum((self.pnl(scenario, i) for i in range(len(self._positions))), Decimal(0))
 

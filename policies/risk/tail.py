@@ -29,7 +29,7 @@ from contracts.errors import BadInput
 from policies.risk._kernel import Floats
 from policies.risk.scenarios import Contribution, Revaluation, by_position
 from policies.risk.scenarios_book import PRECISE, Number, exact
-from policies.risk.scenarios_exact import ExactBook, Integers, floor_units
+from policies.risk.scenarios_exact import ExactBook, Integers, nearest_units
 from policies.risk.scenarios_sets import Listed
 
 _SUM_ERROR = 2.0**-48
@@ -61,7 +61,7 @@ class TailComponents:
 class DecidedTail:
     """VaR and ES as a Decision compares them: multiples of a unit, rounded towards loss, the same on every backend.
 
-    `contributions` to ES, each rounded towards loss, with a last row `rounding` where needed, so that they add up to `es` exactly.
+    `contributions` to ES, each rounded to the nearest unit, with a last row `rounding` where needed, so that they add up to `es` exactly.
     """
 
     var: Decimal
@@ -143,9 +143,9 @@ def _contributions(
         )
         return sum(terms, Decimal(0))
 
-    floors = floor_units(mean, error, unit, exactly)
+    units = nearest_units(mean, error, unit, exactly)
     with localcontext(PRECISE):
-        added = [(label, -int(n) * unit) for label, n in zip(found.book.labels, floors, strict=True)]
+        added = [(label, -int(n) * unit) for label, n in zip(found.book.labels, units, strict=True)]
         rest = es - sum((amount for _, amount in added), Decimal(0))
     return (*added, ("rounding", rest)) if rest else tuple(added)
 

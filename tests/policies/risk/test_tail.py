@@ -199,7 +199,7 @@ def test_contributions_to_the_decided_es_add_up_to_it_exactly() -> None:
         assert [label for label, _ in decided.contributions][:5] == list(found.book.labels)
         float_components = historical_components(_by_position(found), confidence).components
         for (_, amount), expected in zip(decided.contributions, float_components, strict=False):
-            assert 0 <= float(amount) - expected < 0.01 + 1e-6
+            assert abs(float(amount) - expected) < 0.005 + 1e-6
 
 
 def _by_position(found: Any) -> np.ndarray:

@@ -163,7 +163,7 @@ def accumulate(options: OptionColumns, shocks: ShockColumns, totals: Floats) -> 
     shape = shocks.spot.shape
 
     def full(array: Floats) -> Floats:
-        return np.ascontiguousarray(np.broadcast_to(array, shape))
+        return array if array.shape == shape else np.full(shape, array[0])
 
     _add_up(
         options.strike,

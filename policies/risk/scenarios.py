@@ -206,10 +206,8 @@ class _Shocked:
 
     def price(self, asset: str) -> Floats:
         """The shocked spot, shape (scenarios,)."""
-        shape = (self.count,)
-        return np.ascontiguousarray(
-            np.broadcast_to(float(self.book.spot(asset)) * (1.0 + self.moves(asset).spot), shape)
-        )
+        shocked = float(self.book.spot(asset)) * (1.0 + self.moves(asset).spot)
+        return shocked if shocked.size == self.count else np.full(self.count, shocked[0])
 
     def of(self, asset: str) -> ShockColumns:
         if asset not in self._shocks:

@@ -154,6 +154,8 @@ class LimitChecks(Linter):
     def during(self, entry: Tree | None, path: str) -> None:
         if entry is None:
             return
+        if any(self.present(f"{path}.{key}") and key not in entry for key in ("days", "hours")):
+            return  # malformed, and reported
         days = entry.get("days", DAYS)
         if len(set(days)) != len(days):
             self.report(f"{path}.days", "the same one twice")

@@ -53,7 +53,7 @@ _LIMIT: Mapping[str, Tighter] = {
 _STOP: Mapping[str, Tighter] = {"drop": _lower, "size": _higher}
 _ATTESTATION: Mapping[str, Tighter] = {"validity": _lower, "threshold": _higher, "escape_delay": _higher}
 _BUDGET: Mapping[str, Tighter] = {"per_operation": _lower, "per_day": _lower}
-_DEFAULTS: Mapping[str, str] = {
+DEFAULTS: Mapping[str, str] = {
     "action": "deny",
     "warn_at": "0.8",
     "hysteresis": "0",
@@ -106,7 +106,7 @@ def looser_keys(inherited: Tree, mine: Tree) -> list[str]:
     """Keys of a limit with which `mine` is looser than, or not comparable with, the limit that it starts from."""
     found = []
     for key, value in mine.items():
-        base = inherited.get(key, _DEFAULTS.get(key) if key in _LIMIT else None)
+        base = inherited.get(key, DEFAULTS.get(key) if key in _LIMIT else None)
         if key == "id" or base == value:
             continue
         if key in _APPLIES:
@@ -146,7 +146,7 @@ class _Merge:
                 if parent.get(key) != mine and not _applies_tighter(key, parent, child):
                     self.loosens(f"{path}.{key}", "binds or asks less than the inherited limit")
                 continue
-            inherited = parent.get(key, _DEFAULTS.get(key) if key in ordered else None)
+            inherited = parent.get(key, DEFAULTS.get(key) if key in ordered else None)
             if inherited == mine or (inherited is None and key in ordered):
                 continue
             if isinstance(inherited, Mapping) and isinstance(mine, Mapping):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
+from policies.backtest.columns import States
 from policies.backtest.judge import State
 from policies.backtest.market import Floats, Integers, iso
 from policies.canonical import plain
@@ -104,6 +105,8 @@ class Track:
     equity: Floats
     use: Floats
     limits: tuple[str, ...]
+    states: States
+    """Where every limit stood at every close: `State`, of shape (bars, limits)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -331,6 +331,7 @@ class _Run:
             self.record.closes,
             use,
             tuple(x.id for x in self.limits),
+            self.states,
         )
         return Result(
             policy_name=f"{policy.name} {policy.version}",

@@ -103,3 +103,26 @@ def test_a_book_with_orders_says_which_would_have_been_refused(here: Path, capsy
         ("buy 100 ETH at perp", "allow"),
         ("buy 200 ETH at perp", "deny"),
     ]
+
+
+def test_diff_says_in_words_what_changed_and_what_it_would_have_changed(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "new.yaml").write_text(POLICY.replace("3.1", "2.5"))
+    assert (
+        main(["policy", "diff", "policy.yaml", "new.yaml", "--strategy", "long:ETH:2.4", "--to", "2020-03-12T08:00"])
+        == 0
+    )
+    out = capsys.readouterr().out
+    assert "changed limits.leverage.max: 3.1 -> 2.5 (tighter)" in out
+    assert "of 120 bars flip, the first at 2020-03-12T06" in out
+
+
+def test_diff_of_one_file_with_itself_says_that_it_is_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["policy", "diff", "policy.yaml", "policy.yaml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"same": True, "changes": [], "backtest": None}
+
+
+def test_diff_with_bars_and_no_book_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["policy", "diff", "policy.yaml", "policy.yaml", "--data", "eth_2020-03-12"]) == 2
+    assert "--data needs a book" in capsys.readouterr().err

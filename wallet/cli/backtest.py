@@ -1,4 +1,4 @@
-"""`seawall policy backtest`: what a policy would have refused, warned of and triggered over bars of the past. Asks no node."""
+"""`seawall policy backtest` and `diff`: what a policy, or a change of it, would have done over bars of the past. Asks no node."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from wallet.cli.output import AsJson, emit, say
 
 if TYPE_CHECKING:
     from policies.backtest import Book, Market, Result
+    from policies.differences import Difference
 
 PolicyFile = Annotated[Path, typer.Option("--policy", metavar="FILE", help="The policy file.")]
 Data = Annotated[
@@ -119,3 +120,49 @@ def _time(text: str | None, option: str) -> int | None:
             f"{option} must be a time such as 2020-03-12T06:00 (UTC) or unix seconds, got {text!r}"
         ) from None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The policy file as it was.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The policy file as it would be.")],
+    data: Data = None,
+    book: BookFile = None,
+    strategy: Strategy = None,
+    collateral: Collateral = "10000",
+    start: From = None,
+    end: To = None,
+    gaps: Gaps = False,
+    variables: Variables = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say in words what a change of file changes and, with a book, what it would have changed over history."""
+    from policies.backtest import backtest as run
+    from policies.backtest.comparison import compare
+    from policies.differences import differences
+    from wallet.cli.policy import overrides
+    from wallet.policy_files import load_policy
+
+    before, after = (load_policy(path, overrides(variables)) for path in (old, new))
+    changes = differences(before, after)
+    found = None
+    if book is not None or strategy is not None:
+        market = read_bars(data, start, end, gaps)
+        held = read_held(book, strategy, collateral, market)
+        found = compare(run(before, held, market), run(after, held, market))
+    elif data is not None:
+        raise BadInput("--data needs a book: give --book FILE or --strategy SIDE:ASSET:LEVERAGE")
+    lines = [str(change) for change in changes] or ["the two files mean the same policy"]
+    if found is not None:
+        lines += ["", *found.explain()]
+    body = {
+        "same": before.policy_id == after.policy_id,
+        "changes": [plain_change(change) for change in changes],
+        "backtest": None if found is None else found.to_json(),
+    }
+    emit(body, as_json, lambda console: console.print("\n".join(lines), markup=False))
+
+
+def plain_change(change: Difference) -> dict[str, str]:
+    """One difference as JSON."""
+    names = ("path", "kind", "direction", "before", "after")
+    return {name: getattr(change, name) for name in names} | {"text": str(change)}

@@ -26,6 +26,7 @@ app.add_typer(policy_audit.app, name="audit")
 app.command("replay")(policy_replay.replay)
 app.command("serve")(policy_serve.serve)
 app.command("backtest")(history.backtest)
+app.command("diff")(history.diff)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The policy file.")]
 Variables = Annotated[

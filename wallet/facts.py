@@ -24,6 +24,7 @@ from policies.venues.perp_v2 import PerpMarket, PerpV2
 from policies.venues.tokens import Token, Tokens
 from policies.venues.uniswap_v3 import UniswapV3
 from wallet.account import AccountClient
+from wallet.exports import ExportFile, exported
 from wallet.simulate import Effects, MovedHead, simulate
 
 OutstandingOf = Callable[[Address, int, int], tuple[Outstanding, ...]]
@@ -101,11 +102,13 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class FactsReader:
-    """Reads facts for operations of accounts. `book` binds the policy's names; `fresh_policy` is in force on an account not yet born."""
+    """Reads facts for operations of accounts. `book` binds the policy's names; `fresh_policy` is in force on an account not yet born;
+    `exports` are books of venues off the chain, which no operation changes."""
 
     adapters: tuple[Adapter, ...]
     book: Mapping[str, Address]
     fresh_policy: Hash32
+    exports: tuple[ExportFile, ...] = ()
 
     async def read(
         self,
@@ -124,8 +127,9 @@ class FactsReader:
         adapters = (*self.adapters, self._allowances(granted_by(calls)))
         effects, seen = await self._see(account, op, adapters, block_number)
         state, policy_id, epoch, unread = self._chain(effects, born=op.factory is None)
-        before, prices, missing_before = portfolio_of(seen.before)
-        after, _, missing_after = portfolio_of(seen.after)
+        elsewhere = exported(self.exports, effects.timestamp_s)
+        before, prices, missing_before = portfolio_of((*seen.before, *elsewhere))
+        after, _, missing_after = portfolio_of((*seen.after, *elsewhere))
         logs = [(log.address, log.topics, log.data) for log in effects.logs]
         facts = Facts(
             chain_id=account.chain_id,
@@ -157,8 +161,8 @@ class FactsReader:
 
     async def look(self, account: AccountClient) -> tuple[Portfolio, tuple[Price, ...], tuple[Missing, ...]]:
         """What the account holds now, on the latest block, for people to look at. Raises NodeError when the node is away."""
-        _, seen = await self._see(account, None, (*self.adapters, self._allowances(())), None)
-        return portfolio_of(seen.before)
+        effects, seen = await self._see(account, None, (*self.adapters, self._allowances(())), None)
+        return portfolio_of((*seen.before, *exported(self.exports, effects.timestamp_s)))
 
     def _allowances(self, found: Sequence[tuple[Address, Address]]) -> Allowances:
         """Allowances of the book's tokens to the book's spenders, and those found elsewhere."""

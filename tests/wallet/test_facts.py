@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +15,12 @@ from contracts.bindings import Call, RiskState
 from contracts.devnet import Devnet
 from contracts.entrypoint.base import DEPOSIT_TO
 from contracts.eoa import TransactionSender
+from contracts.errors import BadInput
 from contracts.types import keccak, to_hex
 from contracts.userop import intent_hash
+from tests.policies.venues.test_exports import HYPERLIQUID
 from tests.wallet.trading_floor import Trader, index_wad
+from wallet.exports import export_file
 from wallet.facts import FactsReader, adapters_of
 
 
@@ -169,3 +174,33 @@ async def test_a_lost_peg_denies_an_opening(chain: Devnet, trader: Trader) -> No
     assert any("has lost its peg" in text for text in judgement.decision.objections)
     states = {feed.address: feed.decimals for feed in judgement.facts.feeds}
     assert states == {chain.addresses.feed_eth_usd: 8, chain.addresses.feed_usdc_usd: 8}
+
+
+async def test_an_exported_book_is_part_of_the_portfolio_while_it_is_fresh(
+    chain: Devnet, trader: Trader, tmp_path: Path
+) -> None:
+    assert trader.signer.reader is not None
+    now = int((await chain.rpc.block())["timestamp"], 16)
+    file = tmp_path / "hyperliquid.json"
+    body = {**HYPERLIQUID, "time": now * 1_000}
+    file.write_text(json.dumps(body))
+    reader = replace(trader.signer.reader, exports=(export_file(f"hyperliquid={file}", tmp_path),))
+    signer = replace(trader.signer, reader=reader)
+    facts = (await signer.judge(await trader.opening())).facts
+    assert facts.missing == ()
+    for book in (facts.before, facts.after):
+        assert {"hyperliquid", "hyperliquid_sol"} <= {margin.venue for margin in book.margins}
+    assert {p.asset for p in facts.prices if p.source == "hyperliquid mark"} == {"BTC", "ETH", "SOL"}
+    file.write_text(json.dumps({**body, "time": (now - 1_000) * 1_000}))
+    refused = await signer.judge(await trader.opening())
+    assert any("exported book of hyperliquid is missing: it is" in text for text in refused.decision.objections)
+    file.unlink()
+    refused = await signer.judge(await trader.opening())
+    assert any("cannot read" in text for text in refused.decision.objections)
+
+
+def test_an_export_is_named_by_venue_and_file(tmp_path: Path) -> None:
+    assert export_file("deribit=a.json", tmp_path).path == tmp_path / "a.json"
+    for text in ("deribit", "nowhere=a.json", "deribit="):
+        with pytest.raises(BadInput, match="VENUE=FILE"):
+            export_file(text, tmp_path)

@@ -88,6 +88,7 @@ class Profile:
     deployments: Path | None
     keystore: Path
     read_only: bool
+    exports: tuple[tuple[str, Path], ...]
     keys: Keys
     addresses: Mapping[str, Address]
     keeper: KeeperProfile
@@ -148,6 +149,20 @@ def _path(value: object, base: Path) -> Path:
     return (
         (base / Path(_text(value, base)).expanduser()).absolute() if not isinstance(value, Path) else value.absolute()
     )
+
+
+def _exports(value: object, base: Path) -> tuple[tuple[str, Path], ...]:
+    """Venue and file of each exported book: `VENUE=FILE`, several of them in a list or separated by commas."""
+    items = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError("must be a list of VENUE=FILE")
+    found = []
+    for item in items:
+        venue, sign, path = _text(item, base).partition("=")
+        if not venue or not sign or not path:
+            raise ValueError(f"must be VENUE=FILE, got {item!r:.80}")
+        found.append((venue, _path(path, base)))
+    return tuple(found)
 
 
 def _flag(value: object, _: Path) -> bool:
@@ -216,6 +231,7 @@ SETTINGS: dict[str, Setting] = {
     "deployments": Setting(_path, None, "JSON file with addresses, as `seawall devnet --json` prints it"),
     "keystore": Setting(_path, None, "directory of key files"),
     "read_only": Setting(_flag, True, "refuse every command that would sign for the owner or a guardian"),
+    "exports": Setting(_exports, (), "books of venues off the chain, VENUE=FILE each (deribit, dydx, hyperliquid)"),
     **{
         f"keys.{role}": Setting(_key_name, None, f"name of the {role}'s key")
         for role in ("owner", "engine", "keeper", "guardian")

@@ -20,6 +20,7 @@ from wallet.account import AccountClient
 from wallet.audit import AuditLog
 from wallet.config import Profile, data_directory
 from wallet.engine import Engine
+from wallet.exports import export_files
 from wallet.facts import FactsReader, adapters_of
 from wallet.keystore import Keystore, PassphraseSource
 from wallet.policy_files import load_policy
@@ -133,7 +134,7 @@ async def connect(profile: Profile) -> AsyncIterator[Desk]:
             client = await stack.enter_async_context(RpcClient(profile.paymaster_url))
             paymaster = PaymasterClient(client, account.entry_point, chain_id)
         fresh = bytes(32) if policy is None else policy.policy_id
-        reader = FactsReader(adapters_of(book), book, fresh)
+        reader = FactsReader(adapters_of(book), book, fresh, export_files(profile.exports))
         yield Desk(profile, rpc, account, policy, book, reader, BundlerClient(bundler, account.entry_point), paymaster)
 
 

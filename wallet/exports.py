@@ -25,12 +25,14 @@ class ExportFile:
     path: Path
 
 
-def export_file(text: str, base: Path) -> ExportFile:
-    """From `deribit=FILE`; a relative path starts at `base`. Raises BadInput."""
-    venue, sign, path = text.partition("=")
-    if venue not in PARSERS or not sign or not path:
-        raise BadInput(f"an exported book is VENUE=FILE with one of {', '.join(PARSERS)}, got {text!r:.80}")
-    return ExportFile(venue, (base / Path(path).expanduser()).absolute())
+def export_files(named: Iterable[tuple[str, Path]]) -> tuple[ExportFile, ...]:
+    """The files of a profile. Raises BadInput for a venue that has no reader."""
+    found = []
+    for venue, path in named:
+        if venue not in PARSERS:
+            raise BadInput(f"there is no reader for exports of {venue!r}; known are {', '.join(PARSERS)}")
+        found.append(ExportFile(venue, path))
+    return tuple(found)
 
 
 def read_export(file: ExportFile) -> Export:

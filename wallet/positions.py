@@ -76,6 +76,34 @@ class Overview:
                 }
                 for m in self.portfolio.margins
             ],
+            "options": [
+                {
+                    "label": o.label,
+                    "size": decimal_text(o.size),
+                    "markPrice": decimal_text(o.mark_price),
+                    "value": decimal_text(o.notional),
+                    "impliedVol": None if o.implied_vol is None else decimal_text(o.implied_vol),
+                }
+                for o in self.portfolio.options
+            ],
+            "liquidity": [
+                {
+                    "label": pool.label,
+                    "lowerPrice": decimal_text(pool.lower_price),
+                    "upperPrice": decimal_text(pool.upper_price),
+                    "uncollected": {pool.asset0: decimal_text(pool.owed0), pool.asset1: decimal_text(pool.owed1)},
+                }
+                for pool in self.portfolio.liquidity
+            ],
+            "loans": [
+                {
+                    "venue": loan.venue,
+                    "collateralValue": decimal_text(loan.collateral_value),
+                    "debtValue": decimal_text(loan.debt_value),
+                    "healthFactor": None if loan.health_factor is None else decimal_text(loan.health_factor),
+                }
+                for loan in self.portfolio.loans
+            ],
             "stops": [
                 {
                     "id": s.id,

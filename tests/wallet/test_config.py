@@ -54,6 +54,12 @@ def test_a_flag_beats_the_environment_beats_the_project_beats_the_user(places: P
     }
 
 
+def test_exported_books_are_files_by_venue(places: Places) -> None:
+    places.project.write_text('exports = ["deribit=books/d.json", "dydx=/tmp/x.json"]')
+    folder = places.project.parent
+    assert places.resolve().profile.exports == (("deribit", folder / "books/d.json"), ("dydx", Path("/tmp/x.json")))  # noqa: S108
+
+
 def test_a_new_profile_is_read_only(places: Places) -> None:
     assert places.resolve().profile.read_only
     places.project.write_text(starter())
@@ -101,6 +107,7 @@ def test_an_unknown_key_is_an_error_with_its_line_and_the_nearest_known_one(
         ("chain_id = -1", "chain_id must be an integer from 1"),
         ("chain_id = true", "chain_id must be an integer from 1"),
         ('read_only = "maybe"', "read_only must be true or false"),
+        ('exports = ["deribit"]', "exports must be VENUE=FILE"),
         ('entry_point = "v0.6"', "entry_point must be one of v0.8, v0.7"),
         ('account = "0x12"', "account must have 20 bytes"),
         (f'account = "{WETH[:-1]}3"', "wrong checksum"),

@@ -20,7 +20,7 @@ from contracts.types import keccak, to_hex
 from contracts.userop import intent_hash
 from tests.policies.venues.test_exports import HYPERLIQUID
 from tests.wallet.trading_floor import Trader, index_wad
-from wallet.exports import export_file
+from wallet.exports import export_files
 from wallet.facts import FactsReader, adapters_of
 
 
@@ -184,7 +184,7 @@ async def test_an_exported_book_is_part_of_the_portfolio_while_it_is_fresh(
     file = tmp_path / "hyperliquid.json"
     body = {**HYPERLIQUID, "time": now * 1_000}
     file.write_text(json.dumps(body))
-    reader = replace(trader.signer.reader, exports=(export_file(f"hyperliquid={file}", tmp_path),))
+    reader = replace(trader.signer.reader, exports=export_files([("hyperliquid", file)]))
     signer = replace(trader.signer, reader=reader)
     facts = (await signer.judge(await trader.opening())).facts
     assert facts.missing == ()
@@ -199,8 +199,6 @@ async def test_an_exported_book_is_part_of_the_portfolio_while_it_is_fresh(
     assert any("cannot read" in text for text in refused.decision.objections)
 
 
-def test_an_export_is_named_by_venue_and_file(tmp_path: Path) -> None:
-    assert export_file("deribit=a.json", tmp_path).path == tmp_path / "a.json"
-    for text in ("deribit", "nowhere=a.json", "deribit="):
-        with pytest.raises(BadInput, match="VENUE=FILE"):
-            export_file(text, tmp_path)
+def test_an_export_of_a_venue_without_a_reader_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="known are deribit"):
+        export_files([("nowhere", tmp_path)])

@@ -155,10 +155,16 @@ def show(
     account: Annotated[
         str | None, typer.Argument(help="The account; default: the profile's, or the only one known.")
     ] = None,
+    exports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with", metavar="VENUE=FILE", help="A book exported from deribit, dydx or hyperliquid; repeatable."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """State, policy in force, balances, position with its distance to liquidation, stops and freezes."""
-    settings = profile(ctx, {"account": account}).profile
+    settings = profile(ctx, {"account": account, "exports": ",".join(exports) if exports else None}).profile
 
     async def look() -> dict[str, Any]:
         from wallet.desk import connect

@@ -89,6 +89,7 @@ class Profile:
     keystore: Path
     read_only: bool
     exports: tuple[tuple[str, Path], ...]
+    prices: tuple[str, ...]
     keys: Keys
     addresses: Mapping[str, Address]
     keeper: KeeperProfile
@@ -165,6 +166,15 @@ def _exports(value: object, base: Path) -> tuple[tuple[str, Path], ...]:
     return tuple(found)
 
 
+def _prices(value: object, base: Path) -> tuple[str, ...]:
+    """Sources of prices: files (relative ones start at `base`) and `ASSET=URL#PATH`."""
+    items = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError("must be a list of files and ASSET=URL#PATH")
+    texts = [_text(item, base) for item in items]
+    return tuple(text if "=http" in text else str(_path(text, base)) for text in texts)
+
+
 def _flag(value: object, _: Path) -> bool:
     if isinstance(value, bool):
         return value
@@ -232,6 +242,9 @@ SETTINGS: dict[str, Setting] = {
     "keystore": Setting(_path, None, "directory of key files"),
     "read_only": Setting(_flag, True, "refuse every command that would sign for the owner or a guardian"),
     "exports": Setting(_exports, (), "books of venues off the chain, VENUE=FILE each (deribit, dydx, hyperliquid)"),
+    "prices": Setting(
+        _prices, (), "prices beside the feeds': a recorded FILE, or ASSET=URL#PATH.TO.PRICE of a live one"
+    ),
     **{
         f"keys.{role}": Setting(_key_name, None, f"name of the {role}'s key")
         for role in ("owner", "engine", "keeper", "guardian")

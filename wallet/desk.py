@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from contracts import bindings as b
 from contracts.devnet.chain import CHAIN_ID as DEVNET_CHAIN_ID
@@ -23,6 +24,7 @@ from wallet.engine import Engine
 from wallet.exports import export_files
 from wallet.facts import FactsReader, adapters_of
 from wallet.keystore import Keystore, PassphraseSource
+from wallet.market import sources_of
 from wallet.policy_files import load_policy
 from wallet.registry import Registry
 from wallet.services import BundlerClient, PaymasterClient
@@ -134,7 +136,9 @@ async def connect(profile: Profile) -> AsyncIterator[Desk]:
             client = await stack.enter_async_context(RpcClient(profile.paymaster_url))
             paymaster = PaymasterClient(client, account.entry_point, chain_id)
         fresh = bytes(32) if policy is None else policy.policy_id
-        reader = FactsReader(adapters_of(book), book, fresh, export_files(profile.exports))
+        reader = FactsReader(
+            adapters_of(book), book, fresh, export_files(profile.exports), sources_of(profile.prices, Path())
+        )
         yield Desk(profile, rpc, account, policy, book, reader, BundlerClient(bundler, account.entry_point), paymaster)
 
 

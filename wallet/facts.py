@@ -25,6 +25,7 @@ from policies.venues.tokens import Token, Tokens
 from policies.venues.uniswap_v3 import UniswapV3
 from wallet.account import AccountClient
 from wallet.exports import ExportFile, exported
+from wallet.market import MarketData, prices_of
 from wallet.simulate import Effects, MovedHead, simulate
 
 OutstandingOf = Callable[[Address, int, int], tuple[Outstanding, ...]]
@@ -103,12 +104,13 @@ class Seen:
 @dataclass(frozen=True, slots=True)
 class FactsReader:
     """Reads facts for operations of accounts. `book` binds the policy's names; `fresh_policy` is in force on an account not yet born;
-    `exports` are books of venues off the chain, which no operation changes."""
+    `exports` are books of venues off the chain, which no operation changes; `market` are prices from elsewhere, beside the feeds'."""
 
     adapters: tuple[Adapter, ...]
     book: Mapping[str, Address]
     fresh_policy: Hash32
     exports: tuple[ExportFile, ...] = ()
+    market: tuple[MarketData, ...] = ()
 
     async def read(
         self,
@@ -130,6 +132,7 @@ class FactsReader:
         elsewhere = exported(self.exports, effects.timestamp_s)
         before, prices, missing_before = portfolio_of((*seen.before, *elsewhere))
         after, _, missing_after = portfolio_of((*seen.after, *elsewhere))
+        quoted, unquoted = await prices_of(self.market, effects.timestamp_s)
         logs = [(log.address, log.topics, log.data) for log in effects.logs]
         facts = Facts(
             chain_id=account.chain_id,
@@ -147,12 +150,12 @@ class FactsReader:
             revert_data=b"" if effects.success else effects.return_data,
             before=before,
             after=after,
-            prices=prices,
+            prices=(*prices, *quoted),
             fills=tuple(fill for adapter in self.adapters for fill in adapter.fills(logs, account.address)),
             orders=orders_of(calls),
             book=self.book,
             outstanding=outstanding(account.address, op.nonce, effects.timestamp_s),
-            missing=tuple(dict.fromkeys((*unread, *missing_before, *missing_after))),
+            missing=tuple(dict.fromkeys((*unread, *missing_before, *missing_after, *unquoted))),
             max_prefund_wei=required_prefund(op),
             sponsored=sponsored,
             feeds=tuple(feed for snapshot in seen.before for feed in snapshot.feeds),

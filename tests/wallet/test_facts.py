@@ -22,6 +22,7 @@ from tests.policies.venues.test_exports import HYPERLIQUID
 from tests.wallet.trading_floor import Trader, index_wad
 from wallet.exports import export_files
 from wallet.facts import FactsReader, adapters_of
+from wallet.market import Bar, RecordedMarket
 
 
 async def open_directly(trader: Trader) -> None:
@@ -202,3 +203,15 @@ async def test_an_exported_book_is_part_of_the_portfolio_while_it_is_fresh(
 def test_an_export_of_a_venue_without_a_reader_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="known are deribit"):
         export_files([("nowhere", tmp_path)])
+
+
+async def test_a_second_source_that_contradicts_the_feed_denies(trader: Trader) -> None:
+    assert trader.signer.reader is not None
+    now = int((await trader.net.rpc.block())["timestamp"], 16)
+    for value, contradicts in (("3001", False), ("2500", True)):
+        recorded = RecordedMarket("desk", (Bar("ETH", now - 5, Decimal(value)),))
+        signer = replace(trader.signer, reader=replace(trader.signer.reader, market=(recorded,)))
+        judgement = await signer.judge(await trader.opening())
+        assert [p.source for p in judgement.facts.prices if p.asset == "ETH"][1:] == ["desk"]
+        said = any("sources of ETH contradict each other" in text for text in judgement.decision.objections)
+        assert said is contradicts

@@ -1,0 +1,224 @@
+"""Prices from outside the chain, behind one port: recorded files, live HTTP sources. Every figure carries its time and its source.
+
+What the feeds on the chain say comes with the positions (policies.venues.feeds); several sources of one asset are compared by
+policies.doubts. A source that fails is a missing fact, never an old figure.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation, localcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+from contracts.errors import BadInput, NodeUnreachable
+from contracts.rpc import without_secrets
+from policies.portfolio import Missing, Price, Returns
+
+MAX_BYTES = 1_000_000
+"""An answer with one price in it is not longer; a recorded file may be MAX_FILE_BYTES."""
+MAX_FILE_BYTES = 64_000_000
+TIMEOUT_S = 5.0
+_RETURN_PLACES = 12
+_DIVISIONS = Context(prec=40, rounding=ROUND_HALF_EVEN)
+
+
+class MarketData(Protocol):
+    """A source of prices."""
+
+    async def prices(self, now_s: int) -> tuple[tuple[Price, ...], tuple[Missing, ...]]:
+        """What the source says at `now_s` (unix s), and what it could not say. Never raises for a source that fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One recorded price: of `asset` in the unit of account, fixed at `time_s` (unix s)."""
+
+    asset: str
+    time_s: int
+    value: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedMarket:
+    """Prices of a file. At any moment it says the newest figure that is not from the future."""
+
+    source: str
+    bars: tuple[Bar, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> RecordedMarket:
+        """CSV with a heading (`time`, `asset`, `price`) or JSON, a list of such objects; time in unix s. Raises BadInput."""
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise BadInput(f"{path} is larger than {MAX_FILE_BYTES} bytes")
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"cannot read {path}: {error}") from None
+        return cls(path.name, bars_of(text, path.name))
+
+    async def prices(self, now_s: int) -> tuple[tuple[Price, ...], tuple[Missing, ...]]:
+        newest: dict[str, Bar] = {}
+        for bar in self.bars:
+            if bar.time_s <= now_s and (bar.asset not in newest or newest[bar.asset].time_s <= bar.time_s):
+                newest[bar.asset] = bar
+        assets = sorted({bar.asset for bar in self.bars})
+        found = tuple(Price(a, newest[a].value, newest[a].time_s, self.source) for a in assets if a in newest)
+        return found, tuple(
+            Missing(f"price:{a}", f"{self.source} begins after {now_s}") for a in assets if a not in newest
+        )
+
+    def returns(self, asset: str, period_s: int, until_s: int, count: int) -> Returns:
+        """The last `count` simple returns over `period_s` that end at or before `until_s` on whole periods, for VaR; 12 decimals.
+
+        Raises BadInput where a price is missing: a history with holes is not one of equal periods.
+        """
+        known = {bar.time_s: bar.value for bar in self.bars if bar.asset == asset}
+        end = max((t for t in known if t <= until_s and t % period_s == 0), default=None)
+        if end is None:
+            raise BadInput(f"{self.source} has no price of {asset} on a whole {period_s} s before {until_s}")
+        times = [end - period_s * i for i in range(count, -1, -1)]
+        absent = next((t for t in times if t not in known), None)
+        if absent is not None:
+            raise BadInput(
+                f"{self.source} has no price of {asset} at {absent}, {count} returns need one every {period_s} s"
+            )
+        quantum = Decimal(1).scaleb(-_RETURN_PLACES)
+        with localcontext(_DIVISIONS):
+            values = tuple((known[b] / known[a] - 1).quantize(quantum) for a, b in itertools.pairwise(times))
+        return Returns(asset, period_s, end, self.source, values)
+
+
+def bars_of(text: str, source: str) -> tuple[Bar, ...]:
+    """The prices in a CSV or JSON text. Raises BadInput naming the row."""
+    if text.lstrip().startswith("["):
+        try:
+            rows: Any = json.loads(text, parse_float=Decimal)
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"{source}: this is no JSON: {error!s:.200}") from None
+    else:
+        rows = list(csv.DictReader(io.StringIO(text)))
+    found = []
+    for number, row in enumerate(rows, 1):
+        try:
+            found.append(Bar(str(row["asset"]), int(str(row["time"])), positive(row["price"])))
+        except (KeyError, TypeError, ValueError):
+            raise BadInput(f"{source}, row {number}: needs time (unix s), asset and a price above zero") from None
+    if not found:
+        raise BadInput(f"{source} has no prices")
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSource:
+    """One asset's price at a URL that answers JSON. `price_path` and `time_path` lead to the figures: `data.0.last`.
+
+    `time_path` empty: the figure is as old as the question. `time_divisor` turns the answer's time into seconds (1000 for milliseconds).
+    """
+
+    asset: str
+    url: str
+    price_path: str
+    time_path: str = ""
+    time_divisor: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class HttpMarket:
+    """Live prices over HTTP, all asked at once. Redirects are not followed, answers are bounded in time and size."""
+
+    sources: tuple[HttpSource, ...]
+    timeout_s: float = TIMEOUT_S
+
+    async def prices(self, now_s: int) -> tuple[tuple[Price, ...], tuple[Missing, ...]]:
+        import asyncio
+
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=self.timeout_s)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            asked = await asyncio.gather(*(self._one(session, source, now_s) for source in self.sources))
+        return tuple(p for p in asked if isinstance(p, Price)), tuple(m for m in asked if isinstance(m, Missing))
+
+    async def _one(self, session: Any, source: HttpSource, now_s: int) -> Price | Missing:
+        name = without_secrets(source.url)
+        try:
+            body = await _fetch(session, source.url)
+            answer = json.loads(body, parse_float=Decimal)
+            value = positive(at_path(answer, source.price_path))
+            time_s = now_s
+            if source.time_path:
+                time_s = int(Decimal(str(at_path(answer, source.time_path))) / source.time_divisor)
+        except NodeUnreachable as error:
+            return Missing(f"price:{source.asset}", error.message)
+        except (ValueError, KeyError, IndexError, TypeError, ArithmeticError, RecursionError):
+            return Missing(f"price:{source.asset}", f"{name} answered without a price at {source.price_path}")
+        return Price(source.asset, value, time_s, name)
+
+
+async def _fetch(session: Any, url: str) -> bytes:
+    """The body of a 200 answer. Raises NodeUnreachable."""
+    import aiohttp
+
+    name = without_secrets(url)
+    try:
+        async with session.get(url, allow_redirects=False) as response:
+            if response.status != 200:
+                raise NodeUnreachable(f"{name} answered HTTP {response.status}")
+            body: bytes = b""
+            async for chunk in response.content.iter_chunked(65_536):
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise NodeUnreachable(f"{name} answered with more than {MAX_BYTES} bytes")
+            return body
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        # The cause is cut off: it carries the whole address, and with it an API key.
+        raise NodeUnreachable(f"no answer from {name}: {type(error).__name__}") from None
+
+
+def at_path(answer: Any, path: str) -> Any:
+    """The value at `a.0.b`. Raises KeyError, IndexError, TypeError or ValueError."""
+    for part in path.split("."):
+        answer = answer[int(part)] if isinstance(answer, list) else answer[part]
+    return answer
+
+
+def positive(value: Any) -> Decimal:
+    """A finite price above zero. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        raise ValueError("no number")
+    try:
+        found = Decimal(value)
+    except InvalidOperation:
+        raise ValueError("no number") from None
+    if not found.is_finite() or found <= 0 or abs(found.adjusted()) > 30:
+        raise ValueError("no price")
+    return found
+
+
+async def prices_of(sources: Sequence[MarketData], now_s: int) -> tuple[tuple[Price, ...], tuple[Missing, ...]]:
+    """What all the sources say together; one of them that fails is missing, even if another knows the asset."""
+    import asyncio
+
+    answers = await asyncio.gather(*(source.prices(now_s) for source in sources))
+    return tuple(p for found, _ in answers for p in found), tuple(m for _, gaps in answers for m in gaps)
+
+
+def sources_of(named: Sequence[str], base: Path) -> tuple[MarketData, ...]:
+    """Sources as a profile writes them: a recorded FILE, or `ASSET=URL#PATH` for a live one. Raises BadInput."""
+    live, files = [], []
+    for text in named:
+        asset, sign, rest = text.partition("=")
+        if sign and rest.startswith(("http://", "https://")):
+            url, mark, path = rest.partition("#")
+            if not asset or not mark or not path:
+                raise BadInput(f"a live price is ASSET=URL#PATH.TO.PRICE, got {asset}={without_secrets(url)}")
+            live.append(HttpSource(asset, url, path))
+        else:
+            files.append(RecordedMarket.read((base / Path(text).expanduser()).absolute()))
+    return (*files, *((HttpMarket(tuple(live)),) if live else ()))

@@ -116,7 +116,7 @@ def _use(result: Result, axes: Any, times: Any, step: int) -> None:
         column = np.minimum(track.use[::step, number] * 100, 400)
         axes.plot(times, column, lw=1.2, color=color, label=track.limits[number])
     axes.axhline(100, color="#b91c1c", lw=1.2, ls="--")
-    axes.set_ylabel("limit in use, %")
+    axes.set_ylabel("limit in use, % (400 at most)")
     axes.set_ylim(bottom=0)
     if shown:
         axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")

@@ -221,3 +221,27 @@ def test_the_stated_error_holds_against_exact_sums_of_many_terms() -> None:
             (w * Decimal(repr(float(p))) for w, p in zip(weights, prices[row], strict=True)), Decimal(0)
         )
         assert abs(Decimal(repr(float(found.value[row]))) - exact) <= Decimal(float(found.error[row])) / 10
+
+
+HOURS = """\
+limits:
+  - {id: day, metric: gross_notional, max: 10100, hysteresis: 2%, during: {hours: "22:15-22:17"}}
+  - {id: night, metric: leverage, max: 1.01, during: {days: [mon], hours: "00:00-06:00"}}
+  - {id: growth, metric: gross_notional, max_change: 0}
+  - {id: fall, metric: equity, min_change: -5}
+  - {id: steps, metric: leverage, max: 1.01, action: warn, escalate: [{beyond: 1.5, action: deny}]}
+  - {id: rate, metric: order_rate, window: 1h, max: 1}
+"""
+
+
+def test_hours_changes_steps_and_rates_are_the_same_in_columns() -> None:
+    book = read_book(
+        "margins: [{venue: perp, collateral: 10000}]\npositions: [{venue: perp, asset: ETH, size: -100, entry_price: 100}]\n"
+    )
+    given = market(ETH=[100.0, 101.5, 102.0, 103.0, 99.0, 104.0])  # closes from 22:15 on, a Tuesday
+    policy = policy_of(HOURS)
+    fast, slow = backtest(policy, book, given), backtest(policy, book, given, by_columns=False)
+    assert unlike(fast, slow) == []
+    assert [fast.limit(name).breached for name in ("day", "night", "growth", "fall", "rate")] == [1, 0, 0, 0, 0]
+    assert fast.limit("steps").breached == 4
+    assert [fast.limit(name).columnar for name in ("day", "growth", "rate")] == [True, True, False]

@@ -129,6 +129,8 @@ class Player:
         text = f"both deposit {self.scenario.collateral_usdc:,} USDC and open a long of {order:,} USDC"
         protected = await self.cast.protected_open(self.scenario, index, now_s)
         self.board.verdicts.append(f"{clock(now_s)} allow: open long {order:,} USDC")
+        # The first is on its way before the second is sent: else the two share a bundle or not as the machine is fast or slow.
+        await self._bundler_barrier(await self.net.rpc.block_number())
         twin = await self.cast.twin_open(self.scenario, index, now_s)
         self._pending += [("protected", protected), ("twin", twin)]
         await self._include_both()

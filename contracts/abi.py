@@ -14,17 +14,17 @@ from eth_abi.exceptions import DecodingError, EncodingError
 from eth_abi.grammar import TupleType, parse
 
 from contracts.errors import InvalidFields
-from contracts.types import Hash32, checksum, keccak
+from contracts.types import Hash32, keccak
 
 
 def _convert(abi_type: Any, value: Any, *, inward: bool) -> Any:
-    """Swap addresses between 20 bytes (ours) and checksummed text (the codec's), at any depth."""
+    """Swap addresses between 20 bytes (ours) and text (the codec's), at any depth."""
     if abi_type.is_array:
         return tuple(_convert(abi_type.item_type, item, inward=inward) for item in value)
     if isinstance(abi_type, TupleType):
         return tuple(_convert(t, item, inward=inward) for t, item in zip(abi_type.components, value, strict=True))
     if abi_type.base == "address":
-        return checksum(value) if inward else bytes.fromhex(value[2:])
+        return "0x" + value.hex() if inward else bytes.fromhex(value[2:])
     return value
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts import abi
+from contracts import abi, bindings
 from contracts.abi import Event, Function
 from contracts.entrypoint.base import GET_DEPOSIT_INFO, HANDLE_OPS, PACKED_TYPE, USER_OPERATION_EVENT
 from contracts.errors import InvalidFields
@@ -149,3 +149,8 @@ def test_known_topics() -> None:
         == "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
     )
     assert USER_OPERATION_EVENT.topic.hex() == "49628fd1471006c1482da88028e9ce4dbb080b815c9b0344d39e5a8e6ec1419f"
+
+
+@given(st.lists(st.tuples(st.binary(min_size=20, max_size=20), st.binary(max_size=100)), max_size=8))
+def test_a_multicall_packed_by_hand_is_the_codecs(calls: list[tuple[bytes, bytes]]) -> None:
+    assert bindings.encode_multicall(calls) == bindings.AGGREGATE3.encode([(to, True, data) for to, data in calls])

@@ -229,7 +229,8 @@ def _change(before: Observation, after: Observation, worse: str) -> Observation:
     for name, value in before.contributions:
         parts[name] = EXACT.subtract(parts.get(name, Decimal(0)), value)
     change = EXACT.subtract(after.value, before.value)
-    if before.error:  # what was moved towards more risk before would make the change look smaller
+    if before.error != after.error:  # else what a model gave is the same on both sides, and cancels
+        # what was moved towards more risk before would make the change look smaller
         change = EXACT.add(change, before.error) if worse == "higher" else EXACT.subtract(change, before.error)
     return Observation(change, tuple(parts.items()))
 

@@ -11,7 +11,7 @@ from policies import evaluate, lint
 from policies.decision import Decision
 from policies.limits import During
 from policies.policy import Policy
-from policies.portfolio import Facts, Option
+from policies.portfolio import Facts, Holding, Option, Portfolio
 from policies.rules import latched_after
 from tests.policies.rig import ACCOUNT, BOOK, NOW_S, fill, opening, policy_of, portfolio
 
@@ -305,26 +305,34 @@ overrides:
     assert [limit.id for limit in policy.every_limit] == ["a", "b", "c", "b@trader-a", "own@trader-a"]
 
 
-def test_what_a_model_rounds_up_before_never_makes_a_change_look_smaller() -> None:
-    """Options that do not change, and an order of one ETH: delta changes by one at least."""
-    policy = policy_of("limits: [{id: step, metric: delta, scope: 'asset: ETH', max_change: 1}]\n" + BUY)
+def options_and(size: str, options: int) -> Portfolio:
     call = Option(
-        "deribit",
-        "ETH",
-        True,
-        Decimal(250),
-        NOW_S + 86_400 * 30,
-        Decimal(1_000),
-        Decimal(0),
-        Decimal(5),
-        Decimal("0.8"),
+        "deribit", "ETH", True, Decimal(250), NOW_S + 86_400 * 30, Decimal(1), Decimal(0), Decimal(5), Decimal("0.8")
     )
-    held = [replace(portfolio(size), options=(call,)) for size in ("1", "2")]
-    decision = judge(policy, opening(policy, before=held[0], after=held[1], fills=(fill("1"),)))
-    change = decision.limits[0].after
-    assert change is not None
-    assert 1 < change < 1 + Decimal("1e-8")
-    assert decision.outcome == "deny"
+    held = portfolio(size)
+    cash = Holding("account", "USDC", Decimal(10_000 - 5 * options))
+    return replace(held, options=(replace(call, size=Decimal(options)),), holdings=(cash,))
+
+
+def test_what_a_model_says_of_what_does_not_change_cancels_in_a_change() -> None:
+    """Options that stay, and an order of one ETH: delta changes by one, exactly."""
+    policy = policy_of("limits: [{id: step, metric: delta, scope: 'asset: ETH', max_change: 1}]\n" + BUY)
+    facts = opening(policy, before=options_and("1", 1_000), after=options_and("2", 1_000), fills=(fill("1"),))
+    assert judge(policy, facts).limits[0].after == 1
+    assert judge(policy, facts).allowed
+
+
+def test_what_a_model_rounds_up_before_never_makes_a_change_look_smaller() -> None:
+    """One option of a thousand is sold: the change is its delta, and a little more for what the model may be wrong."""
+    policy = policy_of("limits: [{id: step, metric: delta, scope: 'asset: ETH', max_change: 0}]\n" + BUY)
+    sold = (replace(fill("-1", "5"), venue="deribit"),)
+    facts = opening(policy, before=options_and("1", 1_000), after=options_and("1", 999), fills=sold)
+    one = judge(policy, replace(facts, before=options_and("1", 1), after=options_and("1", 0))).limits[0].after
+    many = judge(policy, facts).limits[0].after
+    assert one is not None
+    assert many is not None
+    assert one < many < 0
+    assert many - one < Decimal("1e-8")
 
 
 def test_a_scenario_of_volatility_or_time_alone_is_a_stress_too() -> None:

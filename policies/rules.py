@@ -22,6 +22,7 @@ from policies.doubts import doubts_about
 from policies.functions import Effect
 from policies.margin import EXACT
 from policies.metrics import METRICS, Metric, Observation, View, stress_of, view_of
+from policies.metrics.stress import PARTS_BEFORE, SCENARIOS
 from policies.permits import EXITS, call_row
 from policies.policy import Limit, Override, Policy, resolve
 from policies.portfolio import Facts
@@ -43,11 +44,12 @@ def evaluate(policy: Policy, facts: Facts, now_s: int) -> Decision:
     doubts = doubts_about(policy, facts, now_s)
     warnings: list[str] = []
     (warnings if reducing else objections).extend(doubts)
-    workings: dict[Any, Any] = {}
+    rules = rules_for(policy, facts)
+    workings = _noted(rules)
     before = view_of(facts, facts.before, is_after=False, workings=workings)
     after = view_of(facts, facts.after, workings=workings)
     case = _Case(before, after, now_s, exits=exits, reducing=reducing, doubtful=bool(doubts))
-    limits = tuple(_limit_row(rule, case) for rule in rules_for(policy, facts))
+    limits = tuple(_limit_row(rule, case) for rule in rules)
     verdicts = {row.verdict for row in limits}
     outcome: Outcome = "allow"
     if objections or "deny" in verdicts:
@@ -171,6 +173,15 @@ def rules_for(policy: Policy, facts: Facts) -> list[Rule]:
     return [rule for rule in compile_rules(policy.limits) if rule.limit.id not in replaced] + own
 
 
+def _noted(rules: Sequence[Rule]) -> dict[Any, Any]:
+    """The workings of a decision, with what is known beforehand of what will be asked."""
+    stressed = [rule.limit for rule in rules if rule.limit.metric == "stress_loss"]
+    found: dict[Any, Any] = {SCENARIOS: tuple(dict.fromkeys(limit.parameters.scenario for limit in stressed))}
+    if any(limit.of_change for limit in stressed):
+        found[PARTS_BEFORE] = True
+    return found
+
+
 def _fits(override: Override, policy: Policy, facts: Facts) -> bool | None:
     """Whether an override is meant. None: that cannot be said, so it may tighten but not loosen."""
     if override.chains and facts.chain_id not in override.chains:
@@ -229,7 +240,7 @@ def _change(before: Observation, after: Observation, worse: str) -> Observation:
     for name, value in before.contributions:
         parts[name] = EXACT.subtract(parts.get(name, Decimal(0)), value)
     change = EXACT.subtract(after.value, before.value)
-    if before.error != after.error:  # else what a model gave is the same on both sides, and cancels
+    if before.error and before.basis != after.basis:  # else what a model gave is the same on both sides, and cancels
         # what was moved towards more risk before would make the change look smaller
         change = EXACT.add(change, before.error) if worse == "higher" else EXACT.subtract(change, before.error)
     return Observation(change, tuple(parts.items()))

@@ -40,6 +40,8 @@ class Observation:
     """Name, version and backend of the risk models that gave the value."""
     error: Decimal = Decimal(0)
     """By how much a model's value may have been moved towards more risk, at most."""
+    basis: object = None
+    """What the model looked at: where it is the same before and after an operation, its error cancels in the change."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -126,6 +126,10 @@ def _shown(rows: list[Row]) -> tuple[Contribution, ...]:
     return tuple((label, _rounded(value) if modelled else value) for label, _, value, modelled in rows)
 
 
+def _modelled(rows: list[Row]) -> tuple[Row, ...]:
+    return tuple(row for row in rows if row[3])
+
+
 def _rounded(value: Decimal) -> Decimal:
     with localcontext(_ROUND_UP):
         return value.quantize(_QUANTUM)
@@ -135,7 +139,9 @@ def _observed(rows: list[Row], value: Decimal, error: Decimal) -> Observation:
     if not any(row[3] for row in rows):
         return Observation(value, _shown(rows))
     with localcontext(EXACT):
-        return Observation(_rounded(value), _shown(rows), models=(MODEL,), error=2 * _rounded(error) + _QUANTUM)
+        return Observation(
+            _rounded(value), _shown(rows), models=(MODEL,), error=2 * _rounded(error) + _QUANTUM, basis=_modelled(rows)
+        )
 
 
 _ONE, _POINT = Decimal(1), Decimal("0.01")
@@ -191,7 +197,7 @@ def _by_asset(
             value = sum((part for _, part in parts), Decimal(0))
         if not any(row[3] for row in rows):
             return Observation(value, tuple(parts))
-        return Observation(_rounded(value), tuple(parts), models=(MODEL,), error=_rounded(doubt))
+        return Observation(_rounded(value), tuple(parts), models=(MODEL,), error=_rounded(doubt), basis=_modelled(rows))
 
     return measure
 

@@ -74,22 +74,55 @@ def happening(scenario: Scenario) -> Any:
     return Happening(scenario.id, shocks, time_s=scenario.time_s)
 
 
-def stress_loss(view: View, _: Scope, parameters: Parameters) -> Observation:
-    from policies.risk.scenarios import revalue, unit_for
-    from policies.risk.scenarios_sets import Listed
+SCENARIOS = "scenarios"
+"""Where the scenarios that limits ask for are noted among the workings, so that all of them are priced in one pass."""
+PARTS_BEFORE = "parts before"
+"""Noted when somebody looks at the parts of a loss before the operation too."""
 
+
+def stress_loss(view: View, _: Scope, parameters: Parameters) -> Observation:
     if parameters.scenario is None:
         raise NotKnown("no scenario is named")
-    book = book_of_view(view)
+    asked: tuple[Scenario, ...] = view.workings.get(SCENARIOS, ())
+    scenarios = asked if parameters.scenario in asked else (parameters.scenario,)
+    number = scenarios.index(parameters.scenario)
     try:
-        worth = revalue(book, Listed((happening(parameters.scenario),)))
-        unit = unit_for(book)
-        worst = worth.worst(unit)
+        worth, unit = view.once(("stress", scenarios), lambda: _revalued(view, scenarios))
+        rows: tuple[Contribution, ...] = ()
+        if view.is_after or PARTS_BEFORE in view.workings:
+            rows = view.once(("stress parts", scenarios), lambda: _parts(worth, unit))[number]
+        lost = -int(worth.floored(unit)[number])
     except BadInput as error:
         raise NotKnown(error.message) from None
     with localcontext(EXACT):
-        rows = tuple((label, -profit) for label, profit in worst.contributions)
-        return Observation(max(-worst.pnl, Decimal(0)), rows, models=(worth.model,), error=unit)
+        return Observation(max(lost * unit, Decimal(0)), rows, models=(worth.model,), error=unit, basis=view.portfolio)
+
+
+def _revalued(view: View, scenarios: tuple[Scenario, ...]) -> tuple[Any, Decimal]:
+    """The book in these scenarios, and the unit in which its losses are told. Raises NotKnown and BadInput."""
+    from policies.risk.scenarios import revalue, unit_for
+    from policies.risk.scenarios_sets import Listed
+
+    book = book_of_view(view)
+    return revalue(book, Listed([happening(one) for one in scenarios])), unit_for(book)
+
+
+def _parts(worth: Any, unit: Decimal) -> list[tuple[Contribution, ...]]:
+    """What every position loses in every scenario, each to the nearest unit. Raises BadInput."""
+    from policies.risk.scenarios import by_position
+    from policies.risk.scenarios_exact import ExactBook, nearest_units
+
+    pnl, errors = by_position(worth.book, worth.scenarios)
+    exact, count = ExactBook(worth.book), len(worth.scenarios)
+
+    def exactly(place: int) -> Decimal:
+        position, scenario = divmod(place, count)
+        return exact.pnl(worth.scenarios.scenario(scenario), position)
+
+    units = nearest_units(pnl.ravel(), errors.ravel(), unit, exactly).reshape(pnl.shape)
+    labels, columns = worth.book.labels, [[int(lost) for lost in column] for column in units.T]
+    with localcontext(EXACT):
+        return [tuple((label, -unit * lost) for label, lost in zip(labels, column, strict=True)) for column in columns]
 
 
 METRICS = (

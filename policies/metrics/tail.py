@@ -143,12 +143,14 @@ def _unit(view: View, model: Any) -> Decimal:
 
 def value_at_risk(view: View, _: Scope, parameters: Parameters) -> Observation:
     var, _es, _parts, model = _tail(view, parameters)
-    return Observation(max(var, Decimal(0)), models=_models(model), error=_unit(view, model))
+    return Observation(max(var, Decimal(0)), models=_models(model), error=_unit(view, model), basis=view.portfolio)
 
 
 def expected_shortfall(view: View, _: Scope, parameters: Parameters) -> Observation:
     _var, es, parts, model = _tail(view, parameters)
-    return Observation(max(es, Decimal(0)), parts, models=_models(model), error=_unit(view, model))
+    return Observation(
+        max(es, Decimal(0)), parts, models=_models(model), error=_unit(view, model), basis=view.portfolio
+    )
 
 
 def _places(portfolio: Portfolio) -> dict[str, tuple[str, str]]:
@@ -169,7 +171,9 @@ def component_shortfall(view: View, scope: Scope, parameters: Parameters) -> Obs
     rows = [(name, part) for name, part in parts if inside(scope, *places.get(name, (name, "")))]
     with localcontext(EXACT):
         value = sum((part for _, part in rows), Decimal(0))
-        return Observation(value, tuple(rows), models=_models(model), error=len(rows) * _unit(view, model))
+        return Observation(
+            value, tuple(rows), models=_models(model), error=len(rows) * _unit(view, model), basis=view.portfolio
+        )
 
 
 _ASKED = ("confidence", "horizon", "window", "method")

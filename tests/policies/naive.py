@@ -303,7 +303,7 @@ def judge(
         compared.append(beside(now, bound * share if side == "max" or of_change else bound / share))
         return ("warn" if near else "pass"), "", compared
     if was is not None:
-        compared.append((was, bound))
+        compared += [(was, bound), (now, was)]
         if beyond(side, was, bound) and not beyond(side, now, was):
             return "warn", "", compared
     asks, quorum = limit["action"], limit.get("approval", "")

@@ -13,7 +13,7 @@ from contracts.types import checksum
 from policies.doubts_portfolio import doubts_about_portfolio, not_finite
 from policies.functions import Effect
 from policies.margin import EXACT, ratio
-from policies.metrics import NotKnown, View, view_of
+from policies.metrics import NotKnown, View, same, view_of
 from policies.metrics.exposure import value_rows
 from policies.metrics.operation import paid_out
 from policies.policy import Policy, Scope, resolve
@@ -53,7 +53,7 @@ def _all(policy: Policy, facts: Facts, now_s: int) -> Iterator[str]:
             yield f"the bound of the order at {order.venue} is {order.worst_price}"
     yield from _record(policy, facts, now_s)
     yield from doubts_about_portfolio("before", facts.before, policy, facts)
-    if facts.succeeded and not facts.calls.calls and (facts.fills or facts.before != facts.after):
+    if facts.succeeded and not facts.calls.calls and (facts.fills or not same(facts.before, facts.after)):
         yield "the portfolio changes although nothing is called"
     if facts.succeeded:
         yield from doubts_about_portfolio("after", facts.after, policy, facts)

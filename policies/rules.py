@@ -21,7 +21,7 @@ from policies.decision import CallRow, Decision, LimitRow, Model, Outcome, Verdi
 from policies.doubts import doubts_about
 from policies.functions import Effect
 from policies.margin import EXACT
-from policies.metrics import METRICS, Metric, Observation, View, stress_of, view_of
+from policies.metrics import METRICS, Metric, Observation, View, same, stress_of, view_of
 from policies.metrics.stress import PARTS_BEFORE, SCENARIOS
 from policies.permits import EXITS, call_row
 from policies.policy import Limit, Override, Policy, resolve
@@ -240,7 +240,9 @@ def _change(before: Observation, after: Observation, worse: str) -> Observation:
     for name, value in before.contributions:
         parts[name] = EXACT.subtract(parts.get(name, Decimal(0)), value)
     change = EXACT.subtract(after.value, before.value)
-    if before.error and before.basis != after.basis:  # else what a model gave is the same on both sides, and cancels
+    if before.error and not same(
+        before.basis, after.basis
+    ):  # else what a model gave is the same on both sides, and cancels
         # what was moved towards more risk before would make the change look smaller
         change = EXACT.add(change, before.error) if worse == "higher" else EXACT.subtract(change, before.error)
     return Observation(change, tuple(parts.items()))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from contracts.errors import BadInput
 from policies.metrics import exposure, greeks, history, lending, margins, operation, stress, tail
-from policies.metrics.base import Contribution, Metric, NotKnown, Observation, View, adverse, view_of
+from policies.metrics.base import Contribution, Metric, NotKnown, Observation, View, adverse, same, view_of
 from policies.metrics.stress import Shocks, stress_margin, stress_of
 from policies.problems import did_you_mean
 
@@ -24,6 +24,7 @@ __all__ = [
     "View",
     "adverse",
     "explain_metric",
+    "same",
     "stress_margin",
     "stress_of",
     "view_of",

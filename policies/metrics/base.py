@@ -116,7 +116,7 @@ class Metric:
             found = self.measure(view, scope, parameters)
         except NotKnown as unknown:
             return Observation(None, why=str(unknown))
-        except (ArithmeticError, ValueError) as error:
+        except (ArithmeticError, ValueError, TypeError) as error:  # TypeError: a signaling NaN cannot be hashed
             return Observation(None, why=f"it cannot be computed: {type(error).__name__}")
         if found.value is not None and not found.value.is_finite():
             return Observation(None, found.contributions, f"it is {found.value}")
@@ -127,6 +127,14 @@ class Metric:
     ) -> Observation:
         """`observe` on a portfolio among its facts."""
         return self.observe(view_of(facts, portfolio, is_after=is_after), scope, parameters)
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two facts are equal; False where that cannot be said (a signaling NaN compares with nothing)."""
+    try:
+        return one == other
+    except ArithmeticError:
+        return False
 
 
 def inside(scope: Scope, asset: str, venue: str) -> bool:

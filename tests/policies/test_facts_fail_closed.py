@@ -193,6 +193,14 @@ def test_a_call_that_is_left_out_denies() -> None:
     assert judged(replace(SOUND, calls=replace(SOUND.calls, calls=()))) == "deny"
 
 
+def test_a_figure_that_compares_with_nothing_is_judged_and_raises_nothing() -> None:
+    """A signaling NaN in an operation that calls nothing, and under limits on changes."""
+    bent = put(SOUND, "after.positions[0].size", D("sNaN"))
+    assert judged(replace(bent, calls=replace(SOUND.calls, calls=()))) == "deny"
+    changes = tuple(replace(limit, of_change=True) for limit in POLICY.limits)
+    assert evaluate(replace(POLICY, limits=changes), bent, NOW_S).outcome == "deny"
+
+
 def test_whatever_is_wrong_a_reduction_passes() -> None:
     """Closing, on the facts bent in each way."""
     shut = closing(POLICY, before=rich("150"), after=rich("0"), prices=SOUND.prices, returns=SOUND.returns)

@@ -27,7 +27,9 @@ def _notional(view: View, venue: str) -> Decimal:
 
 
 def initial_requirement(view: View, margin: Margin) -> Decimal:
-    """What the venue asks to open, in quote."""
+    """What the venue asks to open, in quote. Raises NotKnown for a margin model that is no share of the notional."""
+    if margin.model != "ratio":
+        raise NotKnown(f"what {margin.venue} asks under its margin model {margin.model} is not known")
     with localcontext(EXACT):
         return margin.initial_ratio * _notional(view, margin.venue)
 
@@ -63,6 +65,12 @@ def _criticals(view: View) -> Iterator[Critical]:
 
 
 def _of_account(view: View, margin: Margin) -> Iterator[Critical]:
+    if margin.model != "ratio":
+        if any(o.venue == margin.venue and o.size < 0 for o in view.portfolio.options) or any(
+            p.venue == margin.venue and p.size for p in view.portfolio.positions
+        ):
+            raise NotKnown(f"when {margin.venue} liquidates under its margin model {margin.model} is not known")
+        return  # bought options are paid for: nothing there can be liquidated
     legs = [Leg(p.asset, p.size, p.mark_price) for p in view.portfolio.positions if p.venue == margin.venue and p.size]
     assets = sorted({leg.market for leg in legs})
     for asset in assets:

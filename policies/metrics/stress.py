@@ -21,6 +21,10 @@ def stress_margin(portfolio: Portfolio, shocks: Shocks) -> Observation:
     rows: list[Contribution] = []
     with localcontext(EXACT):
         for margin in portfolio.margins:
+            if margin.model != "ratio" and margin.maintenance_requirement:
+                return Observation(
+                    None, why=f"what {margin.venue} requires under its margin model {margin.model} is not known"
+                )
             value, requirement = margin.account_value, Decimal(0)
             for position in (p for p in portfolio.positions if p.venue == margin.venue):
                 move = shocks.get(position.asset, Decimal(0))

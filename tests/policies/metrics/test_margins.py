@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from policies.portfolio import Collateral, Debt, Loan, Margin, Portfolio, Position
+from policies.metrics import stress_margin
+from policies.portfolio import Collateral, Debt, Loan, Margin, Option, Portfolio, Position
 from tests.policies.metrics.books import D, take
+from tests.policies.rig import NOW_S
 
 LONG = Position("perp", "ETH", D(10), D(20_000), D(2_000))
 ACCOUNT = Margin("perp", D(5_000), D(5_000), D(1_250), D(3_000), D("0.0625"), D("0.1"))
@@ -95,3 +97,16 @@ def test_funding_owed_is_what_has_not_settled() -> None:
 
 def test_free_collateral_is_the_venues_own_answer() -> None:
     assert take("free_collateral", PERP).value == 3_000
+
+
+def test_a_margin_model_that_is_no_share_of_notional_gives_no_value_rather_than_none_at_all() -> None:
+    short = Option("lyra", "ETH", True, D(2_200), NOW_S + 86_400, D(-1), D(-50), D(40), D("0.8"))
+    account = Margin("lyra", D(1_000), D(960), D(300), D(0), D(0), D(0), "lyra")
+    book = Portfolio(options=(short,), margins=(account,))
+    for metric in ("initial_margin", "initial_margin_use", "liquidation_distance"):
+        found = take(metric, book)
+        assert found.value is None
+        assert "margin model lyra is not known" in found.why
+    assert "margin model lyra" in stress_margin(book, {"ETH": D("-0.1")}).why
+    bought = replace(book, options=(replace(short, size=D(1)),))
+    assert take("liquidation_distance", bought).value == 1

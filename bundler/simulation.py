@@ -22,7 +22,7 @@ from bundler.erc7562.entities import (
     entity_addresses,
     phases_of,
 )
-from bundler.erc7562.rules import Context, check_validation, storage_contracts
+from bundler.erc7562.rules import Context, Edition, check_validation, storage_contracts
 from bundler.erc7562.trace import (
     ValidationTrace,
     code_hash_call,
@@ -37,7 +37,7 @@ from bundler.reverts import reason
 from bundler.settings import Settings
 from contracts.abi import Function
 from contracts.eip7702 import delegation
-from contracts.entrypoint import EntryPoint, FailedOp, decode_failed_op
+from contracts.entrypoint import V07, EntryPoint, FailedOp, decode_failed_op
 from contracts.entrypoint.base import GET_DEPOSIT_INFO, sender_creator
 from contracts.errors import (
     BadSignature,
@@ -377,4 +377,5 @@ async def _judge(
     if halted:
         answers = await rpc.batch([("eth_getCode", (to_hex(address), "latest")) for address in halted])
         codes = {a: parse_bytes(answer, "code") for a, answer in zip(halted, answers, strict=True)}
-    check_validation(phases, Context(entry_point.address, entities, trace.preimages, codes))
+    edition: Edition = "v0.7" if entry_point is V07 else "current"
+    check_validation(phases, Context(entry_point.address, entities, trace.preimages, codes, edition))

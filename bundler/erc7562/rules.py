@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from bundler.erc7562 import opcodes
 from bundler.erc7562.entities import VALIDATE_PAYMASTER_USER_OP, Entities, Phase, Role
@@ -33,6 +34,12 @@ class RuleBroken(OpcodeRule):
         self.address = address
 
 
+Edition = Literal["current", "v0.7"]
+"""Entry point v0.7's mempool has rules of its own where the text changed since: an unstaked paymaster may return a context ([EREP-050]
+was not there), a staked factory opens associated storage to the account alone ([STO-022]), and a precompile that runs out of gas breaks
+no rule ([OP-020]). Source: eth-infinitism/bundler-spec-tests, releases/v0.7."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What the rules need to know beside the trace."""
@@ -42,6 +49,7 @@ class Context:
     preimages: Sequence[tuple[Address, int]]
     codes: Mapping[Address, bytes]
     """Code of the frames that ended exceptionally, to tell an unassigned opcode ([OP-013])."""
+    edition: Edition = "current"
 
 
 def check_validation(phases: Sequence[Phase], context: Context) -> None:
@@ -117,7 +125,8 @@ class _Judge:
 
     def gas(self, frame: Frame) -> Iterator[RuleBroken]:
         """[OP-020]: a frame that ran out of gas tells its gas limit."""
-        if frame.out_of_gas:
+        precompile = int.from_bytes(frame.code) in opcodes.PRECOMPILES
+        if frame.out_of_gas and not (precompile and self.context.edition == "v0.7"):
             yield self.broken("OP-020", f"{self.role} internally reverts on out of gas, at {checksum(frame.code)}")
 
     def opcodes(self, frame: Frame) -> Iterator[RuleBroken]:
@@ -239,7 +248,7 @@ class _Judge:
         if is_entity:
             return "STO-033"
         exists = self.entities.factory is None
-        if is_associated(slot, self.entities.sender, self.context.preimages) and (exists or self.factory_staked):
+        if is_associated(slot, self.entities.sender, self.context.preimages) and (exists or self._opened()):
             return None
         by_entity = is_associated(slot, self.address, self.context.preimages)
         if self.staked:
@@ -248,12 +257,16 @@ class _Judge:
             return "STO-022"
         return "STO-032" if by_entity else "STO-021"
 
+    def _opened(self) -> bool:
+        """[STO-022] Whether the staked factory opens storage associated with the sender, who is being deployed, to this entity."""
+        return self.factory_staked and (self.context.edition != "v0.7" or self.role != "paymaster")
+
     # -- paymaster ----------------------------------------------------------------------------------------------------------
 
     def context_bytes(self, frame: Frame) -> Iterator[RuleBroken]:
         """[EREP-050], [LIM-020]."""
         size = context_size(frame)
-        if size and not self.staked:
+        if size and not self.staked and self.context.edition != "v0.7":
             yield self.broken(
                 "EREP-050", f"unstaked paymaster {checksum(self.address)} must not return a context ({size} bytes)"
             )

@@ -172,28 +172,27 @@ def touched(frame: Frame) -> set[Address]:
 
 
 def code_hash_call(addresses: list[Address]) -> tuple[bytes, int]:
-    """Init code for an `eth_call` without `to` that returns the EXTCODEHASH of each address, a word each, and that answer's length.
+    """Init code for an `eth_call` without `to` that returns a zero word and the EXTCODEHASH of each address, and that answer's length.
 
     [COD-010]; needs no state override, so that it works on any node. The addresses stand behind the program as 32-byte words:
-    copy them to memory, replace each by its hash, return all.
+    copy them to memory, replace each by its hash, return all. The zero in front is for EIP-3541: no creation may return 0xEF first.
     """
     size = 32 * len(addresses)
-    length = size.to_bytes(3)
-    # PUSH3 size PUSH1 start PUSH0 CODECOPY | PUSH0 | loop: DUP1 PUSH3 size GT... written with the counter on the stack
+    length, end = size.to_bytes(3), (size + 32).to_bytes(3)
     program = bytearray()
-    program += b"\x62" + length + b"\x60\x00" + b"\x5f\x39"  # CODECOPY(0, start, size); start is patched below
-    program += b"\x5f"  # i = 0
+    program += b"\x62" + length + b"\x60\x00" + b"\x60\x20\x39"  # CODECOPY(32, start, size); start is patched below
+    program += b"\x60\x20"  # i = 32
     loop = len(program)
     program += b"\x5b"  # JUMPDEST
     program += b"\x80\x51\x3f\x81\x52"  # MSTORE(i, EXTCODEHASH(MLOAD(i)))
     program += b"\x60\x20\x01"  # i += 32
-    program += b"\x80\x62" + length + b"\x11"  # size > i
+    program += b"\x80\x62" + end + b"\x11"  # size + 32 > i
     program += b"\x60" + bytes([loop]) + b"\x57"  # JUMPI
-    program += b"\x62" + length + b"\x5f\xf3"  # RETURN(0, size)
+    program += b"\x62" + end + b"\x5f\xf3"  # RETURN(0, size + 32)
     program[5] = len(program)
-    return bytes(program) + b"".join(address.rjust(32, b"\0") for address in addresses), size
+    return bytes(program) + b"".join(address.rjust(32, b"\0") for address in addresses), size + 32
 
 
 def split_hashes(answer: bytes) -> list[Hash32]:
-    """The words of `code_hash_call`'s answer."""
-    return [answer[i : i + 32] for i in range(0, len(answer), 32)]
+    """The hashes in `code_hash_call`'s answer."""
+    return [answer[i : i + 32] for i in range(32, len(answer), 32)]

@@ -8,7 +8,7 @@ import pytest
 
 from bundler.erc7562 import opcodes
 from bundler.erc7562.entities import VALIDATE_PAYMASTER_USER_OP, Entities, Phase, Role
-from bundler.erc7562.rules import Context, is_associated, storage_contracts, violations
+from bundler.erc7562.rules import Context, Edition, is_associated, storage_contracts, violations
 from bundler.erc7562.trace import Frame, Use
 from contracts.entrypoint import V08
 from contracts.entrypoint.base import DEPOSIT_TO
@@ -56,9 +56,10 @@ def rules_of(
     factory: bool = False,
     staked: tuple[Address, ...] = (),
     codes: dict[Address, bytes] | None = None,
+    edition: Edition = "current",
 ) -> list[str | None]:
     entities = Entities(SENDER, FACTORY if factory else None, PAYMASTER, frozenset(staked))
-    context = Context(EP, entities, PREIMAGES, codes or {})
+    context = Context(EP, entities, PREIMAGES, codes or {}, edition)
     return [broken.rule for broken in violations(Phase(role, root), context)]
 
 
@@ -292,3 +293,14 @@ def test_association_needs_the_hash_of_that_very_owner() -> None:
     assert is_associated(slot_of(SENDER), SENDER, PREIMAGES)
     assert not is_associated(slot_of(SENDER), PAYMASTER, PREIMAGES)
     assert not is_associated(slot_of(SENDER), SENDER, ())
+
+
+def test_mempool_of_entry_point_v0_7_keeps_its_own_edition_of_three_rules() -> None:
+    context = frame(PAYMASTER, **context_answer(8))
+    assert rules_of(context, "paymaster", edition="v0.7") == []
+    opened = frame(PAYMASTER, frame(TOKEN, slots={slot_of(SENDER): READS}))
+    assert rules_of(opened, "paymaster", factory=True, staked=(FACTORY,)) == []
+    assert rules_of(opened, "paymaster", factory=True, staked=(FACTORY,), edition="v0.7") == ["STO-022"]
+    precompile = frame(SENDER, frame((1).to_bytes(20), error="out of gas"))
+    assert rules_of(precompile) == ["OP-020"]
+    assert rules_of(precompile, edition="v0.7") == []

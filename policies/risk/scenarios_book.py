@@ -225,6 +225,8 @@ def book_of(portfolio: Portfolio, prices: Mapping[str, Decimal], time_s: int, te
         life_s = max(option.expiry_s - time_s, 0)
         carry = Decimal(0)
         if option.forward is not None and life_s:
+            if not option.forward.is_finite():
+                raise BadInput(f"the forward of {option.label} is {option.forward}")
             term = (option.asset, option.forward, life_s)  # the options of one expiry mostly share their forward
             if term not in carries:
                 carries[term] = _carry(option.forward, _at(prices, option.asset, option.size), life_s, option.label)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
+from typing import Any
 
+from contracts.errors import InvalidFields
 from policies.margin import EXACT, Leg, critical_move, ratio
 from policies.metrics.base import Contribution, Metric, NotKnown, Observation, View, at_venue, inside, summed, total
 from policies.policy import Parameters, Scope
@@ -26,10 +28,44 @@ def _notional(view: View, venue: str) -> Decimal:
         return sum((abs(p.notional) for p in view.portfolio.positions if p.venue == venue), Decimal(0))
 
 
+def by_model(view: View, margin: Margin) -> Any:
+    """The account at a venue whose margin model is no plain share of the notional (policies.risk.margin). Raises NotKnown when the
+    model is unknown or lacks a term."""
+    from policies.risk.margin import account_of
+
+    def made() -> Any:
+        try:
+            return account_of(view.portfolio, margin, view.prices, view.facts.block_time_s)
+        except InvalidFields as error:
+            raise NotKnown(f"the margin of {margin.venue} is not known: {error.message}") from None
+
+    return view.once(("margin account", margin.venue), made)
+
+
+def models_of(margins: Iterable[Margin]) -> tuple[tuple[str, str, str], ...]:
+    """The margin models, beside the plain share of notional, that these accounts follow: for the Decision's record."""
+    names = sorted({margin.model for margin in margins} - {"ratio"})
+    if not names:
+        return ()
+    from policies.risk.margin import MODELS
+
+    return tuple((f"margin_{name}", MODELS[name].version, "python") for name in names if name in MODELS)
+
+
+def required(view: View, margin: Margin, account: Any = None) -> Any:
+    """The requirement of such an account, or of `account`, the same after prices moved. Raises NotKnown."""
+    venue = by_model(view, margin)
+    try:
+        return venue.model.requirement(venue.account if account is None else account)
+    except (InvalidFields, ArithmeticError) as error:
+        raise NotKnown(f"the margin of {margin.venue} cannot be computed: {error}") from None
+
+
 def initial_requirement(view: View, margin: Margin) -> Decimal:
-    """What the venue asks to open, in quote. Raises NotKnown for a margin model that is no share of the notional."""
+    """What the venue asks to open what is held, in quote. Raises NotKnown."""
     if margin.model != "ratio":
-        raise NotKnown(f"what {margin.venue} asks under its margin model {margin.model} is not known")
+        asked: Decimal = required(view, margin).initial
+        return asked
     with localcontext(EXACT):
         return margin.initial_ratio * _notional(view, margin.venue)
 
@@ -66,11 +102,8 @@ def _criticals(view: View) -> Iterator[Critical]:
 
 def _of_account(view: View, margin: Margin) -> Iterator[Critical]:
     if margin.model != "ratio":
-        if any(o.venue == margin.venue and o.size < 0 for o in view.portfolio.options) or any(
-            p.venue == margin.venue and p.size for p in view.portfolio.positions
-        ):
-            raise NotKnown(f"when {margin.venue} liquidates under its margin model {margin.model} is not known")
-        return  # bought options are paid for: nothing there can be liquidated
+        yield from _solved(view, margin)
+        return
     legs = [Leg(p.asset, p.size, p.mark_price) for p in view.portfolio.positions if p.venue == margin.venue and p.size]
     assets = sorted({leg.market for leg in legs})
     for asset in assets:
@@ -79,6 +112,25 @@ def _of_account(view: View, margin: Margin) -> Iterator[Critical]:
     if len(assets) > 1:
         everything = critical_move(margin.account_value, margin.maintenance_ratio, legs, None)
         yield _critical(margin.venue, ALL_PRICES, everything, None)
+
+
+def _solved(view: View, margin: Margin) -> Iterator[Critical]:
+    """By the venue's own rule, solved: the nearest move of each price down and up, and of all together."""
+    if not any(o.venue == margin.venue and o.size < 0 for o in view.portfolio.options) and not any(
+        p.venue == margin.venue and p.size for p in view.portfolio.positions
+    ):
+        return  # bought options are paid for: nothing there can be liquidated
+    venue = by_model(view, margin)
+    assets = venue.assets()
+    groups: list[tuple[str, set[str] | None]] = [(asset, {asset}) for asset in assets]
+    if len(assets) > 1:
+        groups.append((ALL_PRICES, None))
+    for label, moved in groups:
+        try:
+            moves = venue.critical(moved)
+        except (InvalidFields, ArithmeticError) as error:
+            raise NotKnown(f"when {margin.venue} liquidates cannot be computed: {error}") from None
+        yield Critical(margin.venue, label, moves.down, moves.up, venue.account.price(label))
 
 
 def _of_loan(view: View, loan: Loan) -> Iterator[Critical]:
@@ -139,7 +191,9 @@ def _in_scope(view: View, scope: Scope) -> list[Critical]:
 
 def liquidation_distance(view: View, scope: Scope, _: Parameters) -> Observation:
     rows = [(f"{c.venue}:{c.asset}", c.distance) for c in _in_scope(view, scope)]
-    return Observation(min((distance for _, distance in rows), default=_ONE), tuple(rows))
+    return Observation(
+        min((distance for _, distance in rows), default=_ONE), tuple(rows), models=models_of(view.portfolio.margins)
+    )
 
 
 def _price_after(price: Decimal, move: Decimal) -> Decimal:
@@ -153,7 +207,8 @@ def liquidation_price(view: View, scope: Scope, _: Parameters) -> Observation:
         for c in _in_scope(view, scope)
         if c.price is not None and c.down is not None
     ]
-    return Observation(max((price for _, price in rows), default=Decimal(0)), tuple(rows))
+    models = models_of(view.portfolio.margins)
+    return Observation(max((price for _, price in rows), default=Decimal(0)), tuple(rows), models=models)
 
 
 def liquidation_price_above(view: View, scope: Scope, _: Parameters) -> Observation:
@@ -163,7 +218,8 @@ def liquidation_price_above(view: View, scope: Scope, _: Parameters) -> Observat
         if c.price is not None and c.up is not None
     ]
     far = view.price(scope.name) * FAR
-    return Observation(min((price for _, price in rows), default=far), tuple(rows))
+    models = models_of(view.portfolio.margins)
+    return Observation(min((price for _, price in rows), default=far), tuple(rows), models=models)
 
 
 def free_collateral(view: View, scope: Scope, _: Parameters) -> Observation:
@@ -196,7 +252,8 @@ def margin_use(view: View, scope: Scope, _: Parameters) -> Observation:
 
 
 def initial_margin_use(view: View, scope: Scope, _: Parameters) -> Observation:
-    return _use(view, scope, lambda margin: initial_requirement(view, margin))
+    used = _use(view, scope, lambda margin: initial_requirement(view, margin))
+    return replace(used, models=models_of(_accounts(view, scope)))
 
 
 def maintenance_margin(view: View, scope: Scope, _: Parameters) -> Observation:
@@ -204,7 +261,8 @@ def maintenance_margin(view: View, scope: Scope, _: Parameters) -> Observation:
 
 
 def initial_margin(view: View, scope: Scope, _: Parameters) -> Observation:
-    return summed([(m.venue, initial_requirement(view, m)) for m in _accounts(view, scope)])
+    asked = summed([(m.venue, initial_requirement(view, m)) for m in _accounts(view, scope)])
+    return replace(asked, models=models_of(_accounts(view, scope)))
 
 
 def funding_owed(view: View, scope: Scope, _: Parameters) -> Observation:

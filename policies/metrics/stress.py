@@ -9,29 +9,40 @@ from typing import Any
 from contracts.errors import BadInput
 from policies.margin import EXACT
 from policies.metrics.base import Contribution, Metric, NotKnown, Observation, View
+from policies.metrics.margins import by_model, models_of, required
 from policies.policy import Parameters, Scenario, Scope
-from policies.portfolio import Portfolio
+from policies.portfolio import Margin
 
 Shocks = Mapping[str, Decimal]
 """Relative price moves by asset."""
 
 
-def stress_margin(portfolio: Portfolio, shocks: Shocks) -> Observation:
-    """Smallest account value less maintenance requirement over venues, after every price has moved by its shock."""
+def stress_margin(view: View, shocks: Shocks) -> Observation:
+    """Smallest account value less maintenance requirement over venues, after every price has moved by its shock: by a share of the
+    notional, or by the venue's own margin model (the least of its parts). Raises NotKnown."""
+    portfolio = view.portfolio
     rows: list[Contribution] = []
     with localcontext(EXACT):
         for margin in portfolio.margins:
             if margin.model != "ratio" and margin.maintenance_requirement:
-                return Observation(
-                    None, why=f"what {margin.venue} requires under its margin model {margin.model} is not known"
-                )
+                rows.append((margin.venue, _left_by_model(view, margin, shocks)))
+                continue
             value, requirement = margin.account_value, Decimal(0)
             for position in (p for p in portfolio.positions if p.venue == margin.venue):
                 move = shocks.get(position.asset, Decimal(0))
                 value += position.notional * move
                 requirement += margin.maintenance_ratio * abs(position.notional) * (1 + move)
             rows.append((margin.venue, value - requirement))
-    return Observation(min((left for _, left in rows), default=Decimal(0)), tuple(rows))
+    least = min((left for _, left in rows), default=Decimal(0))
+    return Observation(least, tuple(rows), models=models_of(portfolio.margins))
+
+
+def _left_by_model(view: View, margin: Margin, shocks: Shocks) -> Decimal:
+    account = by_model(view, margin).account
+    for asset, move in sorted(shocks.items()):
+        account = account.moved(1 + move, {asset})
+    left: Decimal = required(view, margin, account).excess
+    return left
 
 
 def stress_of(limit_shocks: tuple[tuple[str, Decimal], ...]) -> Metric:
@@ -44,7 +55,7 @@ def stress_of(limit_shocks: tuple[tuple[str, Decimal], ...]) -> Metric:
         "lower",
         f"smallest account value - maintenance requirement over venues after {moves}",
         "positions, venue marks, account values, maintenance ratios",
-        lambda view, _scope, _parameters: stress_margin(view.portfolio, shocks),
+        lambda view, _scope, _parameters: stress_margin(view, shocks),
         may_be_negative=True,
     )
 

@@ -14,7 +14,7 @@ import pytest
 
 from contracts.errors import BadInput
 from policies import METRICS, explain_metric, policy
-from policies.metrics import Observation, stress_margin
+from policies.metrics import Observation, stress_of
 from policies.portfolio import Debt, Facts, Fill, Holding, Margin, Order, Portfolio, Position, Price
 from tests.policies.rig import NOW_S, opening, policy_of
 
@@ -91,11 +91,13 @@ def test_margin_ratio_shows_the_share_once_it_is_below_everything() -> None:
 
 def test_stress_moves_profit_and_requirement_together() -> None:
     """ETH -50 %: value 10,290 - 2,000 = 8,290; requirement 6.25 % of 2,000 + 4,100 = 381.25."""
-    assert stress_margin(BOOK, {"ETH": Decimal("-0.5")}).value == Decimal("7908.75")
-    assert stress_margin(BOOK, {"BTC": Decimal("1")}).value == Decimal(10_290) - 4_100 - Decimal("0.0625") * (
-        4_000 + 8_200
-    )
-    assert stress_margin(Portfolio(), {"ETH": Decimal("-0.5")}).value == 0
+
+    def left(book: Portfolio, asset: str, move: str) -> Decimal | None:
+        return stress_of(((asset, Decimal(move)),)).compute(facts(), book, policy.Scope()).value
+
+    assert left(BOOK, "ETH", "-0.5") == Decimal("7908.75")
+    assert left(BOOK, "BTC", "1") == Decimal(10_290) - 4_100 - Decimal("0.0625") * (4_000 + 8_200)
+    assert left(Portfolio(), "ETH", "-0.5") == 0
 
 
 def test_slippage_counts_the_fee_and_takes_the_worst_of_fills_and_bounds() -> None:

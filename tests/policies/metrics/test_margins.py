@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from policies.metrics import stress_margin
+from policies.metrics import Observation, stress_of
+from policies.policy import Scope
 from policies.portfolio import Collateral, Debt, Loan, Margin, Option, Portfolio, Position
-from tests.policies.metrics.books import D, take
+from tests.policies.metrics.books import D, facts, take
 from tests.policies.rig import NOW_S
 
 LONG = Position("perp", "ETH", D(10), D(20_000), D(2_000))
@@ -99,14 +100,56 @@ def test_free_collateral_is_the_venues_own_answer() -> None:
     assert take("free_collateral", PERP).value == 3_000
 
 
-def test_a_margin_model_that_is_no_share_of_notional_gives_no_value_rather_than_none_at_all() -> None:
+def stressed(book: Portfolio, asset: str, move: str) -> Observation:
+    return stress_of(((asset, D(move)),)).compute(facts(), book, Scope())
+
+
+def test_a_margin_model_that_is_not_known_or_lacks_a_term_gives_no_value_rather_than_none_at_all() -> None:
     short = Option("lyra", "ETH", True, D(2_200), NOW_S + 86_400, D(-1), D(-50), D(40), D("0.8"))
     account = Margin("lyra", D(1_000), D(960), D(300), D(0), D(0), D(0), "lyra")
     book = Portfolio(options=(short,), margins=(account,))
+    unknown = replace(book, margins=(replace(account, model="secret"),))
     for metric in ("initial_margin", "initial_margin_use", "liquidation_distance"):
-        found = take(metric, book)
-        assert found.value is None
-        assert "margin model lyra is not known" in found.why
-    assert "margin model lyra" in stress_margin(book, {"ETH": D("-0.1")}).why
+        for given, why in ((book, "needs the term"), (unknown, "there is no margin model 'secret'")):
+            found = take(metric, given)
+            assert found.value is None
+            assert why in found.why
+    assert "needs the term" in stressed(book, "ETH", "-0.1").why
     bought = replace(book, options=(replace(short, size=D(1)),))
     assert take("liquidation_distance", bought).value == 1
+
+
+TIERED = Portfolio(
+    positions=(Position("binance", "ETH", D(10), D(20_000), D(2_000)),),
+    margins=(
+        Margin(
+            "binance", D(5_000), D(5_000), D(100), D(3_000), D(0), D(0), "binance_linear",
+            (("maintenance_rate.ETH.0", D("0.005")), ("maintenance_rate.ETH.50000", D("0.01")), ("leverage.ETH", D(20))),
+        ),
+    ),
+)  # fmt: skip
+"""0.5 % up to 50,000, 1 % above (less 250): 10 ETH at 2,000 need 100, at leverage 20 to open 1,000."""
+
+
+def test_an_account_under_tiers_is_liquidated_where_its_own_rule_says() -> None:
+    """Liquidatable at P with 5,000 + 10 (P - 2,000) = 0.005 x 10 P: P = 15,000 / 9.95 = 1,507.5377."""
+    assert take("initial_margin", TIERED).value == 1_000
+    found = take("liquidation_price", TIERED, "asset: ETH").value
+    assert found is not None
+    assert D(0) <= found - D(15_000) / D("9.95") < D("0.01")
+    distance = take("liquidation_distance", TIERED).value
+    assert distance is not None
+    assert abs(distance - (1 - D(15_000) / D("9.95") / 2_000)) < D("1e-5")
+
+
+def test_stress_under_tiers_takes_the_requirement_of_the_tier_after_the_move() -> None:
+    """ETH -20 %: value 5,000 - 4,000 = 1,000, requirement 0.5 % of 16,000 = 80. ETH +200 %: 45,000 - (1 % of 60,000 - 250)."""
+    assert stressed(TIERED, "ETH", "-0.2").value == 920
+    assert stressed(TIERED, "ETH", "2").value == 45_000 - 350
+
+
+def test_the_margin_model_is_named_with_its_version() -> None:
+    for metric in ("initial_margin", "initial_margin_use", "liquidation_distance"):
+        assert take(metric, TIERED).models == (("margin_binance_linear", "1", "python"),)
+        assert take(metric, PERP).models == ()
+    assert stressed(TIERED, "ETH", "-0.2").models == (("margin_binance_linear", "1", "python"),)

@@ -10,7 +10,7 @@ from typing import Any
 from contracts.bindings import Call
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, PolicyRefused, RpcError
-from contracts.types import Hash32, Wei
+from contracts.types import Address, Hash32, Wei
 from contracts.userop import UserOperation, intent_hash, required_prefund
 from policies import Decision, Facts, evaluate
 from policies.activity import record_needed_s
@@ -76,6 +76,7 @@ class Signer:
         if engine is None or reader is None:
             raise BadInput("this account has no policy; there is nothing to judge it by")
         found, gas = await reader.read(self.account, op, sponsored=sponsored, outstanding=lambda *_: ())
+        found = replace(found, signer=self._signer)
         facts = engine.informed(await self._with_payments(engine, found))
         now_s = facts.block_time_s if self.clock is None else max(facts.block_time_s, int(self.clock()))
         decision = evaluate(engine.policy, facts, now_s)
@@ -86,11 +87,16 @@ class Signer:
                 probe, _ = await reader.read(
                     self.account, other, sponsored=sponsored, outstanding=lambda *_: (), block_number=facts.block_number
                 )
-                return probe
+                return replace(probe, signer=self._signer)
 
             decision, probes = await largest_sizes(engine.policy, facts, decision, op, read_at)
         engine.record(decision, facts, probes)
         return Judgement(op, facts, decision, now_s, gas)
+
+    @property
+    def _signer(self) -> Address | None:
+        """Who will sign, for limits that are some signers' own; None when only judging for somebody else."""
+        return None if self.owner is None else self.owner.address
 
     async def _with_payments(self, engine: Engine, facts: Facts) -> Facts:
         """Bring what was paid in and out up to the block of `facts`, if the policy looks at the record. A failure is a missing fact."""

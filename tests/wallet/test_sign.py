@@ -57,6 +57,15 @@ async def test_the_first_operation_makes_the_account_opens_and_arms_and_the_spon
     assert 29_000 < portfolio.positions[0].notional < 31_000
 
 
+async def test_the_facts_say_who_will_sign(floor: Floor, tmp_path: Path) -> None:
+    trader = await floor.trader(tmp_path)
+    judgement = await trader.signer.judge(await trader.opening())
+    assert trader.signer.owner is not None
+    assert judgement.facts.signer == trader.signer.owner.address
+    unknown = replace(trader.signer, owner=None)
+    assert (await unknown.judge(await trader.opening())).facts.signer is None
+
+
 async def test_an_account_can_pay_for_itself(floor: Floor, tmp_path: Path) -> None:
     trader = await floor.trader(tmp_path, sponsored=False)
     sent = await trader.signer.submit(await trader.opening("2"))

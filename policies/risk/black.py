@@ -5,7 +5,8 @@
 
 b is the cost of carry: r for a stock, r - q with a dividend yield q, 0 for a future (Black-76). Plain doubles from `math`, no numpy, for the
 path of a decision; `policies.risk.black_arrays` has the same over arrays. At zero time or zero volatility every figure is that of the
-discounted intrinsic value on the forward (one half of each side's delta where forward and strike are equal).
+discounted intrinsic value on the forward (one half of each side's delta where forward and strike are equal). What doubles cannot hold
+(a forward of 1e400, a volatility of 1e-170 squared) is BadInput, never an infinity, a NaN or another error.
 
 Tolerance: 1e-12 of the spot (times the figure's own unit), held against 60-digit references in tests/policies/risk.
 Source: Haug 2007, "The Complete Guide to Option Pricing Formulas", ch. 1 and 2; Black 1976.
@@ -101,6 +102,22 @@ def price(
     """
     b = rate if carry is None else carry
     _check(spot, strike, years, rate, b, vol)
+    try:
+        value = _price(spot, strike, years, vol, rate, b, is_call=is_call)
+    except (ArithmeticError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise _too_extreme(spot, strike, years, vol, rate, b)
+    return value
+
+
+def _too_extreme(*figures: float) -> BadInput:
+    names = ("spot", "strike", "years", "vol", "rate", "carry")
+    given = ", ".join(f"{name} {figure:g}" for name, figure in zip(names, figures, strict=True))
+    return BadInput(f"an option with {given} is too extreme to be priced in double precision")
+
+
+def _price(spot: float, strike: float, years: float, vol: float, rate: float, b: float, *, is_call: bool) -> float:
     discount, forward = math.exp(-rate * years), spot * math.exp(b * years)
     deviation = vol * math.sqrt(years)
     intrinsic = max(forward - strike if is_call else strike - forward, 0.0)
@@ -133,6 +150,18 @@ def greeks(
     """Price and Greeks to third order; arguments as for `price`. Raises BadInput."""
     b = rate if carry is None else carry
     value = price(spot, strike, years, vol, is_call=is_call, rate=rate, carry=b)
+    try:
+        found = _greeks(value, spot, strike, years, vol, rate, b, is_call=is_call)
+    except (ArithmeticError, ValueError):
+        raise _too_extreme(spot, strike, years, vol, rate, b) from None
+    if not all(map(math.isfinite, found)):
+        raise _too_extreme(spot, strike, years, vol, rate, b)
+    return found
+
+
+def _greeks(
+    value: float, spot: float, strike: float, years: float, vol: float, rate: float, b: float, *, is_call: bool
+) -> Greeks:
     side, dividend = 1.0 if is_call else -1.0, rate - b
     discount, grown = math.exp(-rate * years), math.exp((b - rate) * years)
     deviation = vol * math.sqrt(years)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
 from typing import Any
 
-from contracts.errors import InvalidFields
+from contracts.errors import BadInput
 from policies.margin import EXACT, Leg, critical_move, ratio
 from policies.metrics.base import Contribution, Metric, NotKnown, Observation, View, at_venue, inside, summed, total
 from policies.policy import Parameters, Scope
@@ -36,7 +36,7 @@ def by_model(view: View, margin: Margin) -> Any:
     def made() -> Any:
         try:
             return account_of(view.portfolio, margin, view.prices, view.facts.block_time_s)
-        except InvalidFields as error:
+        except BadInput as error:
             raise NotKnown(f"the margin of {margin.venue} is not known: {error.message}") from None
 
     return view.once(("margin account", margin.venue), made)
@@ -57,7 +57,7 @@ def required(view: View, margin: Margin, account: Any = None) -> Any:
     venue = by_model(view, margin)
     try:
         return venue.model.requirement(venue.account if account is None else account)
-    except (InvalidFields, ArithmeticError) as error:
+    except (BadInput, ArithmeticError) as error:
         raise NotKnown(f"the margin of {margin.venue} cannot be computed: {error}") from None
 
 
@@ -128,7 +128,7 @@ def _solved(view: View, margin: Margin) -> Iterator[Critical]:
     for label, moved in groups:
         try:
             moves = venue.critical(moved)
-        except (InvalidFields, ArithmeticError) as error:
+        except (BadInput, ArithmeticError) as error:
             raise NotKnown(f"when {margin.venue} liquidates cannot be computed: {error}") from None
         yield Critical(margin.venue, label, moves.down, moves.up, venue.account.price(label))
 

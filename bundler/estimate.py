@@ -10,7 +10,7 @@ from typing import Any
 
 from bundler.chain import Head, read_delegate, read_head
 from bundler.checks import check_shape
-from bundler.gas import pre_verification_gas, with_dummy_fields
+from bundler.gas import TRANSACTION_GAS, pre_verification_gas, with_dummy_fields
 from bundler.reverts import reason
 from bundler.settings import Settings
 from bundler.simulation import SIG_VALIDATION_FAILED, ValidationData
@@ -43,6 +43,8 @@ VERIFICATION_OVERHEAD = 2_000
 """What the entry point spends on copying, hashing and checks within the verification limit beyond what the probe spends itself:
 1,600 on v0.8, 1,100 on v0.7 (measured; tests/bundler/test_estimate.py holds the result to the true need)."""
 VERIFICATION_WORD_GAS = 12
+DELEGATED_INIT_OVERHEAD = 6_000
+"""Calls of entry point and SenderCreator around the initialisation of a delegated account."""
 PAYMASTER_OVERHEAD = 7_000
 """The paymaster's deposit (a write of 5,000) and the call, within the paymaster's verification limit."""
 _MARGIN = 20
@@ -173,8 +175,10 @@ class Estimator:
             account = state.setdefault(to_hex(op.sender), {})
             own = int(account["balance"], 16) if "balance" in account else await self._rpc.get_balance(op.sender)
             account["balance"] = hex(own + missing_wei)
+        # The marker deploys nothing: the probe sees the account as it is with its delegation.
+        seen = op.replace(factory=None, factory_data=b"") if op.is_delegated else op
         request = (
-            entry_point.pack(op),
+            entry_point.pack(seen),
             op_hash,
             sender_creator(entry_point.address),
             execution,
@@ -204,6 +208,8 @@ class Estimator:
         _check_stage(stage, revert_data, op)
         words = sum(map(len, (op.init_code, op.call_data, op.paymaster_and_data, op.signature))) // 32
         verification += VERIFICATION_OVERHEAD + VERIFICATION_WORD_GAS * words
+        if op.is_delegated and op.factory_data:
+            verification += await self._initialisation(op, entry_point, state)
         dummy = ValidationData.parse(data).aggregator == SIG_VALIDATION_FAILED
         limits = {
             "preVerificationGas": pre_verification_gas(
@@ -221,6 +227,25 @@ class Estimator:
             )
             limits["paymasterPostOpGasLimit"] = _with_margin(post_op, _DUMMY_MARGIN)
         return limits
+
+    async def _initialisation(self, op: UserOperation, entry_point: EntryPoint, state: Mapping[str, Any]) -> int:
+        """Gas of the call with the init data that follows the EIP-7702 marker. Its effects are not seen by the rest of the estimate.
+
+        Raises RejectedByEntryPoint when it reverts.
+        """
+        own = {address: account for address, account in state.items() if address == to_hex(op.sender)}
+        call = {
+            "from": to_hex(sender_creator(entry_point.address)),
+            "to": to_hex(op.sender),
+            "data": to_hex(op.factory_data),
+        }
+        try:
+            gas = int(await self._rpc.call("eth_estimateGas", call, "latest", *([own] if own else [])), 16)
+        except RpcError as error:
+            raise RejectedByEntryPoint(
+                f"AA13 the initialisation of the delegated account fails: {error.message}", rule="AA13"
+            ) from error
+        return gas - TRANSACTION_GAS + DELEGATED_INIT_OVERHEAD
 
 
 def _check_stage(stage: int, revert_data: bytes, op: UserOperation) -> None:

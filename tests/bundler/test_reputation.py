@@ -93,7 +93,7 @@ def test_refusals_name_rule_role_and_address() -> None:
     reputation = Reputation(0.0)
     reputation.set(ONE, Counts(200, 0))
     check_standing(reputation, "paymaster", ONE, 3)
-    with pytest.raises(Throttled, match="paymaster 0x0101.* is throttled: it has 4 pending") as caught:
+    with pytest.raises(Throttled, match=r"paymaster 0x0101.* is throttled: it has 4 pending") as caught:
         check_standing(reputation, "paymaster", ONE, 4)
     assert caught.value.rule == "GREP-020"
     reputation.ban(ONE)

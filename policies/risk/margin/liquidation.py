@@ -4,12 +4,14 @@ The excess (least equity - maintenance of any part) is looked at along the facto
 several times (options), jump (tiers), or not at all. From f = 1 outwards, a grid with every kink of the model in it is walked until the
 excess is negative; the crossing is then bracketed between a factor that is safe and one that is liquidatable, and refined.
 
-A model that is linear between its kinks misses nothing. For options a dip below zero that is narrower than a cell of the grid is looked
-for wherever the excess has a local minimum in the grid; the cells are 0.5 % wide at the present price and grow by 5 % a step.
+A model that is linear between its kinks misses nothing. For options a dip below zero between points of the grid is looked for at every
+local minimum whose neighbours' slopes, drawn on, reach zero (where the excess is convex it cannot fall further than that); the cells are
+0.5 % wide at the present price and grow by 5 % a step, and every strike is a point.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
@@ -24,7 +26,9 @@ FAR_FACTOR = Decimal(1_000)
 _ONE = Decimal(1)
 _FIRST_STEP = 0.005
 _GROWTH = 1.05
-_GOLDEN_STEPS = 40
+_GOLDEN = Decimal("0.6180339887498949")
+_SAME = Decimal("1e-4")
+"""Relative distance below which a kink counts as the point of the grid beside it."""
 _ULP = Decimal(1).scaleb(-18)
 
 
@@ -108,45 +112,54 @@ def _outwards(
 
 
 def _grid(span: tuple[Decimal, Decimal], kinks: Iterable[Decimal], *, dense: bool) -> list[Decimal]:
-    """Factors from the lower to the higher end, the kinks and a hair on either side of each (a tier may jump there) among them."""
+    """Factors from the lower to the higher end, the kinks among them.
+
+    Where the kinks are all there is (not `dense`), a hair on either side of each too, as a tier may jump there. Else kinks that lie closer
+    than `_SAME` to another point are left out: there is nothing between the two that could be told from rounding.
+    """
     low, high = span
     points = {low, high}
-    for kink in kinks:
-        with localcontext() as context:
-            context.prec = 50
-            points |= {kink * (1 - _ULP), kink, kink * (1 + _ULP)}
-    if dense:
-        log, step, upwards = 0.0, _FIRST_STEP, low == _ONE
-        while True:
-            log += step
-            step *= _GROWTH
-            factor = Decimal(repr(round(2.718281828459045 ** (log if upwards else -log), 12)))
-            if not low < factor < high:
-                break
-            points.add(factor)
-    return sorted(point for point in points if low <= point <= high)
+    if not dense:
+        for kink in kinks:
+            with localcontext() as context:
+                context.prec = 50
+                points |= {kink * (1 - _ULP), kink, kink * (1 + _ULP)}
+        return sorted(point for point in points if low <= point <= high)
+    log, step, upwards = 0.0, _FIRST_STEP, low == _ONE
+    while True:
+        log += step
+        step *= _GROWTH
+        factor = Decimal(repr(round(math.exp(log if upwards else -log), 12)))
+        if not low < factor < high:
+            break
+        points.add(factor)
+    for kink in sorted(set(kinks)):
+        if low < kink < high and all(abs(point - kink) > _SAME * kink for point in points):
+            points.add(kink)
+    return sorted(points)
 
 
 def _dip(excess: Callable[[Decimal], Decimal], left: Decimal, middle: Decimal, right: Decimal) -> Decimal | None:
     """A factor between `left` and `right` where the excess is negative, if its local minimum there goes below zero."""
-    if not (excess(middle) <= excess(left) and excess(middle) <= excess(right)):
+    at_left, at_middle, at_right = excess(left), excess(middle), excess(right)
+    if at_middle > min(at_left, at_right) or at_middle == max(at_left, at_right):
         return None
     a, b = left, right
     with localcontext() as context:
         context.prec = 28
-        for _ in range(_GOLDEN_STEPS):
-            c, d = a + (b - a) * Decimal("0.382"), a + (b - a) * Decimal("0.618")
+        beyond = at_middle - (at_left - at_middle) * (right - middle) / (middle - left)
+        before = at_middle - (at_right - at_middle) * (middle - left) / (right - middle)
+        if min(beyond, before) >= 0:
+            return None
+        c, d = b - _GOLDEN * (b - a), a + _GOLDEN * (b - a)
+        while abs(b - a) > TOLERANCE:
             at_c, at_d = excess(c), excess(d)
-            if at_c < 0:
-                return c
-            if at_d < 0:
-                return d
+            if min(at_c, at_d) < 0:
+                return c if at_c < at_d else d
             if at_c < at_d:
-                b = d
+                b, c, d = d, d - _GOLDEN * (d - a), c
             else:
-                a = c
-            if abs(b - a) < TOLERANCE:
-                break
+                a, c, d = c, d, c + _GOLDEN * (b - c)
     return None
 
 

@@ -281,3 +281,46 @@ def test_a_short_strangle_under_portfolio_margin_dies_on_both_sides() -> None:
         richer = liquidation_prices(model, replace(account, cash=D(9000)), "X", D("1e-6"))
         assert (richer[0] or D(0)) < below
         assert (richer[1] or D(10**9)) > above
+
+
+@dataclass
+class _Counted:
+    """A model that counts how often it is asked."""
+
+    inner: Any
+    asked: int = 0
+    is_piecewise_linear: bool = False
+
+    def requirement(self, account: Account) -> Requirement:
+        self.asked += 1
+        found: Requirement = self.inner.requirement(account)
+        return found
+
+    def kinks(self, account: Account, assets: Any) -> tuple[Decimal, ...]:
+        found: tuple[Decimal, ...] = self.inner.kinks(account, assets)
+        return found
+
+
+@pytest.mark.parametrize("name", ["derive_pmrm2", "deribit_pm"])
+def test_a_book_of_many_strikes_is_solved_in_a_few_hundred_revaluations(name: str) -> None:
+    """Strikes and flat stretches far out must not start searches that cannot find anything."""
+    now = 1_700_000_000
+    book = tuple(
+        Option(
+            "v",
+            "X",
+            i % 2 == 0,
+            D(1500 + 20 * i),
+            now + (1 + i % 5) * 604_800,
+            D((-1) ** i * 2),
+            D(0),
+            D(10),
+            D("0.6"),
+            D(2000),
+        )
+        for i in range(50)
+    )
+    counted = _Counted(model_of(name, {}, ["X"]))
+    moves = critical_moves(counted, Account(D(30_000), (), book, prices={"X": D(2000)}, now_s=now), ["X"], D("1e-6"))
+    assert moves.distance is not None
+    assert counted.asked < 400

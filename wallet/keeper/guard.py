@@ -77,6 +77,7 @@ class Keeper:
         self._final_at: dict[Trigger, int] = {}
         self._busy = False
         self._looked: dict[Trigger, int] = {}  # times the event of a fired trigger was looked for
+        self._unnoted: set[Trigger] = set()  # ended, and nobody is known to have fired them
         self._confirmed_s: dict[Trigger, int] = {}  # when this run last had a trigger recorded as due
 
     # -- outer loop -------------------------------------------------------------------------------------------------------
@@ -170,6 +171,7 @@ class Keeper:
         for trigger, final_at in list(self._final_at.items()):
             if head.number - final_at > FINALITY_BLOCKS:
                 self._watch_list.forget(trigger)
+                self._unnoted.discard(trigger)
                 del self._final_at[trigger]
                 self._live_at.pop(trigger, None)
         if not all(handled):
@@ -180,8 +182,9 @@ class Keeper:
 
     def _needs_attention(self, reading: Reading, open_triggers: set[Trigger]) -> bool:
         if reading.status == Due.FINAL:
-            # An operation of ours whose end was not found yet is looked for on every head.
-            return reading.trigger not in self._final_at or reading.trigger in open_triggers
+            # An operation of ours whose end was not found yet is looked for on every head, and so is who fired it.
+            unsettled = reading.trigger in open_triggers or reading.trigger in self._unnoted
+            return reading.trigger not in self._final_at or unsettled
         return reading.status in (Due.DUE, Due.BLOCKED) or reading.trigger in open_triggers
 
     async def _handle(self, reading: Reading, detail: Detail, head: Head) -> bool:
@@ -360,6 +363,9 @@ class Keeper:
                     self._report(self._store.settle({}, await self._rows(trigger, receipt, {})))
             noted = any(row.arming == detail.arming for row in self._store.audited("fired", trigger))
             self._looked[trigger] = self._looked.get(trigger, 0) + 1
+            # It may have ended by being cancelled. But where a node answers for two blocks at once, "not fired" may be the older
+            # one's answer: until the end is deep enough, every head asks again.
+            (self._unnoted.discard if noted else self._unnoted.add)(trigger)
             if first and detail.fired and not noted and self._looked[trigger] < LOOKS_FOR_EVENT:
                 return False
         self._looked.pop(trigger, None)

@@ -14,7 +14,7 @@ from contracts.entrypoint import ENTRY_POINTS, EntryPoint
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, RpcError
 from contracts.rpc import RpcClient
-from contracts.types import Address, checksum
+from contracts.types import Address, Hash32, checksum
 from policies.names import ROLES, book_of
 from policies.policy import Policy
 from wallet.account import AccountClient
@@ -136,10 +136,15 @@ async def connect(profile: Profile) -> AsyncIterator[Desk]:
             client = await stack.enter_async_context(RpcClient(profile.paymaster_url))
             paymaster = PaymasterClient(client, account.entry_point, chain_id)
         fresh = bytes(32) if policy is None else policy.policy_id
-        reader = FactsReader(
-            adapters_of(book), book, fresh, export_files(profile.exports), sources_of(profile.prices, Path())
-        )
+        reader = reader_of(profile, book, fresh)
         yield Desk(profile, rpc, account, policy, book, reader, BundlerClient(bundler, account.entry_point), paymaster)
+
+
+def reader_of(profile: Profile, book: Mapping[str, Address], fresh_policy: Hash32) -> FactsReader:
+    """The reader of facts with everything that a profile adds to the chain's own: exported books and other prices. Raises BadInput."""
+    return FactsReader(
+        adapters_of(book), book, fresh_policy, export_files(profile.exports), sources_of(profile.prices, Path())
+    )
 
 
 async def chain_of(profile: Profile, rpc: RpcClient) -> int:

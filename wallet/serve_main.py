@@ -17,8 +17,7 @@ from contracts.errors import BadInput
 from contracts.rpc import RpcClient
 from policies.names import book_of
 from wallet.config import Profile, data_directory
-from wallet.desk import chain_of, open_keys, policy_of, roles_of
-from wallet.facts import FactsReader, adapters_of
+from wallet.desk import chain_of, open_keys, policy_of, reader_of, roles_of
 from wallet.keystore import PassphraseSource, read_secret_file
 from wallet.serve import Service, listen
 from wallet.serve_engine import PolicyService
@@ -65,7 +64,7 @@ async def run(
             policy=policy,
             key=key,
             risk_validator=profile.address("risk_validator"),
-            reader=FactsReader(adapters_of(book), book, policy.policy_id),
+            reader=reader_of(profile, book, policy.policy_id),
             folder=data_directory() / "engine",
             clock=None if chain_id == DEVNET_CHAIN_ID else time.time,
             accounts=None if profile.account is None else frozenset({profile.account}),

@@ -214,3 +214,18 @@ async def test_calls_are_simulated_on_the_node_and_their_facts_can_be_kept(
     assert any(call["rule"] for call in live["calls"])
     assert main(["policy", "check", "policy.yaml", "--facts", "facts.json", "--json"]) == 5
     assert answer(capsys) == live
+
+
+async def test_prices_of_the_settings_are_held_against_the_feeds(
+    rig: Rig, capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    account = await rig.create_account()
+    (here / "devnet.json").write_text(json.dumps(describe(rig.net)))
+    now_s = int((await rig.rpc.block())["timestamp"], 16)
+    (here / "prices.csv").write_text(f"time,asset,price\n{now_s - 10},ETH,1234.5\n")
+    settings = f'deployments = "devnet.json"\naccount = "{checksum(account)}"\nprices = ["prices.csv"]\n'
+    (here / "seawall.toml").write_text(settings)
+    target = {"target": checksum(rig.net.addresses.usdc), "data": to_hex(b.APPROVE.encode(b"\x33" * 20, 5))}
+    calls = write(here / "calls.json", [target])
+    assert await asyncio.to_thread(main, ["policy", "check", "policy.yaml", "--calls", calls, "--json"]) == 5
+    assert any("the sources of ETH contradict each other" in why for why in answer(capsys)["objections"])

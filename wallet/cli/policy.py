@@ -196,8 +196,7 @@ async def _judged(
     from policies import evaluate
     from policies.names import book_of
     from wallet.account import AccountClient, suggest_fees
-    from wallet.exports import export_files
-    from wallet.facts import FactsReader, adapters_of
+    from wallet.desk import reader_of
     from wallet.sizing import largest_sizes
 
     book = book_of(settings.addresses, _roles(settings))
@@ -217,7 +216,7 @@ async def _judged(
             client = AccountClient(rpc, entry_point, chain_id, settings.account, validator)
             max_fee, priority_fee = await suggest_fees(rpc)
             op = await client.draft(_calls(calls_file), max_fee_wei=max_fee, priority_fee_wei=priority_fee)
-        reader = FactsReader(adapters_of(book), book, policy.policy_id, export_files(settings.exports))
+        reader = reader_of(settings, book, policy.policy_id)
 
         async def read_at(other: UserOperation, block_number: int | None = None) -> Facts:
             found, _ = await reader.read(

@@ -90,6 +90,7 @@ class Profile:
     read_only: bool
     exports: tuple[tuple[str, Path], ...]
     prices: tuple[str, ...]
+    history: tuple[Path, ...]
     keys: Keys
     addresses: Mapping[str, Address]
     keeper: KeeperProfile
@@ -175,6 +176,14 @@ def _prices(value: object, base: Path) -> tuple[str, ...]:
     return tuple(text if "=http" in text else str(_path(text, base)) for text in texts)
 
 
+def _paths(value: object, base: Path) -> tuple[Path, ...]:
+    """Files, in a list or separated by commas; relative ones start at `base`."""
+    items = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError("must be a list of files")
+    return tuple(_path(item, base) for item in items)
+
+
 def _flag(value: object, _: Path) -> bool:
     if isinstance(value, bool):
         return value
@@ -244,6 +253,9 @@ SETTINGS: dict[str, Setting] = {
     "exports": Setting(_exports, (), "books of venues off the chain, VENUE=FILE each (deribit, dydx, hyperliquid)"),
     "prices": Setting(
         _prices, (), "prices beside the feeds': a recorded FILE, or ASSET=URL#PATH.TO.PRICE of a live one"
+    ),
+    "history": Setting(
+        _paths, (), "recorded FILEs of past prices, for limits on VaR and ES; default: the feeds' rounds"
     ),
     **{
         f"keys.{role}": Setting(_key_name, None, f"name of the {role}'s key")
@@ -415,7 +427,7 @@ def shown(value: Any) -> Any:
         return checksum(value)
     if isinstance(value, Path):
         return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    return [shown(item) for item in value] if isinstance(value, tuple) else value
 
 
 def starter() -> str:

@@ -25,6 +25,7 @@ from wallet.exports import export_files
 from wallet.facts import FactsReader, adapters_of
 from wallet.keystore import Keystore, PassphraseSource
 from wallet.market import sources_of
+from wallet.past import HistoryFile, Past, RoundCache
 from wallet.policy_files import load_policy
 from wallet.registry import Registry
 from wallet.services import BundlerClient, PaymasterClient
@@ -136,15 +137,25 @@ async def connect(profile: Profile) -> AsyncIterator[Desk]:
             client = await stack.enter_async_context(RpcClient(profile.paymaster_url))
             paymaster = PaymasterClient(client, account.entry_point, chain_id)
         fresh = bytes(32) if policy is None else policy.policy_id
-        reader = reader_of(profile, book, fresh)
+        reader = reader_of(profile, book, fresh, chain_id)
         yield Desk(profile, rpc, account, policy, book, reader, BundlerClient(bundler, account.entry_point), paymaster)
 
 
-def reader_of(profile: Profile, book: Mapping[str, Address], fresh_policy: Hash32) -> FactsReader:
-    """The reader of facts with everything that a profile adds to the chain's own: exported books and other prices. Raises BadInput."""
-    return FactsReader(
-        adapters_of(book), book, fresh_policy, export_files(profile.exports), sources_of(profile.prices, Path())
+def reader_of(
+    profile: Profile, book: Mapping[str, Address], fresh_policy: Hash32, chain_id: int | None = None
+) -> FactsReader:
+    """The reader of facts with everything that a profile adds to the chain's own: exported books, other prices, past prices. Raises
+    BadInput.
+
+    Rounds of feeds are kept in a file of chain `chain_id`; not those of a devnet, which begins anew under the same number.
+    """
+    kept = chain_id is not None and chain_id != DEVNET_CHAIN_ID
+    past = Past(
+        tuple(HistoryFile(path) for path in profile.history),
+        cache=RoundCache(data_directory() / "feeds" / f"{chain_id}.db" if kept else None),
     )
+    exports, market = export_files(profile.exports), sources_of(profile.prices, Path())
+    return FactsReader(adapters_of(book), book, fresh_policy, exports, market, past)
 
 
 async def chain_of(profile: Profile, rpc: RpcClient) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +14,10 @@ from contracts.types import Address, Hash32
 from contracts.userop import UserOperation, intent_hash, required_prefund
 from policies.calls import DecodedCall, DecodedCalls, decode_calls
 from policies.margin import ratio
+from policies.past import past_asked
+from policies.policy import Policy
 from policies.portfolio import Facts, Missing, Order, Outstanding, Portfolio, Price
+from policies.rules import rules_for
 from policies.venues import Adapter, Read, Snapshot
 from policies.venues.aave_v3 import AaveV3
 from policies.venues.allowances import Allowances, approved_in, granted_by, pairs_of, takers_of
@@ -25,7 +28,8 @@ from policies.venues.tokens import Token, Tokens
 from policies.venues.uniswap_v3 import UniswapV3
 from wallet.account import AccountClient
 from wallet.exports import ExportFile, exported
-from wallet.market import MarketData, prices_of
+from wallet.market import MarketData, RecordedMarket, prices_of
+from wallet.past import Head, Past
 from wallet.simulate import Effects, MovedHead, simulate
 
 OutstandingOf = Callable[[Address, int, int], tuple[Outstanding, ...]]
@@ -104,13 +108,15 @@ class Seen:
 @dataclass(frozen=True, slots=True)
 class FactsReader:
     """Reads facts for operations of accounts. `book` binds the policy's names; `fresh_policy` is in force on an account not yet born;
-    `exports` are books of venues off the chain, which no operation changes; `market` are prices from elsewhere, beside the feeds'."""
+    `exports` are books of venues off the chain, which no operation changes; `market` are prices from elsewhere, beside the feeds'; `past` has
+    the past returns for limits on VaR and ES (recorded files of `market` count among its sources)."""
 
     adapters: tuple[Adapter, ...]
     book: Mapping[str, Address]
     fresh_policy: Hash32
     exports: tuple[ExportFile, ...] = ()
     market: tuple[MarketData, ...] = ()
+    past: Past = field(default_factory=Past)
 
     async def read(
         self,
@@ -120,8 +126,11 @@ class FactsReader:
         sponsored: bool,
         outstanding: OutstandingOf,
         block_number: int | None = None,
+        policy: Policy | None = None,
     ) -> tuple[Facts, int]:
         """The facts of `op` on the latest block (or on `block_number`), and the gas its call used there.
+
+        `policy`: where its limits look at past returns, those are read too.
 
         A read that fails becomes a missing fact, which the rules turn into a denial. Raises NodeError when the node is away.
         """
@@ -160,7 +169,20 @@ class FactsReader:
             sponsored=sponsored,
             feeds=tuple(feed for snapshot in seen.before for feed in snapshot.feeds),
         )
-        return facts, effects.gas_used
+        return await self._with_past(account, facts, policy), effects.gas_used
+
+    async def _with_past(self, account: AccountClient, facts: Facts, policy: Policy | None) -> Facts:
+        """`facts` with the past returns that the limits of `policy` on this operation ask for, of everything held before or after it."""
+        asked = None if policy is None else past_asked(rule.limit for rule in rules_for(policy, facts))
+        assets = facts.before.assets() | facts.after.assets()
+        if policy is None or asked is None or not assets:
+            return facts
+        recorded = tuple(source for source in self.market if isinstance(source, RecordedMarket))
+        past = replace(self.past, recorded=(*self.past.recorded, *recorded))
+        feeds = {adapter.asset: adapter.address for adapter in self.adapters if isinstance(adapter, Feed)}
+        head = Head(account.rpc, self.book["multicall3"], facts.block_number, facts.block_time_s)
+        returns, missing = await past.returns(asked, assets, feeds, head, policy.max_price_age_s)
+        return replace(facts, returns=returns, missing=(*facts.missing, *missing))
 
     async def look(self, account: AccountClient) -> tuple[Portfolio, tuple[Price, ...], tuple[Missing, ...]]:
         """What the account holds now, on the latest block, for people to look at. Raises NodeError when the node is away."""

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation, localcontext
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Protocol
 
 from contracts.errors import BadInput, NodeUnreachable
 from contracts.rpc import without_secrets
+from policies.past import Closes, simple_returns, stretch
 from policies.portfolio import Missing, Price, Returns
 
 MAX_BYTES = 1_000_000
 """An answer with one price in it is not longer; a recorded file may be MAX_FILE_BYTES."""
 MAX_FILE_BYTES = 64_000_000
 TIMEOUT_S = 5.0
-_RETURN_PLACES = 12
-_DIVISIONS = Context(prec=40, rounding=ROUND_HALF_EVEN)
 
 
 class MarketData(Protocol):
@@ -46,10 +45,23 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class RecordedMarket:
-    """Prices of a file. At any moment it says the newest figure that is not from the future."""
+    """Prices of a file, indexed once. At any moment it says the newest figure that is not from the future; of two of one time, the later
+    row."""
 
     source: str
     bars: tuple[Bar, ...]
+    _times: dict[str, list[int]] = field(init=False, repr=False, compare=False)
+    _values: dict[str, list[Decimal]] = field(init=False, repr=False, compare=False)
+    _whole: dict[tuple[str, int], list[tuple[int, Decimal]]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_asset: dict[str, dict[int, Decimal]] = {}
+        for bar in self.bars:
+            by_asset.setdefault(bar.asset, {})[bar.time_s] = bar.value
+        rising = {asset: sorted(known.items()) for asset, known in sorted(by_asset.items())}
+        object.__setattr__(self, "_times", {asset: [time for time, _ in rows] for asset, rows in rising.items()})
+        object.__setattr__(self, "_values", {asset: [value for _, value in rows] for asset, rows in rising.items()})
+        object.__setattr__(self, "_whole", {})
 
     @classmethod
     def read(cls, path: Path) -> RecordedMarket:
@@ -62,36 +74,38 @@ class RecordedMarket:
             raise BadInput(f"cannot read {path}: {error}") from None
         return cls(path.name, bars_of(text, path.name))
 
+    @property
+    def assets(self) -> frozenset[str]:
+        """Assets of which it has a price."""
+        return frozenset(self._times)
+
     async def prices(self, now_s: int) -> tuple[tuple[Price, ...], tuple[Missing, ...]]:
-        newest: dict[str, Bar] = {}
-        for bar in self.bars:
-            if bar.time_s <= now_s and (bar.asset not in newest or newest[bar.asset].time_s <= bar.time_s):
-                newest[bar.asset] = bar
-        assets = sorted({bar.asset for bar in self.bars})
-        found = tuple(Price(a, newest[a].value, newest[a].time_s, self.source) for a in assets if a in newest)
-        return found, tuple(
-            Missing(f"price:{a}", f"{self.source} begins after {now_s}") for a in assets if a not in newest
-        )
+        found, gaps = [], []
+        for asset, times in self._times.items():
+            at = bisect_right(times, now_s) - 1
+            if at < 0:
+                gaps.append(Missing(f"price:{asset}", f"{self.source} begins after {now_s}"))
+            else:
+                found.append(Price(asset, self._values[asset][at], times[at], self.source))
+        return tuple(found), tuple(gaps)
+
+    def closes(self, asset: str, period_s: int, until_s: int, count: int) -> Closes:
+        """Prices on whole periods up to `until_s` (unix s), `count` + 1 of them where there are so many without a hole. Raises BadInput."""
+        key = (asset, period_s)
+        if key not in self._whole:
+            rows = zip(self._times.get(asset, ()), self._values.get(asset, ()), strict=True)
+            self._whole[key] = [(time, value) for time, value in rows if time % period_s == 0]
+        return stretch(self.source, self._whole[key], period_s, until_s, count, asset)
 
     def returns(self, asset: str, period_s: int, until_s: int, count: int) -> Returns:
         """The last `count` simple returns over `period_s` that end at or before `until_s` on whole periods, for VaR; 12 decimals.
 
         Raises BadInput where a price is missing: a history with holes is not one of equal periods.
         """
-        known = {bar.time_s: bar.value for bar in self.bars if bar.asset == asset}
-        end = max((t for t in known if t <= until_s and t % period_s == 0), default=None)
-        if end is None:
-            raise BadInput(f"{self.source} has no price of {asset} on a whole {period_s} s before {until_s}")
-        times = [end - period_s * i for i in range(count, -1, -1)]
-        absent = next((t for t in times if t not in known), None)
-        if absent is not None:
-            raise BadInput(
-                f"{self.source} has no price of {asset} at {absent}, {count} returns need one every {period_s} s"
-            )
-        quantum = Decimal(1).scaleb(-_RETURN_PLACES)
-        with localcontext(_DIVISIONS):
-            values = tuple((known[b] / known[a] - 1).quantize(quantum) for a, b in itertools.pairwise(times))
-        return Returns(asset, period_s, end, self.source, values)
+        found = self.closes(asset, period_s, until_s, count)
+        if len(found.prices) <= count:
+            raise BadInput(f"{found.why}, {count} returns need one every {period_s} s")
+        return simple_returns(asset, period_s, found)
 
 
 def bars_of(text: str, source: str) -> tuple[Bar, ...]:

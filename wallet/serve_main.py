@@ -64,7 +64,7 @@ async def run(
             policy=policy,
             key=key,
             risk_validator=profile.address("risk_validator"),
-            reader=reader_of(profile, book, policy.policy_id),
+            reader=reader_of(profile, book, policy.policy_id, chain_id),
             folder=data_directory() / "engine",
             clock=None if chain_id == DEVNET_CHAIN_ID else time.time,
             accounts=None if profile.account is None else frozenset({profile.account}),

@@ -75,7 +75,9 @@ class Signer:
         engine, reader = self.engine, self.reader
         if engine is None or reader is None:
             raise BadInput("this account has no policy; there is nothing to judge it by")
-        found, gas = await reader.read(self.account, op, sponsored=sponsored, outstanding=lambda *_: ())
+        found, gas = await reader.read(
+            self.account, op, sponsored=sponsored, outstanding=lambda *_: (), policy=engine.policy
+        )
         found = replace(found, signer=self._signer)
         facts = engine.informed(await self._with_payments(engine, found))
         now_s = facts.block_time_s if self.clock is None else max(facts.block_time_s, int(self.clock()))
@@ -85,7 +87,12 @@ class Signer:
 
             async def read_at(other: UserOperation) -> Facts:
                 probe, _ = await reader.read(
-                    self.account, other, sponsored=sponsored, outstanding=lambda *_: (), block_number=facts.block_number
+                    self.account,
+                    other,
+                    sponsored=sponsored,
+                    outstanding=lambda *_: (),
+                    block_number=facts.block_number,
+                    policy=engine.policy,
                 )
                 return replace(probe, signer=self._signer)
 

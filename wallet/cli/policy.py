@@ -216,7 +216,7 @@ async def _judged(
             client = AccountClient(rpc, entry_point, chain_id, settings.account, validator)
             max_fee, priority_fee = await suggest_fees(rpc)
             op = await client.draft(_calls(calls_file), max_fee_wei=max_fee, priority_fee_wei=priority_fee)
-        reader = reader_of(settings, book, policy.policy_id)
+        reader = reader_of(settings, book, policy.policy_id, chain_id)
 
         async def read_at(other: UserOperation, block_number: int | None = None) -> Facts:
             found, _ = await reader.read(
@@ -225,6 +225,7 @@ async def _judged(
                 sponsored=op.paymaster is not None,
                 outstanding=lambda *_: (),
                 block_number=block_number,
+                policy=policy,
             )
             return found
 

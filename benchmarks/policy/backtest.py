@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -40,8 +41,8 @@ limits:
   - {id: l11, metric: margin_ratio, min: 40%}
   - {id: l12, metric: margin_use, max: 16%}
   - {id: l13, metric: equity, min: 950000}
-  - {id: l14, metric: gross_notional, scope: "asset: A04", max: 60000}
-  - {id: l15, metric: net_notional, scope: "asset: A05", max: 60000}
+  - {id: l14, metric: value_at_risk, confidence: 99%, window: 120d, max: 68000}
+  - {id: l15, metric: expected_shortfall, confidence: 97.5%, window: 180d, max: 66000}
   - {id: l16, metric: drawdown, max: 15%, action: warn}
   - {id: l17, metric: maintenance_margin, max: 160000}
 stress:
@@ -93,6 +94,11 @@ def same(policy: Policy, held: Book, market: Market) -> None:
             raise SystemExit(f"columns and engine differ on {one.id}")
 
 
+def _of(market: Market, name: str, column: int) -> Any:
+    table = getattr(market, name)
+    return table if table.ndim == 1 else table[:, column]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=int, default=525_600)
@@ -102,6 +108,8 @@ def main() -> None:
     start = given.minutes // 2
     names = ("times_s", "open", "high", "low", "close")
     cut = replace(market, **{name: getattr(market, name)[start : start + given.sample] for name in names})
+    before = {asset: Series(*(_of(market, name, i)[:start] for name in names)) for i, asset in enumerate(market.assets)}
+    cut = replace(cut, earlier=before)
     same(policy, held, cut)
     fast = [timed(lambda: backtest(policy, held, market)) for _ in range(3)]
     slow = [timed(lambda: backtest(policy, held, cut, by_columns=False))[0] for _ in range(3)]

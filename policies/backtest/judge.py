@@ -31,6 +31,7 @@ from policies.portfolio import (
     Fill,
     History,
     Holding,
+    Missing,
     Order,
     Portfolio,
     Position,
@@ -84,6 +85,7 @@ class Judge:
         latched: frozenset[str] = frozenset(),
         history: History | None = None,
         returns: tuple[Returns, ...] = (),
+        missing: tuple[Missing, ...] = (),
     ) -> Facts:
         """Everything the engine sees at `time_s` when nothing is done."""
         return Facts(
@@ -107,6 +109,7 @@ class Judge:
             latched=latched,
             history=history,
             returns=returns,
+            missing=missing,
             signer=self.book["owner"],
         )
 

@@ -7,7 +7,7 @@ from the same number. Text with up to 15 significant digits survives unchanged.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeAlias
@@ -19,6 +19,7 @@ from contracts.errors import BadInput
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.int64]
+_COLUMNS = ("times_s", "open", "high", "low", "close")
 Where = Callable[[int], str]
 """Names the place of one row in its source, for messages."""
 
@@ -37,7 +38,8 @@ class Series:
 @dataclass(frozen=True, slots=True, eq=False)
 class Market:
     """Bars of all markets. `times_s` has shape (rows,), the prices (rows, assets), in the order of `assets`; `step_s` is the length of a
-    bar. `gaps` counts places where bars are missing: nothing was judged there."""
+    bar. `gaps` counts places where bars are missing: nothing was judged there. `earlier` has the bars before the first, for what looks
+    back."""
 
     assets: tuple[str, ...]
     times_s: Integers
@@ -47,6 +49,7 @@ class Market:
     close: Floats
     step_s: int
     gaps: int
+    earlier: Mapping[str, Series] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -132,7 +135,7 @@ def align(
     """
     if not markets:
         raise BadInput("a back-test needs bars: give --data FILE")
-    cut = {}
+    cut, earlier = {}, {}
     for asset, given in markets.items():
         inside = np.ones(len(given.times_s), dtype=bool)
         if from_s is not None:
@@ -143,7 +146,10 @@ def align(
             raise BadInput(
                 f"the bars of {asset} run from {iso(int(given.times_s[0]))} to {iso(int(given.times_s[-1]))}: none is in that window"
             )
-        cut[asset] = Series(*(getattr(given, name)[inside] for name in ("times_s", "open", "high", "low", "close")))
+        cut[asset] = Series(*(getattr(given, name)[inside] for name in _COLUMNS))
+        before = given.times_s < cut[asset].times_s[0]
+        if before.any():
+            earlier[asset] = Series(*(getattr(given, name)[before] for name in _COLUMNS))
     assets = tuple(sorted(cut))
     times = cut[assets[0]].times_s
     for asset in assets[1:]:
@@ -165,4 +171,4 @@ def align(
         )
     table = {name: np.stack([getattr(cut[asset], name) for asset in assets], axis=1)
              for name in ("open", "high", "low", "close")}  # fmt: skip
-    return Market(assets, times, **table, step_s=step, gaps=len(holes))
+    return Market(assets, times, **table, step_s=step, gaps=len(holes), earlier=earlier)

@@ -23,8 +23,10 @@ from policies.backtest.columns import UNSURE, Block, Column, Compiled, Flags, St
 from policies.backtest.judge import Judge, State, filled, observed, order_facts, place, state_of
 from policies.backtest.market import Floats, Market, iso
 from policies.backtest.measures import compile_limit
+from policies.backtest.past import MarketPast
 from policies.backtest.record import EquityRecord
 from policies.backtest.report import Episode, Equity, Event, EventKind, LimitReport, OrderReport, Result, Track
+from policies.backtest.tails import Tails
 from policies.backtest.valuation import Held, mark, price_of
 from policies.decision import LimitRow
 from policies.margin import EXACT
@@ -74,6 +76,7 @@ class _Run:
         self.latched_rows: Flags = np.zeros((rows, count), dtype=bool)
         self.values: Floats = np.full((rows, count), np.nan)
         self.record = EquityRecord(self.judge, market)
+        self.past = MarketPast(self.limits, market)
         self.columnar = [False] * count
         self.latched = [False] * count
         self.asked = 0
@@ -125,8 +128,17 @@ class _Run:
         prices = self.market.prices(row, self.market.open)
         latched = frozenset(limit.id for limit, on in zip(self.limits, self.latched, strict=True) if on)
         history = self.record.history(row, now_s)
-        quiet = self.judge.facts(self.held.at(prices, now_s), prices, now_s, latched=latched, history=history)
         placed = place(self.judge, order, self.held, prices, self.book.trading)
+        returns, missing = self.past.at(row, self.held.portfolio, placed.held.portfolio)
+        quiet = self.judge.facts(
+            self.held.at(prices, now_s),
+            prices,
+            now_s,
+            latched=latched,
+            history=history,
+            returns=returns,
+            missing=missing,
+        )
         facts = order_facts(self.judge, quiet, placed, placed.held.at(prices, now_s))
         decision = self.judge.judge(facts)
         self.orders.append(OrderReport(now_s, order.title, order.line, decision, placed.reverts))
@@ -234,7 +246,11 @@ class _Run:
             return
         self.segments.append(_Segment(start, end, self.held))
         self.record.hold(start, self.held)
-        compiled = [compile_limit(limit, self.held.portfolio) if self.by_columns else None for limit in self.limits]
+        held = self.held.portfolio
+        tails = Tails(self.limits, held, self.past, self.market.step_s)
+        compiled = [
+            (tails.compiled(limit) or compile_limit(limit, held)) if self.by_columns else None for limit in self.limits
+        ]
         worth = compile_limit(_EQUITY, self.held.portfolio) if self.by_columns else None
         for number, column in enumerate(compiled):
             self.columnar[number] |= column is not None
@@ -278,7 +294,11 @@ class _Run:
         """Every limit at one close as the engine shows it: with nothing latched, and with everything latched."""
         self.asked += 1
         prices, now_s = self.market.prices(row, self.market.close), self.market.end_s(row)
-        quiet = self.judge.facts(held.at(prices, now_s), prices, now_s, history=self.record.history(row, now_s))
+        history = self.record.history(row, now_s)
+        returns, missing = self.past.at(row, held.portfolio)
+        quiet = self.judge.facts(
+            held.at(prices, now_s), prices, now_s, history=history, returns=returns, missing=missing
+        )
         first = self.judge.standing(quiet)
         some = frozenset(limit.id for limit in self.limits if limit.hysteresis)
         return first, self.judge.standing(replace(quiet, latched=some)) if some else first
@@ -392,7 +412,16 @@ class _Run:
         latched = frozenset((self.limits[number].id,)) if self.latched_rows[row, number] else frozenset[str]()
         wanted = self.record.concerns(self.limits[number])
         history = self.record.history(row, now_s) if wanted else None
-        quiet = self.judge.facts(held.at(prices, now_s), prices, now_s, latched=latched, history=history)
+        returns, missing = self.past.at(row, held.portfolio) if self.past.concerns(self.limits[number]) else ((), ())
+        quiet = self.judge.facts(
+            held.at(prices, now_s),
+            prices,
+            now_s,
+            latched=latched,
+            history=history,
+            returns=returns,
+            missing=missing,
+        )
         return self.judge.alone(self.limits[number], quiet)
 
     def episode(self, number: int, state: State, start: int, end: int) -> Episode:

@@ -30,7 +30,8 @@ def _series(view: View, parameters: Parameters) -> list[Returns]:
     for asset in sorted(view.portfolio.assets()):
         series = known.get(asset)
         if series is None:
-            raise NotKnown(f"there are no past returns of {asset}")
+            gap = next((gap for gap in view.facts.missing if gap.what == f"the past returns of {asset}"), None)
+            raise NotKnown(f"there are no past returns of {asset}" + (f": {gap.why}" if gap else ""))
         values = series.values
         if parameters.window_s is not None:
             kept = parameters.window_s // series.period_s

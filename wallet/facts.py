@@ -27,10 +27,11 @@ from policies.venues.perp_v2 import PerpMarket, PerpV2
 from policies.venues.tokens import Token, Tokens
 from policies.venues.uniswap_v3 import UniswapV3
 from wallet.account import AccountClient
+from wallet.effects import Effects, MovedHead
 from wallet.exports import ExportFile, exported
 from wallet.market import MarketData, RecordedMarket, prices_of
 from wallet.past import Head, Past
-from wallet.simulate import Effects, MovedHead, simulate
+from wallet.simulate import simulate
 
 OutstandingOf = Callable[[Address, int, int], tuple[Outstanding, ...]]
 """(account, next nonce, block time in unix s) -> attestations that may still be used."""

@@ -1,56 +1,25 @@
 """What an operation would do, from the chain's own execution: its calls run on a pinned block, reads taken before and after.
 
-One `eth_simulateV1` request: reads, account creation if needed, the operation's call from the entry point, the same reads. The
-portfolio after is what the venue itself answers then, never our imitation of the venue.
+One `eth_simulateV1` request: reads, account creation if needed, the operation's call from the entry point, the same reads. A node without
+that method traces the operation instead (`wallet.execution`), and the reads after are made on the state that the trace says it leaves.
+The portfolio after is what the venue itself answers then, never our imitation of the venue.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from contracts import bindings as b
 from contracts.entrypoint import EntryPoint
 from contracts.errors import NodeError, RpcError
-from contracts.rpc import RpcClient
-from contracts.types import Address, Hash32, parse_bytes, parse_hash, to_hex
+from contracts.rpc import RpcClient, without_secrets
+from contracts.types import Address, parse_bytes, parse_hash, to_hex
 from contracts.userop import UserOperation
+from wallet.effects import GAS, Effects, Log, MovedHead, log_of, next_block, pinned, still_there
+from wallet.execution import METHOD_MISSING, Execution, check_overrides, endpoint_of, execute
 
-_GAS = 15_000_000
-"""Gas given to each simulated call: below EIP-7825's cap for a whole transaction, above any real operation."""
-
-
-class MovedHead(NodeError):
-    """The block that was read is not part of the chain any more; nothing that was read on it may be combined with what comes next."""
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """One event of the simulated execution."""
-
-    address: Address
-    topics: tuple[Hash32, ...]
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Effects:
-    """The outcome of one simulated operation on one block.
-
-    `before` and `after` are the answers to the reads in their order, None where a read reverted. `return_data` holds the revert
-    data when `success` is false.
-    """
-
-    block_number: int
-    block_hash: Hash32
-    timestamp_s: int
-    success: bool
-    return_data: bytes
-    gas_used: int
-    logs: tuple[Log, ...]
-    before: tuple[bytes | None, ...]
-    after: tuple[bytes | None, ...]
+__all__ = ["Effects", "Log", "MovedHead", "simulate"]
 
 
 async def simulate(
@@ -69,42 +38,48 @@ async def simulate(
 
     The simulated block is one second younger than the latest: eth_simulateV1 wants time to pass, and what venues settle by time
     (funding) is settled in it. Raises NodeError when the node cannot simulate, when the reads themselves fail, or when the chain has
-    replaced the block by another.
+    replaced the block by another. That a node lacks eth_simulateV1 is remembered once it has said so.
     """
     head = head or await rpc.block()
-    read = {"to": to_hex(multicall3), "data": to_hex(b.encode_multicall(reads)), "gas": hex(_GAS)}
-    last = read if reads_after is None else {**read, "data": to_hex(b.encode_multicall(reads_after))}
+    last = reads if reads_after is None else reads_after
+    endpoint = endpoint_of(rpc)
+    if not endpoint.lacks_simulation:
+        try:
+            return await _by_simulation(rpc, entry_point, multicall3, op, reads, last, head)
+        except RpcError as error:
+            if error.rpc_code not in METHOD_MISSING:
+                await still_there(rpc, head)
+                raise NodeError(
+                    f"the node cannot simulate: {error}. Use a node with eth_simulateV1 (geth 1.14.9, anvil 1.0 or later)"
+                ) from error
+        endpoint.lacks_simulation = True
+    return await _by_trace(rpc, entry_point, multicall3, op, reads, last, head)
+
+
+async def _by_simulation(
+    rpc: RpcClient,
+    entry_point: EntryPoint,
+    multicall3: Address,
+    op: UserOperation | None,
+    reads: Sequence[tuple[Address, bytes]],
+    reads_after: Sequence[tuple[Address, bytes]],
+    head: dict[str, Any],
+) -> Effects:
+    """By eth_simulateV1. Raises RpcError, NodeError."""
+    read, last = _read(multicall3, reads), _read(multicall3, reads_after)
     calls: list[dict[str, str]] = [read]
     executed = -1
     if op is not None:
         sender = to_hex(entry_point.address)
         if op.factory is not None:
-            calls.append({"from": sender, "to": to_hex(op.factory), "data": to_hex(op.factory_data), "gas": hex(_GAS)})
+            calls.append({"from": sender, "to": to_hex(op.factory), "data": to_hex(op.factory_data), "gas": hex(GAS)})
         executed = len(calls)
-        calls.append({"from": sender, "to": to_hex(op.sender), "data": to_hex(op.call_data), "gas": hex(_GAS)})
+        calls.append({"from": sender, "to": to_hex(op.sender), "data": to_hex(op.call_data), "gas": hex(GAS)})
         calls.append(last)
-    request = {
-        "blockStateCalls": [
-            {
-                "blockOverrides": {
-                    "number": hex(int(head["number"], 16) + 1),
-                    "time": hex(int(head["timestamp"], 16) + 1),
-                    "baseFeePerGas": "0x0",
-                    "gasLimit": hex(len(calls) * _GAS),
-                },
-                "calls": calls,
-            }
-        ],
-        "validation": False,
-    }
-    try:
-        (block,) = await rpc.call("eth_simulateV1", request, {"blockHash": head["hash"], "requireCanonical": True})
-    except RpcError as error:
-        await _still_there(rpc, head)
-        raise NodeError(
-            f"the node cannot simulate: {error}. Use a node with eth_simulateV1 (geth 1.14.9, anvil 1.0 or later)"
-        ) from error
-    results: list[dict[str, Any]] = block["calls"]
+    block = {"blockOverrides": next_block(head, len(calls) * GAS), "calls": calls}
+    request = {"blockStateCalls": [block], "validation": False}
+    (simulated,) = await rpc.call("eth_simulateV1", request, pinned(head))
+    results: list[dict[str, Any]] = simulated["calls"]
     if len(results) != len(calls):
         raise NodeError(f"the node simulated {len(results)} of {len(calls)} calls")
 
@@ -123,19 +98,70 @@ async def simulate(
         success=ran is None or ran["status"] == "0x1",
         return_data=b"" if ran is None else _revert_data(ran),
         gas_used=0 if ran is None else int(ran["gasUsed"], 16),
-        logs=() if ran is None else tuple(_log(entry) for entry in ran["logs"]),
+        logs=() if ran is None else tuple(log_of(entry) for entry in ran["logs"]),
         before=reads_of(results[0]),
         after=reads_of(results[-1]),
     )
 
 
-async def _still_there(rpc: RpcClient, head: dict[str, Any]) -> None:
-    """Raises MovedHead when the block is no longer the chain's at its height."""
-    now = await rpc.call("eth_getBlockByNumber", head["number"], False)
-    if not isinstance(now, dict) or now.get("hash") != head["hash"]:
-        raise MovedHead(
-            f"block {int(head['number'], 16)} is no longer {head['hash']}: the chain was reorganised while it was read; try again"
-        )
+async def _by_trace(
+    rpc: RpcClient,
+    entry_point: EntryPoint,
+    multicall3: Address,
+    op: UserOperation | None,
+    reads: Sequence[tuple[Address, bytes]],
+    reads_after: Sequence[tuple[Address, bytes]],
+    head: dict[str, Any],
+) -> Effects:
+    """By debug_traceCall, and eth_call with what the trace says was changed. Raises NodeError, MovedHead."""
+    ran: Execution | None = None
+    try:
+        await check_overrides(rpc, head)
+        if op is not None:
+            ran = await execute(rpc, entry_point, op, head)
+        before = await _reads(rpc, multicall3, reads, head, {})
+        after = before
+        if ran is not None and (ran.success or reads_after != reads):
+            after = await _reads(rpc, multicall3, reads_after, head, ran.overrides if ran.success else {})
+    except RpcError as error:
+        if error.rpc_code in METHOD_MISSING:
+            raise NodeError(
+                f"{without_secrets(rpc.url)} has neither eth_simulateV1 nor {error.method}: without the node's own execution nobody can say "
+                "what an operation leaves. Use geth 1.14.9 or later, anvil 1.0 or later, or a node that serves the debug namespace "
+                "(geth: --http.api eth,debug)"
+            ) from error
+        await still_there(rpc, head)
+        raise NodeError(f"the node cannot simulate: {error}") from error
+    return Effects(
+        block_number=int(head["number"], 16),
+        block_hash=parse_hash(head["hash"], "block hash"),
+        timestamp_s=int(head["timestamp"], 16),
+        success=ran is None or ran.success,
+        return_data=b"" if ran is None else ran.return_data,
+        gas_used=0 if ran is None else ran.gas_used,
+        logs=() if ran is None or not ran.success else ran.logs,
+        before=before,
+        after=after,
+    )
+
+
+def _read(multicall3: Address, reads: Sequence[tuple[Address, bytes]]) -> dict[str, str]:
+    return {"to": to_hex(multicall3), "data": to_hex(b.encode_multicall(reads)), "gas": hex(GAS)}
+
+
+async def _reads(
+    rpc: RpcClient,
+    multicall3: Address,
+    reads: Sequence[tuple[Address, bytes]],
+    head: dict[str, Any],
+    state: dict[str, dict[str, Any]],
+) -> tuple[bytes | None, ...]:
+    """Reads in the simulated block, on the state before it with `state` set. Raises RpcError, NodeError."""
+    answer = await rpc.call("eth_call", _read(multicall3, reads), pinned(head), state, next_block(head, GAS))
+    data = parse_bytes(answer, "eth_call")
+    if not data:
+        raise NodeError(f"the position reads failed: no answer; is there a Multicall3 at {to_hex(multicall3)}?")
+    return tuple(b.decode_multicall(data))
 
 
 def _revert_data(result: dict[str, Any]) -> bytes:
@@ -144,11 +170,3 @@ def _revert_data(result: dict[str, Any]) -> bytes:
     if data == "0x" and isinstance(result.get("error"), dict):
         data = result["error"].get("data") or "0x"
     return parse_bytes(data, "returnData")
-
-
-def _log(entry: dict[str, Any]) -> Log:
-    return Log(
-        parse_bytes(entry["address"], "address"),
-        tuple(parse_hash(topic, "topic") for topic in entry["topics"]),
-        parse_bytes(entry["data"], "data"),
-    )

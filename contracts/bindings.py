@@ -114,15 +114,36 @@ POLICY_OF = Function.parse("policyOf(address)(bytes32,uint64)")
 SET_POLICY = Function.parse("setPolicy(bytes32)")
 SET_ENGINE = Function.parse("setEngine(address,bool)")
 ENGINE_ENABLED = Function.parse("engineEnabled(address,address)(bool)")
+SET_SIGNER_QUORUM = Function.parse("setQuorum((bytes32,uint8,address[]))")
+SIGNER_QUORUM_OF = Function.parse("quorumOf(address,bytes32)(uint8,uint8)")
+IS_SIGNER = Function.parse("isSigner(address,bytes32,address)(bool)")
 START_ESCAPE_BY_OWNER = Function.parse("startEscape(address,uint48,bytes)")
 
 
+@dataclass(frozen=True, slots=True)
+class SignerQuorum:
+    """A quorum of RiskValidator: `threshold` of `signers` (ascending, distinct). Without signers it is a removal."""
+
+    id: Hash32
+    threshold: int
+    signers: tuple[Address, ...]
+
+    def to_abi(self) -> tuple[object, ...]:
+        return (self.id, self.threshold, self.signers)
+
+
 def risk_validator_init(
-    engines: Sequence[Address], threshold: int, escape_delay_s: int, policy_id: Hash32, owner: bytes = b""
+    engines: Sequence[Address],
+    threshold: int,
+    escape_delay_s: int,
+    policy_id: Hash32,
+    owner: bytes = b"",
+    quorums: Sequence[SignerQuorum] = (),
 ) -> bytes:
     """onInstall data of RiskValidator. `owner` empty: the account itself answers for its owner."""
     return abi.encode(
-        ["(bytes,address[],uint8,uint48,bytes32)"], [(owner, tuple(engines), threshold, escape_delay_s, policy_id)]
+        ["(bytes,address[],uint8,uint48,bytes32,(bytes32,uint8,address[])[])"],
+        [(owner, tuple(engines), threshold, escape_delay_s, policy_id, [quorum.to_abi() for quorum in quorums])],
     )
 
 

@@ -17,12 +17,14 @@ from contracts import abi
 from contracts.errors import InvalidFields
 from contracts.typed_data import digest, domain_separator, domain_separator_anywhere, struct_hash
 from contracts.types import Address, Hash32, keccak
+from policies.policy import MAX_QUORUMS
 
-TYPE_ATTESTED, TYPE_SESSION, TYPE_ESCAPE = 0x01, 0x02, 0x03
+TYPE_ATTESTED, TYPE_SESSION, TYPE_ESCAPE, TYPE_QUORUM = 0x01, 0x02, 0x03, 0x04
 """First byte of an operation's signature."""
 NO_QUORUM: Hash32 = bytes(32)
 SIGNATURE_LENGTH = 65
 ATTESTATION_LENGTH = 20 + 32 + 32 + 1 + 32 + 6 + 6 + SIGNATURE_LENGTH
+APPROVAL_LENGTH = 20 + 6 + SIGNATURE_LENGTH
 MAX_PROOF = 32
 """Levels of a Merkle tree of operations that the chain accepts."""
 
@@ -132,6 +134,10 @@ def encode_attested_envelope(
 
     Raises InvalidFields for a malformed attestation, two of one engine, or a proof that is too long.
     """
+    return bytes([TYPE_ATTESTED]) + _attested_body(owner_signature, attestations, proof)
+
+
+def _attested_body(owner_signature: bytes, attestations: Sequence[bytes], proof: Sequence[Hash32]) -> bytes:
     ordered = sorted(attestations)
     engines = [a[:20] for a in ordered]
     if any(len(a) != ATTESTATION_LENGTH for a in ordered):
@@ -141,13 +147,89 @@ def encode_attested_envelope(
     if len(proof) > MAX_PROOF or any(len(word) != 32 for word in proof):
         raise InvalidFields(f"a proof has at most {MAX_PROOF} words of 32 bytes")
     body = b"".join(_prefixed(a) for a in ordered)
+    return _prefixed(owner_signature) + bytes([len(ordered)]) + body + bytes([len(proof)]) + b"".join(proof)
+
+
+# -- what a quorum's signers sign ----------------------------------------------------------------------------------------------
+
+_SIGNER_APPROVAL = "SignerApproval(address account,address entryPoint,bytes32 intentHash,bytes32 policyId,uint64 policyEpoch,uint48 validUntil)"
+
+
+@dataclass(frozen=True, slots=True)
+class SignerApproval:
+    """One person's yes to one intent under one policy. `valid_until_s` in unix seconds, 0: without end."""
+
+    account: Address
+    entry_point: Address
+    intent_hash: Hash32
+    policy_id: Hash32
+    policy_epoch: int
+    valid_until_s: int
+
+    def digest(self, chain_id: int, risk_validator: Address) -> Hash32:
+        """What the signer signs: EIP-712 under ("Seawall RiskValidator", "1", chain id, module)."""
+        struct = struct_hash(
+            _SIGNER_APPROVAL,
+            ["address", "address", "bytes32", "bytes32", "uint64", "uint48"],
+            [
+                self.account,
+                self.entry_point,
+                self.intent_hash,
+                self.policy_id,
+                self.policy_epoch,
+                self.valid_until_s,
+            ],
+        )
+        return digest(domain_separator("Seawall RiskValidator", "1", chain_id, risk_validator), struct)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedApproval:
+    """An approval as it travels; the other fields come from the operation and the chain."""
+
+    signer: Address
+    valid_until_s: int
+    signature: bytes
+
+
+def quorum_id(names: Sequence[str]) -> Hash32:
+    """What an attestation calls the quorums of a policy that an operation needs: the id of one, else the hash of all ids, ascending.
+
+    Raises InvalidFields for none, or for more than the chain takes.
+    """
+    ids = sorted({on_chain_id(name) for name in names})
+    if not 1 <= len(ids) <= MAX_QUORUMS:
+        raise InvalidFields(f"an operation may need 1 to {MAX_QUORUMS} quorums, got {len(ids)}")
+    return ids[0] if len(ids) == 1 else keccak(b"".join(ids))
+
+
+def on_chain_id(name: str) -> Hash32:
+    """What RiskValidator calls the quorum that a policy's `approvals` names so."""
+    return keccak(b"seawall.quorum." + name.encode())
+
+
+def encode_quorum_envelope(
+    owner_signature: bytes,
+    attestations: Sequence[bytes],
+    names: Sequence[str],
+    approvals: Sequence[SignedApproval],
+    proof: Sequence[Hash32] = (),
+) -> bytes:
+    """Signature of an operation that needed signers: the attested envelope, then the quorums and their approvals. Raises InvalidFields."""
+    quorum_id(names)
+    ids = sorted({on_chain_id(name) for name in names})
+    ordered = sorted(approvals, key=lambda a: a.signer)
+    if len({a.signer for a in ordered}) != len(ordered) or len(ordered) > 255:
+        raise InvalidFields("a signer may approve once")
+    if any(len(a.signer) != 20 or len(a.signature) != SIGNATURE_LENGTH for a in ordered):
+        raise InvalidFields(f"an approval is an address, a time and a signature of {SIGNATURE_LENGTH} bytes")
     return (
-        bytes([TYPE_ATTESTED])
-        + _prefixed(owner_signature)
+        bytes([TYPE_QUORUM])
+        + _attested_body(owner_signature, attestations, proof)
+        + bytes([len(ids)])
+        + b"".join(ids)
         + bytes([len(ordered)])
-        + body
-        + bytes([len(proof)])
-        + b"".join(proof)
+        + b"".join(a.signer + a.valid_until_s.to_bytes(6) + a.signature for a in ordered)
     )
 
 
@@ -200,17 +282,56 @@ def _kind(reader: _Reader, kind: int, name: str) -> None:
         raise InvalidFields(f"not {name}: its first byte must be 0x{kind:02x}")
 
 
+@dataclass(frozen=True, slots=True)
+class QuorumEnvelope:
+    """A decoded signature of an operation that needed signers. `quorums` are ids on chain."""
+
+    attested: AttestedEnvelope
+    quorums: tuple[Hash32, ...]
+    approvals: tuple[SignedApproval, ...]
+
+
+def decode_quorum_envelope(signature: bytes) -> QuorumEnvelope:
+    """The parts of such a signature, checked as RiskValidator checks them. Raises InvalidFields, also for trailing bytes."""
+    reader = _Reader(signature)
+    _kind(reader, TYPE_QUORUM, "a signature with a quorum")
+    attested = _decode_attested(reader)
+    count = reader.take(1, "quorum count")[0]
+    if not 1 <= count <= MAX_QUORUMS:
+        raise InvalidFields(f"an operation may need 1 to {MAX_QUORUMS} quorums, got {count}")
+    quorums = tuple(reader.take(32, "quorum id") for _ in range(count))
+    approvals = tuple(
+        SignedApproval(
+            reader.take(20, "signer"),
+            int.from_bytes(reader.take(6, "approval")),
+            reader.take(SIGNATURE_LENGTH, "approval"),
+        )
+        for _ in range(reader.take(1, "approval count")[0])
+    )
+    reader.end()
+    if any(later <= earlier for earlier, later in itertools.pairwise(quorums)):
+        raise InvalidFields("quorums must stand in strictly ascending order")
+    if any(later.signer <= earlier.signer for earlier, later in itertools.pairwise(approvals)):
+        raise InvalidFields("signers must stand in strictly ascending order")
+    return QuorumEnvelope(attested, quorums, approvals)
+
+
 def decode_attested_envelope(signature: bytes) -> AttestedEnvelope:
     """The parts of an attested signature, checked as RiskValidator checks them. Raises InvalidFields, also for trailing bytes."""
     reader = _Reader(signature)
     _kind(reader, TYPE_ATTESTED, "an attested signature")
+    found = _decode_attested(reader)
+    reader.end()
+    return found
+
+
+def _decode_attested(reader: _Reader) -> AttestedEnvelope:
     owner_signature = reader.prefixed("owner signature")
     packed = [reader.prefixed("attestation") for _ in range(reader.take(1, "attestation count")[0])]
     words = reader.take(1, "proof length")[0]
     if words > MAX_PROOF:
         raise InvalidFields(f"a proof has at most {MAX_PROOF} words, got {words}")
     proof = tuple(reader.take(32, "proof") for _ in range(words))
-    reader.end()
     if any(len(a) != ATTESTATION_LENGTH for a in packed):
         raise InvalidFields(f"an attestation has {ATTESTATION_LENGTH} bytes")
     attestations = tuple(_unpack(a) for a in packed)
@@ -335,5 +456,12 @@ def recover_signer(message_digest: Hash32, signature: bytes) -> Address | None:
 
 
 _STUB = bytes.fromhex("ff" * 31 + "f0" + "7a" * 32 + "1c")
-DUMMY_ATTESTED_SIGNATURE = encode_attested_envelope(_STUB, [b"\xff" * (ATTESTATION_LENGTH - SIGNATURE_LENGTH) + _STUB])
+_STUB_ATTESTATION = b"\xff" * (ATTESTATION_LENGTH - SIGNATURE_LENGTH) + _STUB
+DUMMY_ATTESTED_SIGNATURE = encode_attested_envelope(_STUB, [_STUB_ATTESTATION])
 """An attested signature of the usual size (one engine, no proof) for gas estimates: costs what a real one costs."""
+
+
+def dummy_quorum_signature(names: Sequence[str], signers: Sequence[Address]) -> bytes:
+    """A signature of the size and the costs of a real one by `signers`, for gas estimates. Raises InvalidFields."""
+    approvals = [SignedApproval(signer, 2**47 - 1, _STUB) for signer in signers]
+    return encode_quorum_envelope(_STUB, [_STUB_ATTESTATION], names, approvals)

@@ -129,6 +129,10 @@ class SessionRule:
     prefund_budget_wei: Wei
 
 
+MAX_QUORUMS = 8
+"""Quorums that one operation may need on chain. Source: RiskValidator."""
+
+
 @dataclass(frozen=True, slots=True)
 class ApprovalRule:
     id: str

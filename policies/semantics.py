@@ -13,7 +13,7 @@ from policies.limit_checks import LimitChecks
 from policies.linting import Tree
 from policies.margin import PERP_V2_INITIAL_RATIO, PERP_V2_MAINTENANCE_RATIO, ratio
 from policies.names import ACCOUNT, CONTRACTS
-from policies.policy import selectors_of, word_of
+from policies.policy import MAX_QUORUMS, selectors_of, word_of
 from policies.problems import Problem, did_you_mean
 from policies.structure import Places
 
@@ -65,8 +65,8 @@ class _Linter(LimitChecks):
         entries = self.tree.get("approvals", ())
         for path, entry in self.named(entries, "approvals"):
             self.quorum(path, entry, "signers")
-        if entries:
-            self.warn("approvals", "no quorum can be registered on chain yet: what requires signers is refused there")
+        if len(entries) > MAX_QUORUMS:
+            self.report("approvals", f"one operation may need {MAX_QUORUMS} quorums on chain, these are {len(entries)}")
 
     def quorum(self, path: str, entry: Tree, people: str) -> None:
         names, quorum = entry.get(people, []), entry.get("quorum")

@@ -59,13 +59,15 @@ class AccountClient:
     validator: Address | None = None
     """RiskValidator whose attested lane this account uses; None: the built-in owner path."""
     birth: Birth | None = None
+    lane: int = 0
+    """Which of the parallel lanes of attested operations: one that waits for other people's signatures stands in none that others use."""
 
     @property
     def key(self) -> int:
         """Nonce key of the owner's operations."""
         if self.validator is None:
             return nonce_key(bytes(20), LANE_OWNER)
-        return nonce_key(self.validator, LANE_ATTESTED)
+        return nonce_key(self.validator, LANE_ATTESTED, self.lane)
 
     async def deployed(self) -> bool:
         return bool(await self.rpc.get_code(self.address))

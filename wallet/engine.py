@@ -7,7 +7,7 @@ next decision takes it into account, so that two operations that pass one by one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cache
@@ -19,15 +19,16 @@ from contracts.types import Address, Hash32, checksum, parse_hash, to_hex
 from contracts.userop import UserOperation, intent_hash, required_prefund
 from policies import Decision, Facts, Outstanding, Policy, evaluate
 from policies.activity import equity_point, realised_by, record_needed_s, traded_by
-from policies.attestation import Attestation, IntentApproval
+from policies.approvals import Granted, Subject, asked, in_force, needed, quorums
+from policies.attestation import NO_QUORUM, Attestation, IntentApproval, SignedApproval, quorum_id
 from policies.canonical import decimal_text
 from policies.portfolio import Activity, History
 from policies.rules import latched_after
 from wallet.audit import ATTESTATION, DECISION, AuditLog, Entry, Transaction
 from wallet.equity import curve, remember
 
-ALLOW = 1
-"""IRiskValidator.Decision.ALLOW."""
+ALLOW, REQUIRE_SIGNERS = 1, 2
+"""IRiskValidator.Decision."""
 _DAY_S = 86_400
 _EXITS = frozenset({"exit", "guard", "escape"})
 
@@ -46,13 +47,15 @@ class Engine:
     log: AuditLog
     paid_in: dict[Address, Decimal] = field(default_factory=dict)
     """What had been paid into an account in all (negative: out), as `wallet.flows` last read it from the chain."""
+    included: set[Hash32] = field(default_factory=set)
+    """Intents attested on another lane whose nonce the chain has passed, as far as somebody looked: they are not outstanding any more."""
 
     # -- what earlier decisions and attestations mean for the next one ------------------------------------------------------------------
 
     def outstanding(self, account: Address, next_nonce: int, now_s: int) -> tuple[Outstanding, ...]:
         """Attestations for `account` that could still be used: not expired, and their nonce not passed on chain."""
         with self.log.reading() as log:
-            return _outstanding(log, account, next_nonce, now_s)
+            return self._outstanding(log, account, next_nonce, now_s)
 
     def sponsored_today(self, account: Address, now_s: int) -> int:
         """Wei that sponsors of `account` may have spent on what was attested since midnight UTC of the chain's clock.
@@ -167,9 +170,45 @@ class Engine:
             if point is not None:
                 remember(log.db, account, point)
 
-    def approve(self, decision: Decision, op: UserOperation, epoch: int, now_s: int) -> dict[str, object]:
+    def granted(
+        self,
+        decision: Decision,
+        op: UserOperation,
+        *,
+        entry_point: Address,
+        epoch: int,
+        now_s: int,
+        book: Mapping[str, Address],
+        approvals: Sequence[SignedApproval],
+    ) -> Granted | None:
+        """What lets `op` pass beside the decision itself: None for one that allows, else the approvals of every quorum it asks.
+
+        Raises PolicyRefused, naming whose approval is still missing; BadInput for a signer whose address `book` lacks.
+        """
+        if decision.allowed:
+            return None
+        names = asked(decision)
+        if not names:
+            raise PolicyRefused(decision.summary, data=decision.to_json())
+        subject = Subject(
+            op.sender,
+            entry_point,
+            intent_hash(op),
+            self.policy.policy_id,
+            epoch,
+            self.chain_id,
+            self.risk_validator,
+        )
+        counting, lacking = needed(names, quorums(self.policy, book, op.sender), in_force(subject, approvals, now_s))
+        if lacking:
+            raise PolicyRefused(f"{decision.summary}: " + "; ".join(lacking), data=decision.to_json())
+        return Granted(names, counting)
+
+    def approve(
+        self, decision: Decision, op: UserOperation, epoch: int, now_s: int, granted: Granted | None = None
+    ) -> dict[str, object]:
         """The engine's word on the intent of `op`, as `context.approval` of ERC-7677 takes it. Raises PolicyRefused."""
-        key = self._require(decision)
+        key = self._require(decision, granted)
         approval = IntentApproval(
             account=op.sender,
             intent_hash=intent_hash(op),
@@ -203,20 +242,30 @@ class Engine:
         epoch: int,
         now_s: int,
         facts: Facts | None = None,
+        granted: Granted | None = None,
     ) -> bytes:
         """The packed attestation of the final `op`, recorded before it is returned. Raises PolicyRefused, also when another process
         has attested a different operation since `decision`: together they were never judged (declared exits are not held back).
+        A decision that requires signers needs what `granted` answered for it.
 
         `signable_hash` is what the account hands its validator (wallet.account.signable_hash). `facts`, where given, tell the record what
         the operation trades.
         """
-        key = self._require(decision)
+        key = self._require(decision, granted)
         exits = bool(decision.calls) and all(row.rule in _EXITS for row in decision.calls)
         until_s = now_s + self.policy.attestation_validity_s
+        signers: dict[str, Any] = {}
+        if granted is not None:
+            until_s = min(until_s, granted.valid_until_s)
+            signers = {
+                "quorums": list(granted.names),
+                "quorumId": to_hex(quorum_id(granted.names)),
+                "signers": [checksum(one.signer) for one in granted.approvals],
+            }
         cost_wei = required_prefund(op)
 
         def alone(log: Transaction) -> dict[str, Any]:
-            others = [one for one in _outstanding(log, op.sender, op.nonce, now_s) if one.nonce != op.nonce]
+            others = [one for one in self._outstanding(log, op.sender, op.nonce, now_s) if one.nonce != op.nonce]
             if others and not exits:
                 raise PolicyRefused(
                     f"policy {self.policy.name} {self.policy.version} denies: {len(others)} other operation(s) were attested while "
@@ -240,6 +289,7 @@ class Engine:
                 "realised": decimal_text(Decimal(0) if facts is None else realised_by(facts)),
                 "gasWei": str(cost_wei),
                 "sponsoredWei": str(cost_wei if op.paymaster is not None else 0),
+                **signers,
             }
 
         entry = self.log.append(ATTESTATION, alone)
@@ -273,9 +323,10 @@ class Engine:
             policy_id=parse_hash(body["policyId"]),
             policy_epoch=body["policyEpoch"],
             facts_hash=parse_hash(body["factsHash"]),
-            decision=ALLOW,
+            decision=REQUIRE_SIGNERS if "quorumId" in body else ALLOW,
             valid_after_s=0,
             valid_until_s=body["validUntil"],
+            quorum_id=parse_hash(body["quorumId"]) if "quorumId" in body else NO_QUORUM,
         )
         return attestation.encode(key.address, key.sign_hash(attestation.digest(self.chain_id, self.risk_validator)))
 
@@ -283,9 +334,13 @@ class Engine:
         last = log.latest(account, DECISION, to_hex(self.policy.policy_id))
         return frozenset() if last is None else frozenset(last.body["latched"])
 
-    def _require(self, decision: Decision) -> Eoa:
-        """The key, for a Decision that allows."""
-        if not decision.allowed:
+    def _outstanding(self, log: Transaction, account: Address, next_nonce: int, now_s: int) -> tuple[Outstanding, ...]:
+        found = _outstanding(log, account, next_nonce, now_s)
+        return tuple(one for one in found if one.intent_hash not in self.included)
+
+    def _require(self, decision: Decision, granted: Granted | None = None) -> Eoa:
+        """The key, for a Decision that allows, or that asks exactly the quorums that were granted."""
+        if not decision.allowed and (granted is None or granted.names != asked(decision)):
             raise PolicyRefused(decision.summary, data=decision.to_json())
         if self.key is None:
             raise BadInput("this engine has no key here: it can judge, not attest")

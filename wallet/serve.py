@@ -22,12 +22,15 @@ from aiohttp import web
 from contracts.errors import BadInput, InvalidFields, NodeError, PolicyRefused, SeawallError, SetupError
 from contracts.types import Address, checksum, parse_address, to_hex
 from contracts.userop import UserOperation
+from policies.attestation import SignedApproval
 from wallet.audit import ATTESTATION, DECISION, AuditLog, Entry
+from wallet.proposals import parse_approval
 from wallet.serve_engine import PolicyService
 
 _log = logging.getLogger("seawall.policy")
 _encode = msgspec.json.encode
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+MAX_APPROVALS = 255
 MIN_TOKEN = 24
 """Characters of the shortest token."""
 
@@ -165,16 +168,17 @@ class Service:
         )
 
     async def _approve(self, request: web.Request) -> web.Response:
-        op, _ = await self._operation(request, partial=False)
+        op, body = await self._operation(request, partial=False, known=("approvals",))
         async with self._room():
-            judgement, approval = await self.policy.approve(op)
+            judgement, approval = await self.policy.approve(op, _approvals(body))
         return _json({"id": to_hex(judgement.decision.id), "approval": approval})
 
     async def _attest(self, request: web.Request) -> web.Response:
-        op, _ = await self._operation(request, partial=False)
+        op, body = await self._operation(request, partial=False, known=("approvals",))
+        approvals = _approvals(body)
         async with self._room():
             # A client that has gone away must not leave half of this undone: what was recorded is what the next request finds.
-            return _json(await asyncio.shield(self.policy.attest(op)))
+            return _json(await asyncio.shield(self.policy.attest(op, approvals)))
 
     async def _operation(
         self, request: web.Request, *, partial: bool, known: tuple[str, ...] = ()
@@ -315,6 +319,14 @@ def _number(request: web.Request, name: str, default: int) -> int:
     if not text.isdecimal() or len(text) > 18:
         raise BadInput(f"{name} must be a number, got {text[:20]!r}")
     return int(text)
+
+
+def _approvals(body: dict[str, Any]) -> list[SignedApproval]:
+    """The lines of `seawall proposal sign`, for an operation that needs a quorum."""
+    given = body.get("approvals", [])
+    if not isinstance(given, list) or len(given) > MAX_APPROVALS:
+        raise InvalidFields(f"approvals must be a list of at most {MAX_APPROVALS} lines of `seawall proposal sign`")
+    return [parse_approval(text) for text in given]
 
 
 def _flag(body: dict[str, Any], name: str, default: bool = False) -> bool:

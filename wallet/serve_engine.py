@@ -7,7 +7,7 @@ operation is run there as it stands. What a client may choose is the operation.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from contracts.rpc import RpcClient
 from contracts.types import Address, Hash32, checksum, parse_hash, to_hex
 from contracts.userop import LANE_ATTESTED, UserOperation, nonce_key
 from policies import Policy
+from policies.approvals import Granted
+from policies.attestation import SignedApproval
 from wallet.account import AccountClient, signable_hash
 from wallet.audit import AuditLog, Entry
 from wallet.engine import Engine
@@ -58,17 +60,34 @@ class PolicyService:
         async with self._lock(op.sender):
             return await self._judged(op, sponsored=sponsored or op.paymaster is not None, sizes=sizes)
 
-    async def approve(self, op: UserOperation) -> tuple[Judgement, Mapping[str, object]]:
-        """The engine's word on the intent of `op`, for a paymaster. Raises PolicyRefused, BadInput, NodeError."""
+    async def approve(
+        self, op: UserOperation, approvals: Sequence[SignedApproval] = ()
+    ) -> tuple[Judgement, Mapping[str, object]]:
+        """The engine's word on the intent of `op`, for a paymaster. `approvals` are those of the quorums that it needs, if any.
+
+        Raises PolicyRefused, BadInput, NodeError.
+        """
         await self._check(op)
         async with self._lock(op.sender):
             judgement = await self._judged(op, sponsored=True, sizes=True)
+            granted = self._granted(judgement, op, approvals)
             approval = self.engine(op.sender).approve(
-                judgement.decision, op, judgement.facts.policy_epoch, judgement.now_s
+                judgement.decision, op, judgement.facts.policy_epoch, judgement.now_s, granted
             )
             return judgement, approval
 
-    async def attest(self, op: UserOperation) -> dict[str, Any]:
+    def _granted(self, judgement: Judgement, op: UserOperation, approvals: Sequence[SignedApproval]) -> Granted | None:
+        return self.engine(op.sender).granted(
+            judgement.decision,
+            op,
+            entry_point=self.entry_point.address,
+            epoch=judgement.facts.policy_epoch,
+            now_s=judgement.now_s,
+            book=judgement.facts.book,
+            approvals=approvals,
+        )
+
+    async def attest(self, op: UserOperation, approvals: Sequence[SignedApproval] = ()) -> dict[str, Any]:
         """The attestation of the final `op`, on the disk before it is answered. Asked again for the same operation: the same attestation,
         byte for byte, while it is valid. Raises PolicyRefused, BadInput, NodeError.
         """
@@ -88,6 +107,7 @@ class PolicyService:
                     epoch=judgement.facts.policy_epoch,
                     now_s=judgement.now_s,
                     facts=judgement.facts,
+                    granted=self._granted(judgement, op, approvals),
                 )
                 self._tell()
         with engine.log.reading() as log:
@@ -100,6 +120,7 @@ class PolicyService:
             "decision": entry.body["decision"],
             "policyId": entry.body["policyId"],
             "validUntil": entry.body["validUntil"],
+            "quorums": entry.body.get("quorums", []),
         }
 
     def find(self, key: str) -> tuple[AuditLog, Entry] | None:

@@ -18,6 +18,7 @@ from contracts.bindings import (
 )
 from contracts.errors import BadInput
 from contracts.types import Address, Wei
+from policies.approvals import quorums
 from policies.guards import StopConfig, bound, freeze_config, keeper_session, stop_config
 from policies.policy import Policy
 
@@ -45,7 +46,13 @@ def guarded_config(
         ModuleInit(
             MODULE_VALIDATOR,
             bound("seawall.risk_validator", policy, book),
-            risk_validator_init(engines, policy.attestation_threshold, policy.escape_delay_s, policy.policy_id),
+            risk_validator_init(
+                engines,
+                policy.attestation_threshold,
+                policy.escape_delay_s,
+                policy.policy_id,
+                quorums=[quorum.on_chain() for quorum in quorums(policy, book)],
+            ),
         )
     ]
     authority = bytes(20)

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from contracts.bindings import Call
+from contracts.entrypoint.base import GET_NONCE
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, PolicyRefused, RpcError
 from contracts.types import Address, Hash32, Wei
@@ -79,6 +80,7 @@ class Signer:
             self.account, op, sponsored=sponsored, outstanding=lambda *_: (), policy=engine.policy
         )
         found = replace(found, signer=self._signer)
+        await self._note_included(engine, found)
         facts = engine.informed(await self._with_payments(engine, found))
         now_s = facts.block_time_s if self.clock is None else max(facts.block_time_s, int(self.clock()))
         decision = evaluate(engine.policy, facts, now_s)
@@ -99,6 +101,18 @@ class Signer:
             decision, probes = await largest_sizes(engine.policy, facts, decision, op, read_at)
         engine.record(decision, facts, probes)
         return Judgement(op, facts, decision, now_s, gas)
+
+    async def _note_included(self, engine: Engine, facts: Facts) -> None:
+        """Look which operations that were attested on other lanes are done: their nonce has passed on the block of `facts`."""
+        lane = facts.nonce >> 64
+        others = [
+            one for one in engine.outstanding(facts.account, facts.nonce, facts.block_time_s) if one.nonce >> 64 != lane
+        ]
+        entry_point = self.account.entry_point.address
+        for key in {one.nonce >> 64 for one in others}:
+            ask = GET_NONCE.encode(facts.account, key)
+            (due,) = GET_NONCE.decode(await self.account.rpc.eth_call(entry_point, ask, block=hex(facts.block_number)))
+            engine.included.update(one.intent_hash for one in others if one.nonce >> 64 == key and one.nonce < due)
 
     @property
     def _signer(self) -> Address | None:
@@ -133,7 +147,7 @@ class Signer:
         """Judge, price, have it sponsored and attested, sign, send. Raises PolicyRefused before anybody has signed or been asked."""
         if self.engine is None:
             op = await self.bundler.estimate(await self._draft(calls))
-            return await self._send(op.replace(signature=self._signed(op)), None)
+            return await self._send(op.replace(signature=self.signed(op)), None)
         judgement = await self.judge(calls)
         if not judgement.decision.allowed:
             raise PolicyRefused(judgement.decision.summary, data=judgement.decision.to_json())
@@ -171,10 +185,11 @@ class Signer:
             now_s=now_s,
             facts=facts,
         )
-        signature = encode_attested_envelope(self._signed(op), [attestation])
+        signature = encode_attested_envelope(self.signed(op), [attestation])
         return await self._send(op.replace(signature=signature), decision)
 
-    def _signed(self, op: UserOperation) -> bytes:
+    def signed(self, op: UserOperation) -> bytes:
+        """The owner's signature over the final `op`. Raises BadInput without the owner's key."""
         if self.owner is None:
             raise BadInput("the owner's key is not open: this can judge an operation, not sign it")
         return self.account.sign(op, self.owner)

@@ -113,7 +113,10 @@ abstract contract Base is Assertions {
     function _riskData(bytes memory ownerBytes) internal pure returns (bytes memory) {
         address[] memory engines = new address[](2);
         (engines[0], engines[1]) = (vm.addr(ENGINE_A_KEY), vm.addr(ENGINE_B_KEY));
-        return abi.encode(IRiskValidator.InstallData(ownerBytes, engines, 1, 3 days, POLICY));
+        return
+            abi.encode(
+                IRiskValidator.InstallData(ownerBytes, engines, 1, 3 days, POLICY, new IRiskValidator.Quorum[](0))
+            );
     }
 
     // ---- acting

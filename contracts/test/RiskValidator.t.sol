@@ -464,7 +464,8 @@ contract RiskValidatorOnRiskAccountTest is RiskValidatorBehaviour {
         isTrue(!validator.engineEnabled(subject, vm.addr(ENGINE_A_KEY)), "engine");
         address[] memory engines = new address[](1);
         engines[0] = vm.addr(0x999);
-        bytes memory data = abi.encode(IRiskValidator.InstallData("", engines, 1, 3 days, POLICY));
+        bytes memory data =
+            abi.encode(IRiskValidator.InstallData("", engines, 1, 3 days, POLICY, new IRiskValidator.Quorum[](0)));
         _install(subject, 1, address(validator), data);
         isTrue(!validator.engineEnabled(subject, vm.addr(ENGINE_A_KEY)), "old engine");
         (, uint64 epoch) = validator.policyOf(subject);
@@ -503,11 +504,20 @@ contract RiskValidatorOnForeignAccountTest is RiskValidatorBehaviour {
         _install(subject, 1, address(fresh), _riskData(""));
         address[] memory engines = new address[](1);
         engines[0] = owner;
-        bytes memory data = abi.encode(IRiskValidator.InstallData(_ownerBytes(), engines, 1, 0, POLICY));
+        bytes memory data = abi.encode(
+            IRiskValidator.InstallData(_ownerBytes(), engines, 1, 0, POLICY, new IRiskValidator.Quorum[](0))
+        );
         vm.expectRevert(RiskValidator.InvalidDelay.selector);
         _install(subject, 1, address(fresh), data);
         data = abi.encode(
-            IRiskValidator.InstallData(abi.encodePacked(uint8(1), address(target), new bytes(129)), engines, 1, 1, 0)
+            IRiskValidator.InstallData(
+                abi.encodePacked(uint8(1), address(target), new bytes(129)),
+                engines,
+                1,
+                1,
+                0,
+                new IRiskValidator.Quorum[](0)
+            )
         );
         vm.expectRevert(abi.encodeWithSelector(RiskValidator.OwnerKeyTooLong.selector, 129));
         _install(subject, 1, address(fresh), data);

@@ -17,17 +17,24 @@ from policies.attestation import (
     DUMMY_ATTESTED_SIGNATURE,
     Attestation,
     IntentApproval,
+    SignedApproval,
+    SignerApproval,
     attestation_digest,
     decode_attested_envelope,
     decode_escape_envelope,
+    decode_quorum_envelope,
     decode_session_envelope,
+    dummy_quorum_signature,
     encode_attestation,
     encode_attested_envelope,
     encode_escape_envelope,
+    encode_quorum_envelope,
     encode_session_envelope,
     escape_digest,
     merkle_leaf,
     merkle_root_digest,
+    on_chain_id,
+    quorum_id,
     recover_signer,
 )
 from tests.policies.rig import address
@@ -103,6 +110,71 @@ def test_the_intent_approval_digest_is_eip_712() -> None:
     }  # fmt: skip
     assert a.digest(CHAIN, MODULE) == foreign("Seawall Engine", "IntentApproval", members, message)
     assert a.digest(CHAIN, MODULE).hex() == "c8cf0d631a83ab0a0ccee0db5b21709780eb5846e36ed6db523dd0423134a6ee"
+
+
+def test_the_signer_approval_digest_is_eip_712() -> None:
+    members = (
+        "address account,address entryPoint,bytes32 intentHash,bytes32 policyId,uint64 policyEpoch,uint48 validUntil"
+    )
+    a = SignerApproval(address("account"), address("entry point"), keccak(b"intent"), keccak(b"policy"), 3, 99)
+    message = {
+        "account": checksum(a.account), "entryPoint": checksum(a.entry_point), "intentHash": a.intent_hash,
+        "policyId": a.policy_id, "policyEpoch": 3, "validUntil": 99,
+    }  # fmt: skip
+    assert a.digest(CHAIN, MODULE) == foreign("Seawall RiskValidator", "SignerApproval", members, message)
+
+
+def test_the_quorums_of_an_operation_have_one_name_in_any_order() -> None:
+    desk, board = on_chain_id("desk"), on_chain_id("board")
+    assert desk == keccak(b"seawall.quorum.desk")
+    assert quorum_id(["desk"]) == desk
+    assert (
+        quorum_id(["desk", "board"]) == quorum_id(["board", "desk", "board"]) == keccak(b"".join(sorted([desk, board])))
+    )
+    for names in ([], [str(i) for i in range(9)]):
+        with pytest.raises(InvalidFields, match="1 to 8 quorums"):
+            quorum_id(names)
+
+
+@given(
+    st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=8, unique=True),
+    st.lists(
+        st.builds(
+            SignedApproval,
+            st.binary(min_size=20, max_size=20),
+            st.integers(0, 2**48 - 1),
+            st.binary(min_size=65, max_size=65),
+        ),
+        max_size=6,
+        unique_by=lambda a: a.signer,
+    ),
+    st.binary(min_size=1, max_size=5),
+)
+def test_a_quorums_envelope_comes_back_and_takes_no_other_length(
+    names: list[str], approvals: list[SignedApproval], trailing: bytes
+) -> None:
+    attestation = encode_attestation(ATTESTATION, address("engine"), SIGNATURE)
+    envelope = encode_quorum_envelope(SIGNATURE, [attestation], names, approvals, [keccak(b"sibling")])
+    found = decode_quorum_envelope(envelope)
+    assert found.quorums == tuple(sorted(map(on_chain_id, names)))
+    assert found.approvals == tuple(sorted(approvals, key=lambda a: a.signer))
+    assert found.attested.proof == (keccak(b"sibling"),)
+    for other in (envelope + trailing, envelope[: -len(trailing)]):
+        with pytest.raises(InvalidFields):
+            decode_quorum_envelope(other)
+    with pytest.raises(InvalidFields):
+        decode_attested_envelope(envelope)
+
+
+def test_a_signer_approves_once_and_the_stub_has_the_size_of_the_real_thing() -> None:
+    one = SignedApproval(address("a"), 0, SIGNATURE)
+    with pytest.raises(InvalidFields, match="once"):
+        encode_quorum_envelope(SIGNATURE, [], ["desk"], [one, one])
+    with pytest.raises(InvalidFields, match="signature of 65"):
+        encode_quorum_envelope(SIGNATURE, [], ["desk"], [SignedApproval(address("a"), 0, b"short")])
+    attestation = encode_attestation(ATTESTATION, address("engine"), SIGNATURE)
+    real = encode_quorum_envelope(SIGNATURE, [attestation], ["desk"], [one])
+    assert len(dummy_quorum_signature(["desk"], [address("a")])) == len(real)
 
 
 def test_escape_and_merkle_root_are_eip_712() -> None:

@@ -23,13 +23,16 @@ from contracts.rpc import RpcClient
 from contracts.types import checksum, keccak, to_hex
 from contracts.userop import UserOperation, intent_hash
 from policies import load
-from policies.attestation import Attestation, encode_attested_envelope, recover_signer
+from policies.approvals import Subject
+from policies.attestation import Attestation, SignedApproval, encode_attested_envelope, quorum_id, recover_signer
 from tests.wallet.keeper_rig import free_port
+from tests.wallet.test_proposals import ASKING
 from tests.wallet.test_sizing import order
-from tests.wallet.trading_floor import POLICY, Trader, book_on, now_s, on_lane
+from tests.wallet.trading_floor import POLICY, Trader, book_on, now_s, on_lane, trader_on
 from wallet import setup
 from wallet.account import Birth, suggest_fees
 from wallet.audit_verify import verify
+from wallet.proposals import approval_text
 from wallet.serve import Limits, Service, listen
 from wallet.serve_engine import PolicyService
 
@@ -159,6 +162,45 @@ async def test_what_the_policy_denies_is_not_attested_and_says_why(desk: Desk) -
     status, found = await desk.ask("POST", "/v1/attestations", {"userOp": (await desk.draft([theft])).to_rpc()})
     assert status == 403
     assert "nothing allows the call" in found["error"]["message"]
+
+
+async def test_what_needs_a_quorum_is_attested_with_its_approvals_only(tmp_path: Path, trader: Trader) -> None:
+    asking = await trader_on(trader.net, tmp_path, bundler=trader.net.rpc, policy=ASKING, salt="quorum")
+    await asking.deploy()
+    async with served(asking, tmp_path) as desk:
+        fields = await desk.operation("2.5")
+        status, found = await desk.ask("POST", "/v1/attestations", {"userOp": fields})
+        assert status == 403
+        assert "0 of 2 approvals" in found["error"]["message"]
+        op, people = UserOperation.from_rpc(fields), trader.net.accounts
+        until_s = await now_s(trader.net) + 60
+        subject = Subject(
+            op.sender,
+            asking.signer.account.entry_point.address,
+            intent_hash(op),
+            asking.policy.policy_id,
+            1,
+            trader.net.chain_id,
+            trader.net.addresses.risk_validator,
+        )
+        lines = [
+            approval_text(SignedApproval(one.address, until_s, one.sign_hash(subject.digest(until_s))))
+            for one in (people.guardian, people.guardian3)
+        ]
+        body = {"userOp": fields, "approvals": lines[:1]}
+        status, found = await desk.ask("POST", "/v1/attestations", body)
+        assert status == 403
+        assert "1 of 2 approvals" in found["error"]["message"]
+        status, found = await desk.ask("POST", "/v1/attestations", body | {"approvals": ["nonsense"]})
+        assert status == 400
+        status, found = await desk.ask("POST", "/v1/attestations", body | {"approvals": lines})
+        assert status == 200, found
+        assert found["quorums"] == ["desk"]
+        assert found["validUntil"] <= until_s
+        packed = bytes.fromhex(found["attestation"][2:])
+        assert (packed[84], packed[85:117]) == (2, quorum_id(["desk"]))
+        again = await desk.ask("POST", "/v1/attestations", {"userOp": fields})
+        assert again == (200, found)
 
 
 async def test_the_same_request_twice_gives_the_same_attestation_and_one_record(desk: Desk) -> None:

@@ -219,17 +219,4 @@ async def floor_in(folder: Path) -> AsyncIterator[Floor]:
 
 def on_lane(signer: Signer, lane: int) -> Signer:
     """The same account's signer on another lane of its nonce."""
-    return replace(
-        signer, account=Lane(**{f: getattr(signer.account, f) for f in AccountClient.__dataclass_fields__}, lane=lane)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Lane(AccountClient):
-    """An account whose operations go through a lane other than the default: the entry point lets both be included."""
-
-    lane: int = 0
-
-    @property
-    def key(self) -> int:
-        return AccountClient.key.fget(self) + self.lane  # type: ignore[attr-defined, no-any-return]
+    return replace(signer, account=replace(signer.account, lane=lane))

@@ -33,6 +33,7 @@ _TRADE, _RISK, _RUN, _SETUP = "Account and trading", "Risk", "Services", "Set-up
 COMMANDS: dict[str, Entry] = {
     "account": Entry("wallet.cli.account:app", "Create a risk account, show its state and positions.", _TRADE),
     "trade": Entry("wallet.cli.trade:app", "Open and close a perp position under the policy.", _TRADE),
+    "proposal": Entry("wallet.cli.proposal:app", "Approve and send what needs more signers than its owner.", _TRADE),
     "policy": Entry("wallet.cli.policy:app", "Lint, check, explain a policy file; print its schema or id.", _RISK),
     "freeze": Entry("wallet.cli.freeze:freeze", "Stop an account at once, as its guardian.", _RISK),
     "thaw": Entry("wallet.cli.freeze:thaw", "Ask for, or carry out, the end of a freeze.", _RISK),

@@ -30,8 +30,17 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Open and close a perp position under the policy.")
 
+Propose = Annotated[
+    Path | None,
+    typer.Option(
+        "--propose", metavar="FILE", help="Of an order that needs more signers: write the proposal that they approve."
+    ),
+]
+
 ORDER_S = 600
 """How long an order is good, in seconds of the chain's clock."""
+PROPOSED_ORDER_S = 86_400
+"""How long one is that waits for other people's signatures."""
 
 AccountOption = Annotated[
     str | None,
@@ -67,6 +76,7 @@ def open_(
     passphrase_file: PassphraseFile = None,
     passphrase_fd: PassphraseFd = None,
     html: HtmlFile = None,
+    propose: Propose = None,
     as_json: AsJson = False,
 ) -> None:
     """Open or increase a position, and arm the policy's stops in the same operation."""
@@ -92,7 +102,7 @@ def open_(
             notional_wad=notional_wad,
             index_wad=int(index.scaleb(18)),
             slippage_bps=bps,
-            deadline_s=now_s + ORDER_S,
+            deadline_s=now_s + (ORDER_S if propose is None else PROPOSED_ORDER_S),
         )
         if desk.policy is None or desk.account.validator is None:
             return calls
@@ -101,7 +111,7 @@ def open_(
         return calls + arming
 
     order = f"open {side} {notional} USDC" + (f" with {collateral} USDC more margin" if collateral_units else "")
-    _trade(settings, order, calls_of, (dry_run, yes, as_json), (passphrase_file, passphrase_fd), html)
+    _trade(settings, order, calls_of, (dry_run, yes, as_json), (passphrase_file, passphrase_fd), (html, propose))
 
 
 @app.command()
@@ -114,6 +124,7 @@ def close(
     passphrase_file: PassphraseFile = None,
     passphrase_fd: PassphraseFd = None,
     html: HtmlFile = None,
+    propose: Propose = None,
     as_json: AsJson = False,
 ) -> None:
     """Close the whole position. Its stops stay armed on chain, and have nothing left to do."""
@@ -132,10 +143,11 @@ def close(
             size_wad=0 if held is None else int(held.size.scaleb(18)),
             index_wad=int(index.scaleb(18)),
             slippage_bps=bps,
-            deadline_s=now_s + ORDER_S,
+            deadline_s=now_s + (ORDER_S if propose is None else PROPOSED_ORDER_S),
         )
 
-    _trade(settings, "close the position", calls_of, (dry_run, yes, as_json), (passphrase_file, passphrase_fd), html)
+    how = dry_run, yes, as_json
+    _trade(settings, "close the position", calls_of, how, (passphrase_file, passphrase_fd), (html, propose))
 
 
 def _entry_price(held: Position | None, index: Decimal, notional: Decimal) -> Decimal:
@@ -172,21 +184,26 @@ def _trade(
     calls_of: Callable[[Desk], Awaitable[Sequence[Call]]],
     how: tuple[bool, bool, bool],
     passphrase: tuple[Path | None, int | None],
-    html: Path | None,
+    files: tuple[Path | None, Path | None],
 ) -> None:
-    """Judge, show, ask, sign, send, wait, show. Raises PolicyRefused (exit 5) with the explanation, and nothing signed."""
+    """Judge, show, ask, sign, send, wait, show; or write the proposal. Raises PolicyRefused (exit 5) with the explanation, and nothing
+    signed.
+    """
     dry_run, yes, as_json = how
+    html, proposal = files
     from wallet.desk import READ_ONLY, connect
     from wallet.keystore import PassphraseSource
 
     source = PassphraseSource.of(*passphrase, os.environ)
-    if settings.read_only and not dry_run:
+    if settings.read_only and not dry_run and proposal is None:
         raise BadInput(f"{READ_ONLY}; --dry-run works without")
 
     async def run() -> dict[str, Any]:
         async with connect(settings) as desk:
             calls = await calls_of(desk)
             signer = desk.signer()
+            if proposal is not None:
+                return await _propose(signer, calls, order, (html, proposal))
             judgement = None if signer.engine is None else await signer.judge(calls)
             if judgement is None:
                 say(f"{order}: this account has no policy, nothing judges it")
@@ -194,7 +211,8 @@ def _trade(
                 _explain(order, judgement)
                 write_html(html, judgement.decision.to_json(), to_hex(judgement.decision.id))
                 if not judgement.decision.allowed:
-                    raise PolicyRefused(judgement.decision.summary, data=judgement.decision.to_json())
+                    hint = "; ask them with --propose FILE" if judgement.decision.outcome == "require_signers" else ""
+                    raise PolicyRefused(judgement.decision.summary + hint, data=judgement.decision.to_json())
             verdict = None if judgement is None else judgement.decision.to_json()
             if dry_run:
                 return {"order": order, "sent": False, "decision": verdict}
@@ -205,6 +223,26 @@ def _trade(
 
     data = asyncio.run(run())
     emit(data, as_json, lambda console: _show(console, data))
+
+
+async def _propose(
+    signer: Signer, calls: Sequence[Call], order: str, files: tuple[Path | None, Path]
+) -> dict[str, Any]:
+    """Write the proposal of an order that needs more signers than its owner. Nothing is signed or sent."""
+    from wallet.proposals import propose, standing, write_proposal
+
+    html, path = files
+    proposal, judgement = await propose(signer, calls, order)
+    _explain(order, judgement)
+    write_html(html, judgement.decision.to_json(), to_hex(judgement.decision.id))
+    write_proposal(path, proposal)
+    return {
+        "order": order,
+        "sent": False,
+        "proposal": str(path),
+        "lacking": list(standing(signer, proposal, judgement).lacking),
+        "decision": judgement.decision.to_json(),
+    }
 
 
 async def _send(
@@ -274,6 +312,12 @@ def _outcome(desk: Desk, receipt: OperationReceipt) -> dict[str, Any]:
 
 
 def _show(console: Console, data: dict[str, Any]) -> None:
+    if "proposal" in data:
+        console.print(f"proposed in {data['proposal']}; nothing was signed", markup=False)
+        for line in data["lacking"]:
+            console.print(f"  {line}", markup=False)
+        console.print("each of them: seawall proposal sign FILE --key NAME; then: seawall proposal send FILE")
+        return
     if not data["sent"]:
         console.print(f"dry run: {data['order']} would be allowed; nothing was signed", markup=False)
         return

@@ -20,7 +20,13 @@ pragma solidity ^0.8.26;
 /// and the owner signs MerkleRoot(bytes32 root) under the domain ("Seawall RiskValidator", "1") without chain id and contract.
 /// `policyId` and `policyEpoch` are those the account stores here, so an attestation dies with its policy.
 ///
-/// A decision REQUIRE_SIGNERS is valid only with the quorum it names. No quorum can be registered yet, so it always fails.
+/// A decision REQUIRE_SIGNERS is valid only with the approvals of the quorum it names, in an envelope of its own:
+///   0x04 || what follows 0x01 above || uint8 q, q x bytes32 quorum id || uint8 k, k x (signer (20) || validUntil (6) || signature (65))
+/// `quorumId` of every attestation is the id itself when q = 1, else keccak256 of the ids one after the other, ascending. Signers stand in
+/// strictly ascending order and sign, under the module's domain,
+///   SignerApproval(address account,address entryPoint,bytes32 intentHash,bytes32 policyId,uint64 policyEpoch,uint48 validUntil)
+/// Each counts towards every named quorum in which it has a seat. `intentHash` is what the operation itself hashes to (UserOpLib.intentHash;
+/// of a message its hash), so that approvals may be gathered before the paymaster has spoken, and bind everything else.
 ///
 /// Escape: 0x03 || uint16 length || owner signature. Valid only for declared exits until the announced delay is over,
 /// and only once the escape was announced. The exits are those of the account's `riskAuthority()`; an account without one has none.
@@ -48,10 +54,19 @@ interface IRiskValidator {
         uint8 threshold;
         uint48 escapeDelay;
         bytes32 policyId;
+        Quorum[] quorums;
+    }
+
+    /// `threshold` of `signers` (strictly ascending, at most 255) satisfy the quorum.
+    struct Quorum {
+        bytes32 id;
+        uint8 threshold;
+        address[] signers;
     }
 
     event EngineSet(address indexed account, address indexed engine, bool enabled);
     event ThresholdSet(address indexed account, uint8 threshold);
+    event QuorumSet(address indexed account, bytes32 indexed quorumId, uint8 threshold, address[] signers);
     event PolicySet(address indexed account, bytes32 indexed policyId, uint64 policyEpoch);
     event EscapeStarted(address indexed account, uint48 openAt);
     event EscapeCancelled(address indexed account);
@@ -67,6 +82,13 @@ interface IRiskValidator {
 
     function setEngine(address engine, bool enabled) external;
     function setThreshold(uint8 threshold) external;
+
+    /// @notice Register a quorum, replace it whole, or (threshold 0, no signers) remove it. Called by the account.
+    function setQuorum(Quorum calldata quorum) external;
+
+    /// @notice How many of how many must approve; zeros when there is no such quorum.
+    function quorumOf(address account, bytes32 quorumId) external view returns (uint8 threshold, uint8 signers);
+    function isSigner(address account, bytes32 quorumId, address signer) external view returns (bool);
 
     /// @notice Announce the escape. The owner's signature over Escape(address account,uint256 nonce,uint48 expiry), relayed by anyone.
     function startEscape(address account, uint48 expiry, bytes calldata ownerSignature) external;

@@ -15,6 +15,27 @@ library UserOpLib {
     uint8 internal constant LANE_KEEPER = 2;
     uint8 internal constant LANE_ESCAPE = 3;
 
+    bytes32 private constant INTENT_TYPEHASH = keccak256(
+        "Intent(address account,uint256 nonce,bytes32 initCodeHash,bytes32 callDataHash,bytes32 accountGasLimits,"
+        "uint256 preVerificationGas,bytes32 gasFees)"
+    );
+
+    /// @dev Everything the operation does and may cost the account, without paymaster data and signature.
+    function intentHash(PackedUserOperation calldata op) internal pure returns (bytes32) {
+        return keccak256(
+            abi.encode(
+                INTENT_TYPEHASH,
+                op.sender,
+                op.nonce,
+                keccak256(op.initCode),
+                keccak256(op.callData),
+                op.accountGasLimits,
+                op.preVerificationGas,
+                op.gasFees
+            )
+        );
+    }
+
     /// @dev The validator that the nonce key names (its high 20 bytes).
     function validatorOf(PackedUserOperation calldata op) internal pure returns (address) {
         return address(uint160(op.nonce >> 96));

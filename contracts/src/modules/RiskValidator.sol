@@ -24,7 +24,7 @@ import {UserOpLib} from "../libraries/UserOpLib.sol";
 /// @title Owner signature and policy-engine attestation
 /// @notice An operation needs the owner's signature *and* attestations by enough engines that the policy in force allows it. Neither alone
 /// moves anything: engines cannot act without the owner, and the owner without engines has the escape, which anyone sees coming.
-/// `REQUIRE_SIGNERS` decisions need the quorum they name; no quorum can be registered yet, so they fail.
+/// `REQUIRE_SIGNERS` decisions also need the approvals of every quorum they name.
 /// @dev Validation reads storage associated with the account only (account innermost, fixed-size values), reads no clock and writes
 /// nothing. It answers SIG_VALIDATION_FAILED where it can and checks everything even after a failure, so that gas can be estimated with a
 /// signature that has only the right shape.
@@ -38,6 +38,7 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     error OwnerKeyTooLong(uint256 length);
     error InvalidEngine(address engine);
     error InvalidThreshold(uint8 threshold, uint8 engines);
+    error InvalidQuorum(bytes32 quorumId);
     error InvalidDelay();
     error InvalidOwnerSignature();
     error Expired(uint48 expiry);
@@ -64,11 +65,24 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         bytes32[4] ownerKey;
     }
 
+    /// @param generation of the installation that registered it. @param version names its seats and never falls, so that a seat of an earlier
+    /// registration stays empty.
+    struct QuorumState {
+        uint64 generation;
+        uint64 version;
+        uint8 threshold;
+        uint8 signers;
+    }
+
     /// What all attestations of one operation must agree with, and the window they leave.
+    /// @param decision and `quorumId` are what each attestation must say; the first one says which quorums are asked.
     struct Claim {
         address account;
         address entryPoint;
         bytes32 hash;
+        bytes32 intentHash;
+        bytes32 quorumId;
+        Decision decision;
         bool ok;
         uint48 validAfter;
         uint48 validUntil;
@@ -77,6 +91,9 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     bytes32 private constant ATTESTATION_TYPEHASH = keccak256(
         "Attestation(address account,address entryPoint,bytes32 userOpHash,bytes32 intentHash,bytes32 policyId,uint64 policyEpoch,"
         "bytes32 factsHash,uint8 decision,bytes32 quorumId,uint48 validAfter,uint48 validUntil)"
+    );
+    bytes32 private constant APPROVAL_TYPEHASH = keccak256(
+        "SignerApproval(address account,address entryPoint,bytes32 intentHash,bytes32 policyId,uint64 policyEpoch,uint48 validUntil)"
     );
     bytes32 private constant MERKLE_ROOT_TYPEHASH = keccak256("MerkleRoot(bytes32 root)");
     bytes32 private constant ESCAPE_TYPEHASH = keccak256("Escape(address account,uint256 nonce,uint48 expiry)");
@@ -88,12 +105,18 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
 
     uint8 private constant TYPE_ATTESTED = 0x01;
     uint8 private constant TYPE_ESCAPE = 0x03;
+    uint8 private constant TYPE_QUORUM = 0x04;
     uint256 private constant ATTESTATION_LENGTH = 20 + 32 + 32 + 1 + 32 + 6 + 6 + 65;
+    uint256 private constant APPROVAL_LENGTH = 20 + 6 + 65;
     uint256 private constant MAX_PROOF = 32;
+    uint256 private constant MAX_QUORUMS = 8;
     uint48 private constant FOREVER = type(uint48).max >> 1;
 
     mapping(address account => Config) private _configs;
     mapping(address engine => mapping(address account => uint64 generation)) private _engines;
+
+    mapping(bytes32 quorumId => mapping(address account => QuorumState)) private _quorums;
+    mapping(bytes32 seat => mapping(address account => bool taken)) private _seats;
 
     constructor() EIP712("Seawall RiskValidator", "1") {}
 
@@ -120,6 +143,9 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
             _setEngine(config, init.engines[i], true);
         }
         _setThreshold(config, init.threshold);
+        for (uint256 i = 0; i < init.quorums.length; ++i) {
+            _setQuorum(config, init.quorums[i]);
+        }
         _setPolicy(config, init.policyId);
         _setOwner(config, init.owner);
     }
@@ -157,6 +183,11 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     /// @inheritdoc IRiskValidator
     function setThreshold(uint8 threshold) external onlyInstalled {
         _setThreshold(_configs[msg.sender], threshold);
+    }
+
+    /// @inheritdoc IRiskValidator
+    function setQuorum(Quorum calldata quorum) external onlyInstalled {
+        _setQuorum(_configs[msg.sender], quorum);
     }
 
     // ------------------------------------------------------------------ escape
@@ -203,6 +234,19 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     }
 
     /// @inheritdoc IRiskValidator
+    function quorumOf(address account, bytes32 quorumId) external view returns (uint8 threshold, uint8 signers) {
+        QuorumState storage state = _quorums[quorumId][account];
+        if (!_inForce(_configs[account], state)) return (0, 0);
+        return (state.threshold, state.signers);
+    }
+
+    /// @inheritdoc IRiskValidator
+    function isSigner(address account, bytes32 quorumId, address signer) external view returns (bool) {
+        QuorumState storage state = _quorums[quorumId][account];
+        return _inForce(_configs[account], state) && _seats[_seat(quorumId, state.version, signer)][account];
+    }
+
+    /// @inheritdoc IRiskValidator
     function escapeOpenAt(address account) external view returns (uint48) {
         return _configs[account].escapeOpenAt;
     }
@@ -224,11 +268,12 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         bytes calldata signature = userOp.signature;
         if (userOp.sender != msg.sender || signature.length == 0) return ERC4337Utils.SIG_VALIDATION_FAILED;
         (uint8 lane, uint8 kind) = (userOp.laneOf(), uint8(signature[0]));
-        if (lane == UserOpLib.LANE_ATTESTED && kind == TYPE_ATTESTED) {
+        if (lane == UserOpLib.LANE_ATTESTED && (kind == TYPE_ATTESTED || kind == TYPE_QUORUM)) {
             address entryPoint = _entryPointOf(msg.sender);
             // Zero is what the attestations of messages name.
             if (entryPoint == address(0)) return ERC4337Utils.SIG_VALIDATION_FAILED;
-            Claim memory claim = _attested(msg.sender, entryPoint, userOpHash, signature[1:]);
+            bytes32 intentHash = kind == TYPE_QUORUM ? userOp.intentHash() : bytes32(0);
+            Claim memory claim = _attested(msg.sender, entryPoint, userOpHash, intentHash, signature);
             return ERC4337Utils.packValidationData(claim.ok, claim.validAfter, claim.validUntil);
         }
         if (lane == UserOpLib.LANE_ESCAPE && kind == TYPE_ESCAPE) return _escape(userOp, userOpHash, signature[1:]);
@@ -243,21 +288,29 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         view
         returns (bytes4)
     {
-        if (signature.length == 0 || uint8(signature[0]) != TYPE_ATTESTED) return bytes4(0xffffffff);
-        Claim memory claim = _attested(msg.sender, address(0), hash, signature[1:]);
+        if (signature.length == 0) return bytes4(0xffffffff);
+        uint8 kind = uint8(signature[0]);
+        if (kind != TYPE_ATTESTED && kind != TYPE_QUORUM) return bytes4(0xffffffff);
+        Claim memory claim = _attested(msg.sender, address(0), hash, hash, signature);
         bool inTime = block.timestamp >= claim.validAfter && block.timestamp <= claim.validUntil;
         return claim.ok && inTime ? IERC1271.isValidSignature.selector : bytes4(0xffffffff);
     }
 
-    /// @dev Check the envelope after its version byte.
-    function _attested(address account, address entryPoint, bytes32 hash, bytes calldata rest)
+    /// @dev Check the envelope, whose version byte is one of the two. `intentHash` matters to approvals only.
+    function _attested(address account, address entryPoint, bytes32 hash, bytes32 intentHash, bytes calldata rest)
         private
         view
         returns (Claim memory claim)
     {
-        claim = Claim({
-            account: account, entryPoint: entryPoint, hash: hash, ok: true, validAfter: 0, validUntil: FOREVER
-        });
+        bool approved = uint8(rest[0]) == TYPE_QUORUM;
+        claim.account = account;
+        claim.entryPoint = entryPoint;
+        claim.hash = hash;
+        claim.intentHash = intentHash;
+        claim.decision = approved ? Decision.REQUIRE_SIGNERS : Decision.ALLOW;
+        claim.ok = true;
+        claim.validUntil = FOREVER;
+        rest = rest[1:];
         Config storage config = _configs[account];
         bool shaped;
         bytes calldata ownerSignature;
@@ -276,15 +329,92 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
             address engine = address(bytes20(attestation));
             if (engine <= last || !_engineEnabled(config, account, engine)) claim.ok = false;
             last = engine;
+            if (approved) _checkQuorumNamed(claim, i == 0, attestation);
             _checkAttestation(config, claim, engine, attestation);
         }
 
         if (rest.length == 0) return _failed(claim);
         count = uint8(rest[0]);
         rest = rest[1:];
-        if (count > MAX_PROOF || rest.length != count * 32) return _failed(claim);
+        if (count > MAX_PROOF || rest.length < count * 32) return _failed(claim);
+        if (!approved && rest.length != count * 32) return _failed(claim);
         bytes32 signedHash = count == 0 ? hash : _rootDigest(claim, count, rest);
         if (!_isOwnerSignature(config, account, signedHash, ownerSignature)) claim.ok = false;
+        if (approved) _checkApprovals(config, claim, rest[count * 32:]);
+    }
+
+    /// @dev Every attestation must speak of this intent and ask the same quorums.
+    function _checkQuorumNamed(Claim memory claim, bool first, bytes calldata attestation) private pure {
+        bytes32 quorumId = bytes32(attestation[85:117]);
+        if (first) claim.quorumId = quorumId;
+        if (quorumId != claim.quorumId || bytes32(attestation[20:52]) != claim.intentHash) claim.ok = false;
+    }
+
+    /// @dev Fail the claim unless every quorum it names is satisfied by approvals of its intent, and narrow its window by theirs.
+    function _checkApprovals(Config storage config, Claim memory claim, bytes calldata rest) private view {
+        uint256 quorums = rest.length == 0 ? 0 : uint8(rest[0]);
+        if (quorums == 0 || quorums > MAX_QUORUMS || rest.length < 2 + 32 * quorums) {
+            claim.ok = false;
+            return;
+        }
+        bytes calldata ids = rest[1:1 + 32 * quorums];
+        uint256 count = uint8(rest[1 + 32 * quorums]);
+        rest = rest[2 + 32 * quorums:];
+        if (rest.length != count * APPROVAL_LENGTH) {
+            claim.ok = false;
+            return;
+        }
+        if (claim.quorumId != (quorums == 1 ? bytes32(ids) : keccak256(ids))) claim.ok = false;
+        address[] memory signers = new address[](count);
+        for (uint256 i = 0; i < count; ++i) {
+            signers[i] = _checkApproval(config, claim, rest[i * APPROVAL_LENGTH:(i + 1) * APPROVAL_LENGTH]);
+            if (signers[i] <= (i == 0 ? address(0) : signers[i - 1])) claim.ok = false;
+        }
+        bytes32 last = 0;
+        for (uint256 i = 0; i < quorums; ++i) {
+            bytes32 id = bytes32(ids[32 * i:32 * i + 32]);
+            if (id <= last || !_satisfied(config, claim.account, id, signers)) claim.ok = false;
+            last = id;
+        }
+    }
+
+    /// @dev The signer of one approval; fails the claim when the signature is not its.
+    function _checkApproval(Config storage config, Claim memory claim, bytes calldata approval)
+        private
+        view
+        returns (address signer)
+    {
+        signer = address(bytes20(approval));
+        uint48 validUntil = uint48(bytes6(approval[20:26]));
+        bytes32 structHash = keccak256(
+            abi.encode(
+                APPROVAL_TYPEHASH,
+                claim.account,
+                claim.entryPoint,
+                claim.intentHash,
+                config.policyId,
+                config.policyEpoch,
+                validUntil
+            )
+        );
+        bool signed = OwnerLib.isValidEcdsa(signer, _hashTypedDataV4(structHash), approval[26:]);
+        if (!signed || validUntil & ERC4337Utils.BLOCK_RANGE_FLAG != 0) claim.ok = false;
+        if (validUntil != 0 && validUntil < claim.validUntil) claim.validUntil = validUntil;
+    }
+
+    /// @dev Whether enough of `signers`, who are distinct, have a seat in the quorum.
+    function _satisfied(Config storage config, address account, bytes32 id, address[] memory signers)
+        private
+        view
+        returns (bool)
+    {
+        QuorumState storage state = _quorums[id][account];
+        (uint64 version, uint256 needed) = (state.version, state.threshold);
+        if (!_inForce(config, state)) return false;
+        for (uint256 i = 0; i < signers.length && needed != 0; ++i) {
+            if (_seats[_seat(id, version, signers[i])][account]) --needed;
+        }
+        return needed == 0;
     }
 
     /// @dev Narrow the claim's window by one attestation and fail it when the attestation is not an engine's permission.
@@ -314,7 +444,7 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         bool signed = OwnerLib.isValidEcdsa(engine, _hashTypedDataV4(structHash), attestation[129:]);
         // The top bit would make a time a block number on entry point v0.9.
         bool timed = (validAfter | validUntil) & ERC4337Utils.BLOCK_RANGE_FLAG == 0;
-        if (!signed || !timed || decision != uint8(Decision.ALLOW)) claim.ok = false;
+        if (!signed || !timed || decision != uint8(claim.decision)) claim.ok = false;
         if (validUntil == 0) validUntil = FOREVER;
         if (validAfter > claim.validAfter) claim.validAfter = validAfter;
         if (validUntil < claim.validUntil) claim.validUntil = validUntil;
@@ -427,6 +557,32 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         if (threshold == 0 || threshold > config.engines) revert InvalidThreshold(threshold, config.engines);
         config.threshold = threshold;
         emit ThresholdSet(msg.sender, threshold);
+    }
+
+    function _setQuorum(Config storage config, Quorum memory quorum) private {
+        (bytes32 id, uint256 count) = (quorum.id, quorum.signers.length);
+        bool removed = quorum.threshold == 0 && count == 0;
+        bool sound = quorum.threshold != 0 && quorum.threshold <= count && count <= type(uint8).max;
+        if (id == 0 || !(removed || sound)) revert InvalidQuorum(id);
+        QuorumState storage state = _quorums[id][msg.sender];
+        (state.generation, state.version) = (config.generation, state.version + 1);
+        (state.threshold, state.signers) = (quorum.threshold, uint8(count));
+        address last = address(0);
+        for (uint256 i = 0; i < count; ++i) {
+            address signer = quorum.signers[i];
+            if (signer <= last) revert InvalidQuorum(id);
+            _seats[_seat(id, state.version, signer)][msg.sender] = true;
+            last = signer;
+        }
+        emit QuorumSet(msg.sender, id, quorum.threshold, quorum.signers);
+    }
+
+    function _inForce(Config storage config, QuorumState storage state) private view returns (bool) {
+        return config.installed && state.threshold != 0 && state.generation == config.generation;
+    }
+
+    function _seat(bytes32 id, uint64 version, address signer) private pure returns (bytes32) {
+        return keccak256(abi.encode(id, version, signer));
     }
 
     function _setPolicy(Config storage config, bytes32 policyId) private {

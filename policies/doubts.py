@@ -15,9 +15,10 @@ from policies.functions import Effect
 from policies.margin import EXACT, ratio
 from policies.metrics import NotKnown, View, same, view_of
 from policies.metrics.exposure import value_rows
-from policies.metrics.operation import paid_out
+from policies.metrics.operation import TRACE, paid_out
 from policies.policy import Policy, Scope, resolve
 from policies.portfolio import UNIT_OF_ACCOUNT, Facts, History, Option, Portfolio, Position, Price, Returns
+from policies.trace import wants_trace
 
 SIZE_TOLERANCE = Decimal("0.000000001")
 """Base units by which fills may differ from the change of the position."""
@@ -52,6 +53,9 @@ def _all(policy: Policy, facts: Facts, now_s: int) -> Iterator[str]:
         if order.worst_price is not None and not order.worst_price.is_finite():
             yield f"the bound of the order at {order.venue} is {order.worst_price}"
     yield from _record(policy, facts, now_s)
+    asked = facts.touched is None or facts.counterparties is None
+    if asked and not any(gap.what == TRACE for gap in facts.missing) and wants_trace(policy.every_limit):
+        yield f"{TRACE} were not read: whom it touches is not known"
     yield from doubts_about_portfolio("before", facts.before, policy, facts)
     if facts.succeeded and not facts.calls.calls and (facts.fills or not same(facts.before, facts.after)):
         yield "the portfolio changes although nothing is called"

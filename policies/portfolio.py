@@ -330,5 +330,10 @@ class Facts:
     returns: tuple[Returns, ...] = ()
     history: History | None = None
     feeds: tuple[FeedState, ...] = ()
+    touched: tuple[Address, ...] | None = None
+    """Contracts that the operation calls, delegates to or creates by the node's own trace (policies.trace). Read when a limit asks whom
+    the operation touches; None: not read, which denies where one does."""
+    counterparties: tuple[Address, ...] | None = None
+    """By the same trace: whoever receives value from the account, or is let take it."""
     signer: Address | None = None
     """Who signs: the owner, or the session key of a trader; None when that is not known yet."""

@@ -234,6 +234,8 @@ def operation_of(base: Facts, probe: Facts) -> Facts:
         revert_data=probe.revert_data,
         after=probe.after,
         fills=probe.fills,
+        touched=probe.touched,
+        counterparties=probe.counterparties,
         orders=probe.orders,
         missing=probe.missing,
         max_prefund_wei=probe.max_prefund_wei,

@@ -14,8 +14,9 @@ from typing import Any
 from contracts.entrypoint import EntryPoint
 from contracts.errors import InvalidFields, NodeError, RpcError
 from contracts.rpc import RpcClient, without_secrets
-from contracts.types import Address, parse_address, parse_bytes, to_hex
+from contracts.types import parse_address, parse_bytes, to_hex
 from contracts.userop import UserOperation
+from policies.trace import Frame
 from wallet.effects import GAS, Log, log_of, next_block, pinned, still_there
 
 METHOD_MISSING = (-32601, -32004)
@@ -26,19 +27,6 @@ _SENTINEL_CODE = "0x4260005260206000f3"
 _KEPT = 32
 Overrides = dict[str, dict[str, Any]]
 """State overrides as nodes take them, by address."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One call inside an execution. `kind`: CALL, DELEGATECALL, STATICCALL, CREATE, ...; `lasting`: neither it nor what called it
-    reverted."""
-
-    kind: str
-    sender: Address
-    target: Address
-    value_wei: int
-    data: bytes
-    lasting: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,36 +153,39 @@ def opened(tree: dict[str, Any]) -> tuple[tuple[Frame, ...], tuple[Log, ...]]:
     KeyError."""
     frames: list[Frame] = []
     logs: list[dict[str, Any]] = []
-    todo: list[tuple[dict[str, Any], bool, bool]] = [(tree, True, False)]
+    todo: list[tuple[dict[str, Any], Frame | None, bool]] = [(tree, None, False)]
     while todo:
-        item, lasting, is_log = todo.pop()
+        item, caller, is_log = todo.pop()
         if is_log:
             logs.append(item)
             continue
-        lasting = lasting and "error" not in item
-        frames.append(_frame(item, lasting))
-        own = list(item.get("logs") or ()) if lasting else []
-        inside: list[tuple[dict[str, Any], bool, bool]] = []
+        frame = _frame(item, caller)
+        frames.append(frame)
+        own = list(item.get("logs") or ()) if frame.lasting else []
+        inside: list[tuple[dict[str, Any], Frame | None, bool]] = []
         for number, call in enumerate(item.get("calls") or ()):
             while own and _position(own[0]) <= number:
-                inside.append((own.pop(0), lasting, True))
-            inside.append((call, lasting, False))
-        inside += [(entry, lasting, True) for entry in own]
+                inside.append((own.pop(0), frame, True))
+            inside.append((call, frame, False))
+        inside += [(entry, frame, True) for entry in own]
         todo += reversed(inside)
     if all("index" in entry for entry in logs):
         logs.sort(key=lambda entry: _number(entry["index"]))
     return tuple(frames), tuple(log_of(entry) for entry in logs)
 
 
-def _frame(item: dict[str, Any], lasting: bool) -> Frame:
-    to = item.get("to")
+def _frame(item: dict[str, Any], caller: Frame | None) -> Frame:
+    to, kind = item.get("to"), str(item["type"])
+    data = parse_bytes(item.get("input") or "0x", "input")
     return Frame(
-        str(item["type"]),
-        parse_address(item["from"]),
-        parse_address(to) if to else bytes(20),
-        int(item.get("value") or "0x0", 16),
-        parse_bytes(item.get("input") or "0x", "input"),
-        lasting,
+        kind=kind,
+        sender=parse_address(item["from"]),
+        target=parse_address(to) if to else bytes(20),
+        value_wei=int(item.get("value") or "0x0", 16),
+        data=data,
+        lasting="error" not in item and (caller is None or caller.lasting),
+        static=kind == "STATICCALL" or (caller is not None and caller.static),
+        forwarded=caller is not None and bool(data) and caller.data == data,
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from contracts import bindings as b
 from contracts.bindings import RiskState
-from contracts.errors import InvalidFields
-from contracts.types import Address, Hash32
+from contracts.errors import InvalidFields, NodeError
+from contracts.types import Address, Hash32, to_hex
 from contracts.userop import UserOperation, intent_hash, required_prefund
 from policies.calls import DecodedCall, DecodedCalls, decode_calls
 from policies.margin import ratio
@@ -18,6 +18,7 @@ from policies.past import past_asked
 from policies.policy import Policy
 from policies.portfolio import Facts, Missing, Order, Outstanding, Portfolio, Price
 from policies.rules import rules_for
+from policies.trace import touched_by, untraced, wants_trace
 from policies.venues import Adapter, Read, Snapshot
 from policies.venues.aave_v3 import AaveV3
 from policies.venues.allowances import Allowances, approved_in, granted_by, pairs_of, takers_of
@@ -28,6 +29,7 @@ from policies.venues.tokens import Token, Tokens
 from policies.venues.uniswap_v3 import UniswapV3
 from wallet.account import AccountClient
 from wallet.effects import Effects, MovedHead
+from wallet.execution import execute
 from wallet.exports import ExportFile, exported
 from wallet.market import MarketData, RecordedMarket, prices_of
 from wallet.past import Head, Past
@@ -170,7 +172,8 @@ class FactsReader:
             sponsored=sponsored,
             feeds=tuple(feed for snapshot in seen.before for feed in snapshot.feeds),
         )
-        return await self._with_past(account, facts, policy), effects.gas_used
+        facts = await self._with_past(account, facts, policy)
+        return await self._with_trace(account, op, facts, policy), effects.gas_used
 
     async def _with_past(self, account: AccountClient, facts: Facts, policy: Policy | None) -> Facts:
         """`facts` with the past returns that the limits of `policy` on this operation ask for, of everything held before or after it."""
@@ -184,6 +187,27 @@ class FactsReader:
         head = Head(account.rpc, self.book["multicall3"], facts.block_number, facts.block_time_s)
         returns, missing = await past.returns(asked, assets, feeds, head, policy.max_price_age_s)
         return replace(facts, returns=returns, missing=(*facts.missing, *missing))
+
+    async def _with_trace(
+        self, account: AccountClient, op: UserOperation, facts: Facts, policy: Policy | None
+    ) -> Facts:
+        """`facts` with whom the operation touches, where a limit asks for it. A node that cannot trace leaves that fact missing."""
+        if policy is None or not wants_trace(policy.every_limit):
+            return facts
+        head = {
+            "hash": to_hex(facts.block_hash),
+            "number": hex(facts.block_number),
+            "timestamp": hex(facts.block_time_s),
+        }
+        try:
+            ran = await execute(account.rpc, account.entry_point, op, head)
+            if ran.success is not facts.succeeded:
+                raise NodeError("its trace and its simulation do not agree on whether it reverts")
+        except NodeError as error:
+            return replace(facts, missing=(*facts.missing, untraced(error.message)))
+        logs = [(log.address, log.topics, log.data) for log in ran.logs]
+        touched, counterparties = touched_by(account.address, ran.frames, logs)
+        return replace(facts, touched=touched, counterparties=counterparties)
 
     async def look(self, account: AccountClient) -> tuple[Portfolio, tuple[Price, ...], tuple[Missing, ...]]:
         """What the account holds now, on the latest block, for people to look at. Raises NodeError when the node is away."""

@@ -110,6 +110,8 @@ class Judge:
             history=history,
             returns=returns,
             missing=missing,
+            touched=(),
+            counterparties=(),
             signer=self.book["owner"],
         )
 

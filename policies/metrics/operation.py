@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal, localcontext
 
-from contracts.types import checksum
+from contracts.types import Address, checksum
 from contracts.units import from_units
 from policies.calls import DecodedCall, argument
 from policies.functions import Effect
@@ -17,6 +17,10 @@ from policies.portfolio import Facts, Fill
 _RECIPIENTS = ("to", "recipient", "onBehalfOf", "spender", "delegate", "trader")
 _TOKENS = {"usdc": ("USDC", 6), "weth": ("ETH", 18)}
 _TRANSFER = "transfer(address,uint256)"
+TRACE = "the calls inside the operation"
+"""What the missing fact is called where a node cannot trace."""
+OF_TRACE = frozenset(("contracts_touched", "counterparties"))
+"""Metrics that need the trace."""
 
 
 def traded(facts: Facts, scope: Scope) -> list[Contribution]:
@@ -102,20 +106,43 @@ def operation_loss(view: View, _: Scope, __: Parameters) -> Observation:
     return Observation(max(lost, Decimal(0)))
 
 
+def _untraced(facts: Facts) -> None:
+    """Raises NotKnown where the node could not say what ran: what the calls show may be the least of it."""
+    for gap in facts.missing:
+        if gap.what == TRACE:
+            raise NotKnown(f"{gap.what} are not known: {gap.why}")
+
+
+def _names(facts: Facts) -> dict[Address, str]:
+    """Names by address: those of the calls, and of the book."""
+    named = {address: name for name, address in sorted(facts.book.items(), reverse=True)}
+    return named | {call.target: call.target_name for call in facts.calls.calls if call.target_name}
+
+
 def contracts_touched(view: View, _: Scope, __: Parameters) -> Observation:
-    named = {call.target: call.target_name or checksum(call.target) for call in view.facts.calls.calls}
-    return Observation(Decimal(len(named)), tuple((name, Decimal(1)) for name in sorted(named.values())))
+    """Whatever the calls name, and whatever ran by the node's own trace."""
+    facts = view.facts
+    _untraced(facts)
+    touched = {call.target for call in facts.calls.calls} | set(facts.touched or ())
+    names = _names(facts)
+    shown = sorted(names.get(address) or checksum(address) for address in touched)
+    return Observation(Decimal(len(touched)), tuple((name, Decimal(1)) for name in shown))
 
 
 def counterparties(view: View, _: Scope, __: Parameters) -> Observation:
-    """Whoever a call pays, lets take, or acts for, by the arguments that name them, and receivers of native coin."""
+    """Whoever a call pays, lets take, or acts for, by the arguments that name them, receivers of native coin, and whom the trace shows."""
+    facts = view.facts
+    _untraced(facts)
     found: set[str] = set()
-    for call in view.facts.calls.calls:
+    for call in facts.calls.calls:
         found |= _named_by(call)
         if call.value_wei:
             found.add("0x" + call.target.hex())
-    found.discard("0x" + view.facts.account.hex())
-    return Observation(Decimal(len(found)), tuple((who, Decimal(1)) for who in sorted(found)))
+    found |= {"0x" + who.hex() for who in (facts.counterparties or ())}
+    found.discard("0x" + facts.account.hex())
+    names = _names(facts)
+    shown = sorted(names.get(bytes.fromhex(who[2:])) or who for who in found)
+    return Observation(Decimal(len(found)), tuple((name, Decimal(1)) for name in shown))
 
 
 def _named_by(call: DecodedCall) -> set[str]:
@@ -177,8 +204,9 @@ METRICS = (
         "contracts_touched",
         "count",
         "higher",
-        "number of different addresses that the operation calls",
-        "calls",
+        "number of different addresses that the operation calls, directly or inside its calls, delegates to or creates; calls that can "
+        "only read do not count, nor do the account and its own implementation",
+        "calls, the node's trace of the operation",
         contracts_touched,
         True,
         scopes=("operation",),
@@ -188,8 +216,8 @@ METRICS = (
         "count",
         "higher",
         "number of different addresses, other than the account, that the operation pays, grants an allowance, acts for or sends native "
-        "coin to, as named by the arguments of its calls",
-        "calls",
+        "coin to, as named by the arguments of its calls, and by events and payments inside them",
+        "calls, the node's trace of the operation",
         counterparties,
         True,
         scopes=("operation",),

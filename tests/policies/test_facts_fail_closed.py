@@ -58,6 +58,8 @@ limits:
   - {id: allowed, metric: allowance, max: 100000}
   - {id: tail, metric: expected_shortfall, max: 100000000}
   - {id: crash, metric: stress_loss, scenario: fall, max: 10000000}
+  - {id: touched, metric: contracts_touched, scope: operation, max: 10}
+  - {id: parties, metric: counterparties, scope: operation, max: 10}
 stress: [{id: fall, shock: {ETH: -10%}, action: warn}]
 overrides: [{id: junior, signers: [keeper], limits: [{id: own, metric: gross_notional, max: 1}]}]
 calls: [{target: perp.clearing_house, functions: [openPosition, closePosition]}]
@@ -98,6 +100,8 @@ SOUND = opening(
     feeds=(FeedState(BOOK["feed.eth"], BOOK["perp.eth"], 8), FeedState(PEG, PEG, 8)),
     book=BOOK | {"feed.usdc": PEG},
     outstanding=(Outstanding(keccak(b"old"), 7, NOW_S + 60),),
+    touched=(BOOK["perp.clearing_house"],),
+    counterparties=(BOOK["perp.vault"],),
     signer=BOOK["trader"],
 )  # fmt: skip
 

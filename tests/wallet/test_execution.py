@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from tests.devnet.rig import person
 from tests.wallet.lesser_node import LesserNode, lesser_node
 from tests.wallet.test_facts import calls_on_aave, open_directly
 from tests.wallet.test_options import order
-from tests.wallet.trading_floor import Trader
+from tests.wallet.trading_floor import POLICY, Trader, trader_on
 from wallet.effects import MovedHead
 from wallet.execution import merged, opened, overrides_of
 from wallet.sign import Signer
@@ -165,6 +166,67 @@ async def test_a_reorganised_block_is_read_anew(
     await chain.rpc.call("anvil_reorg", 1, [])
     with pytest.raises(MovedHead):
         await simulate(old[1], trader.signer.account.entry_point, chain.addresses.multicall3, None, [], head=head)
+
+
+# -- whom an operation touches ------------------------------------------------------------------------------------------------------
+
+TOUCHING = POLICY.replace(
+    "limits:\n",
+    "limits:\n  - {id: touched, metric: contracts_touched, scope: operation, max: 30}\n"
+    "  - {id: parties, metric: counterparties, scope: operation, max: 3}\n",
+)
+
+
+async def touching(trader: Trader, tmp_path: Path) -> Trader:
+    return await trader_on(trader.net, tmp_path, bundler=trader.signer.bundler.rpc, policy=TOUCHING, salt="touching")
+
+
+async def test_contracts_and_counterparties_come_from_what_ran(trader: Trader, tmp_path: Path) -> None:
+    """A deposit names the vault; that the vault pays on, and what stands behind it, only the trace knows."""
+    found = await touching(trader, tmp_path)
+    a = found.net.addresses
+    judgement = await found.signer.judge(await found.opening())
+    facts = judgement.facts
+    assert facts.missing == ()
+    assert facts.touched is not None
+    assert facts.counterparties is not None
+    assert {a.usdc, a.perp_vault, a.perp_clearing_house, a.perp_exchange, a.perp_pool} <= set(facts.touched)
+    assert found.address not in facts.touched
+    assert a.perp_vault in facts.counterparties
+    row = next(row for row in judgement.decision.limits if row.id == "touched")
+    assert row.after is not None
+    assert row.after > len({call.target for call in facts.calls.calls})
+    assert "perp.exchange" in dict(row.contributions)
+
+
+async def test_a_receiver_that_no_call_can_be_read_for_is_seen(trader: Trader, tmp_path: Path) -> None:
+    found = await touching(trader, tmp_path)
+    deep = Call(found.net.addresses.usdc, b.TRANSFER.encode(STRANGER, 7))
+    for _ in range(10):  # deeper than decoding goes
+        deep = Call(found.address, b.encode_execute([deep]))
+    facts = (await found.signer.judge([deep])).facts
+    assert STRANGER in (facts.counterparties or ())
+    assert found.net.addresses.usdc in (facts.touched or ())
+
+
+async def test_where_the_node_cannot_trace_a_limit_that_asks_denies(trader: Trader, tmp_path: Path) -> None:
+    found = await touching(trader, tmp_path)
+    async with lesser_node(trader.net.rpc_url, "debug_traceCall") as (node, rpc):
+        decision = (await over(found.signer, rpc).judge(await found.opening())).decision
+        assert decision.outcome == "deny"
+        assert any(
+            "the calls inside the operation is missing" in text and "debug_traceCall" in text
+            for text in decision.objections
+        )
+        assert (await over(trader.signer, rpc).judge(await trader.opening())).decision.allowed
+    assert node.asked["debug_traceCall"] >= 1
+
+
+async def test_a_policy_that_does_not_ask_is_not_traced(trader: Trader) -> None:
+    async with lesser_node(trader.net.rpc_url) as (node, rpc):
+        facts = (await over(trader.signer, rpc).judge(await trader.opening())).facts
+    assert (facts.touched, facts.counterparties) == (None, None)
+    assert node.asked["debug_traceCall"] == 0
 
 
 # -- the shapes that nodes answer with ----------------------------------------------------------------------------------------------

@@ -47,6 +47,83 @@ def decode(types: Sequence[str], data: bytes) -> tuple[Any, ...]:
     return tuple(_convert(parse(t), v, inward=False) for t, v in zip(types, values, strict=True))
 
 
+def canonical_size(types: Sequence[str], data: bytes) -> int:
+    """Bytes of the canonical encoding of what `data` stands for, found without building it; `data` is in canonical form only if it is as
+    long as that.
+
+    Offsets may point anywhere, also all to one place, so that a few bytes can stand for a great many: the size is added up and given up
+    on as soon as it passes `len(data)`, in time proportional to that at most. Raises InvalidFields then, and for offsets that lead outside.
+    """
+    parsed = [parse(one) for one in types]
+    measure = _Measure(data)
+    measure.members(parsed, 0)
+    return measure.total
+
+
+class _Measure:
+    """Adds up sizes while it follows the offsets of an encoding."""
+
+    __slots__ = ("data", "total")
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.total = data, 0
+
+    def add(self, size: int) -> None:
+        self.total += size
+        if self.total > len(self.data):
+            raise InvalidFields(f"{len(self.data)} bytes stand for more than they are")
+
+    def word(self, at: int) -> int:
+        if at + 32 > len(self.data):
+            raise InvalidFields(f"an offset leads to byte {at} of {len(self.data)}")
+        return int.from_bytes(self.data[at : at + 32])
+
+    def members(self, types: Sequence[Any], frame: int) -> None:
+        """Values that stand one after another: the members of a tuple, the arguments of a function."""
+        head = frame
+        for one in types:
+            if one.is_dynamic:
+                self.add(32)
+                self.tail(one, frame + self.word(head))
+                head += 32
+            else:
+                size = _static_size(one)
+                self.add(size)
+                head += size
+
+    def tail(self, one: Any, at: int) -> None:
+        """A dynamic value, which begins at `at`."""
+        if one.is_array:
+            item, frame = one.item_type, at
+            (count,) = one.arrlist[-1] or (None,)
+            if count is None:
+                count, frame = self.word(at), at + 32
+                self.add(32)
+            size = 32 if item.is_dynamic else _static_size(item)
+            if count * size > len(self.data):
+                raise InvalidFields(f"{count} items are announced in {len(self.data)} bytes")
+            if not item.is_dynamic:
+                self.add(count * size)
+                return
+            for i in range(count):
+                self.add(32)
+                self.tail(item, frame + self.word(frame + 32 * i))
+        elif isinstance(one, TupleType):
+            self.members(one.components, at)
+        else:
+            self.add(32 + -(-self.word(at) // 32) * 32)
+
+
+def _static_size(one: Any) -> int:
+    """Bytes of a value whose size its type says."""
+    if one.is_array:
+        (count,) = one.arrlist[-1]
+        return int(count) * _static_size(one.item_type)
+    if isinstance(one, TupleType):
+        return sum(_static_size(part) for part in one.components)
+    return 32
+
+
 def _split(signature: str) -> list[str]:
     """The top-level parts of `a,(b,c),d`."""
     parts, depth, start = [], 0, 0

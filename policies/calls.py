@@ -7,7 +7,7 @@ What is not understood is shown as unknown and is the policy's matter; nothing i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from contracts import abi
@@ -30,6 +30,17 @@ _NFTS = ("uniswap.position_manager", "lyra.option_token")
 _PAID = ("to", "recipient", "onBehalfOf")
 _ROUTER_MARKS = tuple("0x" + bytes(19).hex() + mark for mark in ("00", "01", "02"))
 """Recipients that Uniswap's routers read as themselves (0, or 2 in SwapRouter02) and as their caller (1)."""
+EXECUTE_FROM_EXECUTOR = Function.parse("executeFromExecutor(bytes32,bytes)(bytes[])")
+"""What an installed executor runs, with the account as the sender.   Source: ERC-7579."""
+_MULTICALL3 = (
+    "aggregate",
+    "tryAggregate",
+    "aggregate3",
+    "aggregate3Value",
+    "blockAndAggregate",
+    "tryBlockAndAggregate",
+)
+"""Functions whose `calls` Multicall3 makes itself."""
 _ERC7821 = bytes.fromhex("0000000078210001") + bytes(22)
 _ERC7821_BATCHES = bytes.fromhex("0000000078210002") + bytes(22)
 """Mode bytes after call and execution type.   Source: ERC-7821."""
@@ -93,8 +104,9 @@ def text(value: Any) -> str:
 def decode_calls(account: Address, call_data: bytes, book: Mapping[str, Address]) -> DecodedCalls:
     """The calls of a UserOperation to `account`. Never raises: what cannot be read is a `problem` or an unknown call.
 
-    ERC-7579 single and batch; ERC-7821 batches without data of their own, and batches of batches. In try mode the calls are shown, but
-    which of them will have happened is not certain: a `problem`. A zero target is the account itself, as ERC7579Utils and ERC-7821 have it.
+    ERC-7579 single and batch, by `execute` or `executeFromExecutor`; ERC-7821 batches without data of their own, and batches of batches.
+    In try mode the calls are shown, but which of them will have happened is not certain: a `problem`. A zero target is the account
+    itself, as ERC7579Utils and ERC-7821 have it. What Multicall3 would call is shown among that call's arguments (`calls[0]`, ...).
     """
     if not call_data:
         return DecodedCalls()
@@ -115,8 +127,9 @@ def decode_calls(account: Address, call_data: bytes, book: Mapping[str, Address]
 
 def _executions(call_data: bytes) -> tuple[list[Execution], str]:
     """What an `execute` runs, and why that is not acceptable as a whole (empty when it is). Raises InvalidFields."""
-    mode, payload = EXECUTE.decode_input(call_data)
-    if EXECUTE.encode(mode, payload) != call_data:
+    function = EXECUTE_FROM_EXECUTOR if call_data[:4] == EXECUTE_FROM_EXECUTOR.selector else EXECUTE
+    mode, payload = function.decode_input(call_data)
+    if function.encode(mode, payload) != call_data:
         return [], "the call data is not in canonical ABI form"
     call_type, exec_type, rest = mode[0], mode[1], mode[2:]
     if rest == _ERC7821 and (call_type, exec_type) == (0x01, 0x00):
@@ -142,6 +155,8 @@ def _batch(payload: bytes) -> tuple[list[Execution], str]:
     """Raises InvalidFields."""
     if _length_at(payload, 0) > MAX_CALLS:
         return [], f"more than {MAX_CALLS} calls in one operation"
+    if abi.canonical_size([_BATCH], payload) != len(payload):
+        return [], "the batch is not in canonical ABI form"
     (batch,) = abi.decode([_BATCH], payload)
     if abi.encode([_BATCH], [batch]) != payload:
         return [], "the batch is not in canonical ABI form"
@@ -153,6 +168,8 @@ def _batch_with_data(payload: bytes) -> tuple[list[Execution], str]:
     if payload[:32] == (64).to_bytes(32):
         if _length_at(payload, 0) > MAX_CALLS:
             return [], f"more than {MAX_CALLS} calls in one operation"
+        if abi.canonical_size([_BATCH, "bytes"], payload) != len(payload):
+            return [], "the batch is not in canonical ABI form"
         batch, extra = abi.decode([_BATCH, "bytes"], payload)
         if abi.encode([_BATCH, "bytes"], [batch, extra]) != payload:
             return [], "the batch is not in canonical ABI form"
@@ -166,6 +183,8 @@ def _batch_of_batches(payload: bytes) -> tuple[list[Execution], str]:
     """Raises InvalidFields."""
     if _length_at(payload, 0) > MAX_CALLS:
         return [], f"more than {MAX_CALLS} calls in one operation"
+    if abi.canonical_size(["bytes[]"], payload) != len(payload):
+        return [], "the batch is not in canonical ABI form"
     (batches,) = abi.decode(["bytes[]"], payload)
     if abi.encode(["bytes[]"], [batches]) != payload:
         return [], "the batch is not in canonical ABI form"
@@ -204,12 +223,29 @@ def _expand(path: tuple[int, ...], target: Address, value: Wei, data: bytes, fra
     name = frame.names.get(target, "")
     inner = _inner(target, value, data, name, frame.account) if len(path) < MAX_DEPTH else None
     if inner is None:
-        frame.out.append(describe(path, target, value, data, name, frame.account))
+        call = describe(path, target, value, data, name, frame.account)
+        frame.out.append(replace(call, arguments=(*call.arguments, *_shown(call, frame))))
         return
     for i, (to, amount, item) in enumerate(inner):
         _expand((*path, i), to, amount, item, frame)
         if len(frame.out) > MAX_CALLS:
             return
+
+
+def _shown(call: DecodedCall, frame: _Frame) -> tuple[tuple[str, str], ...]:
+    """What Multicall3 would call, for people to read: it is the sender there and not the account, so none of it is a call of the account."""
+    if call.function.partition("(")[0] not in _MULTICALL3:
+        return ()
+    values = _arguments(BY_SELECTOR[call.selector], call.data)
+    assert values is not None
+    found = []
+    for i, (target, *_, data) in enumerate(values[-1][:MAX_CALLS]):
+        value = values[-1][i][2] if call.function.startswith("aggregate3Value") else 0
+        inner = describe((), target, value, data, frame.names.get(target, ""), frame.account)
+        arguments = ", ".join(f"{name} {argument}" for name, argument in inner.arguments)
+        sends = f" with {value} wei" if value else ""
+        found.append((f"calls[{i}]", f"{inner.title}({arguments}){sends}" if inner.data else f"{inner.title}{sends}"))
+    return tuple(found)
 
 
 def multicall_of(data: bytes) -> tuple[Function, tuple[Any, ...]]:
@@ -223,7 +259,7 @@ def multicall_of(data: bytes) -> tuple[Function, tuple[Any, ...]]:
 def _inner(target: Address, value: Wei, data: bytes, name: str, account: Address) -> list[Execution] | None:
     """The calls inside, None when there are none or they cannot be read for certain."""
     if target == account:
-        if data[:4] != EXECUTE.selector or value:
+        if data[:4] not in (EXECUTE.selector, EXECUTE_FROM_EXECUTOR.selector) or value:
             return None
         try:
             executions, problem = _executions(data)
@@ -242,6 +278,8 @@ def _multicall(data: bytes) -> tuple[bytes, ...] | None:
             if _length_at(data[4:], 32 * (len(function.inputs) - 1)) > MAX_CALLS:
                 return None
             try:
+                if abi.canonical_size(function.inputs, data[4:]) != len(data) - 4:
+                    return None
                 values = function.decode_input(data)
                 if function.encode(*values) != data or not values[-1]:
                     return None
@@ -296,6 +334,8 @@ def _granted(known: KnownFunction, given: Mapping[str, str], target_name: str, m
 
 def _arguments(known: KnownFunction, data: bytes) -> tuple[Any, ...] | None:
     try:
+        if abi.canonical_size(known.function.inputs, data[4:]) != len(data) - 4:
+            return None
         values = known.function.decode_input(data)
         if known.function.encode(*values) != data:
             return None

@@ -89,6 +89,8 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
     _f("aggregate((address,bytes)[])", "calls", Effect.UNKNOWN),
     _f("tryAggregate(bool,(address,bytes)[])", "requireSuccess calls", Effect.UNKNOWN),
     _f("aggregate3((address,bool,bytes)[])", "calls", Effect.UNKNOWN),
+    _f("blockAndAggregate((address,bytes)[])", "calls", Effect.UNKNOWN),
+    _f("tryBlockAndAggregate(bool,(address,bytes)[])", "requireSuccess calls", Effect.UNKNOWN),
     _f("aggregate3Value((address,bool,uint256,bytes)[])", "calls", Effect.UNKNOWN),
     # Perpetual Protocol v2: IClearingHouse, IVault, IDelegateApproval
     _f("openPosition((address,bool,bool,uint256,uint256,uint256,uint160,bytes32))", _ORDER, Effect.OPENS),
@@ -282,6 +284,7 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
     _f("setRiskState(uint8)", "state", Effect.ADMIN),
     _f("upgradeToAndCall(address,bytes)", "implementation data", Effect.ADMIN),
     _f("execute(bytes32,bytes)", "mode executionCalldata", Effect.ADMIN),
+    _f("executeFromExecutor(bytes32,bytes)", "mode executionCalldata", Effect.ADMIN),
 )
 
 BY_SELECTOR: Mapping[bytes, KnownFunction] = {f.function.selector: f for f in FUNCTIONS}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from contracts.abi import Function
 from contracts.bindings import Call
 from policies.calls import DecodedCall, DecodedCalls, argument, decode_calls
 from policies.functions import FUNCTIONS, Effect, find
+from tests.policies.abi_values import values_of
 from tests.policies.rig import ACCOUNT, BOOK, DEPOSIT, address, close_call, open_call
 
 MULTICALL = Function.parse("multicall(bytes[])")
@@ -282,3 +285,101 @@ def test_overloads_are_told_apart_by_their_target() -> None:
     assert len(find("withdraw")) == 3
     assert find("withdraw(uint256)")[0].arguments == ("amount",)
     assert find("nothing") == []
+
+
+# -- executors, Multicall3, and lengths that lie ----------------------------------------------------------------------------------------
+
+FROM_EXECUTOR = Function.parse("executeFromExecutor(bytes32,bytes)")
+AGGREGATE3_VALUE = Function.parse("aggregate3Value((address,bool,uint256,bytes)[])")
+
+
+def test_what_an_executor_runs_is_read_like_an_execute() -> None:
+    batch = abi.encode(["(address,uint256,bytes)[]"], [[(BOOK["usdc"], 0, APPROVE.data), (BOOK["perp.vault"], 3, b"")]])
+    for data in (
+        FROM_EXECUTOR.encode(b.MODE_BATCH, batch),
+        b.encode_execute([Call(ACCOUNT, FROM_EXECUTOR.encode(b.MODE_BATCH, batch))]),
+    ):
+        found = decode_calls(ACCOUNT, data, BOOK)
+        assert found.problem == ""
+        assert [(call.title, call.value_wei) for call in found.calls] == [
+            ("usdc.approve", 0),
+            ("perp.vault: transfer", 3),
+        ]
+    refused = decode_calls(ACCOUNT, FROM_EXECUTOR.encode(b"\xff" + bytes(31), BOOK["usdc"] + bytes(32)), BOOK)
+    assert "delegatecall is off" in refused.problem
+    nested = one(Call(ACCOUNT, FROM_EXECUTOR.encode(b"\xff" + bytes(31), BOOK["usdc"] + bytes(32))))
+    assert (nested.title, nested.effect) == ("account.executeFromExecutor", Effect.ADMIN)
+    stranger = one(Call(address("stranger"), FROM_EXECUTOR.encode(b.MODE_BATCH, batch)))
+    assert stranger.title.endswith(".executeFromExecutor")
+
+
+def test_what_multicall3_would_call_is_shown_beside_the_call_and_never_as_the_accounts() -> None:
+    pay = b.TRANSFER.encode(address("x"), 5)
+    calls = ((BOOK["usdc"], False, 0, pay), (address("y"), True, 7, b"\x01\x02\x03\x04"), (address("z"), True, 9, b""))
+    found = one(Call(BOOK["multicall3"], AGGREGATE3_VALUE.encode(calls), 16))
+    assert (found.title, found.effect) == ("multicall3.aggregate3Value", Effect.UNKNOWN)
+    assert argument(found, "calls[0]") == f"usdc.transfer(to 0x{address('x').hex()}, amount 5)"
+    assert argument(found, "calls[1]") == f"0x{address('y').hex()}.0x01020304() with 7 wei"
+    assert argument(found, "calls[2]") == f"0x{address('z').hex()}: transfer with 9 wei"
+    inside = one(Call(BOOK["multicall3"], b.encode_multicall([(BOOK["usdc"], pay)])))
+    assert argument(inside, "calls[0]") == argument(found, "calls[0]")
+
+
+def deep(levels: int) -> bytes:
+    data = b.TRANSFER.encode(address("x"), 5)
+    for _ in range(levels):
+        data = b.encode_multicall([(BOOK["multicall3"], data)])
+    return data
+
+
+def test_multicalls_inside_each_other_are_shown_one_level_deep() -> None:
+    found = one(Call(BOOK["multicall3"], deep(300)))
+    assert (argument(found, "calls[0]") or "").startswith("multicall3.aggregate3(calls ")
+
+
+def overlapping(function: Function, count: int, *, payload: int) -> bytes:
+    """`count` items that are one and the same `payload` bytes, each announced at full length."""
+    heads = b"".join((32 * count).to_bytes(32) for _ in range(count))
+    item = bytes(12) + BOOK["usdc"] + (1).to_bytes(32) + (96).to_bytes(32) + payload.to_bytes(32) + bytes(payload)
+    return function.selector + (32).to_bytes(32) + count.to_bytes(32) + heads + item
+
+
+@pytest.mark.parametrize("count", [2, 1_000, 2**255])
+def test_lengths_that_lie_cost_nothing(count: int) -> None:
+    """A thousand items of 90,000 bytes in 122,000: decoded first, they would be 90 MB."""
+    data = overlapping(b.AGGREGATE3, min(count, 1_000), payload=90_000)
+    if count > 1_000:
+        data = data[:36] + count.to_bytes(32) + data[68:]
+    tracemalloc.start()
+    found = one(Call(BOOK["multicall3"], data))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (found.effect, found.function, found.arguments) == (Effect.UNKNOWN, "", ())
+    assert most < 3_000_000
+
+
+def test_a_batch_whose_calls_are_all_one_is_refused_before_it_is_decoded() -> None:
+    heads = b"".join((32 * 200).to_bytes(32) for _ in range(200))
+    item = bytes(12) + BOOK["usdc"] + bytes(32) + (96).to_bytes(32) + (90_016).to_bytes(32) + bytes(90_016)
+    payload = (32).to_bytes(32) + (200).to_bytes(32) + heads + item
+    assert (
+        "stand for more than they are" in decode_calls(ACCOUNT, b.EXECUTE.encode(b.MODE_BATCH, payload), BOOK).problem
+    )
+
+
+SHAPES = (
+    "(address,bool,bytes)[]",
+    "bytes[]",
+    "uint256[]",
+    "bytes",
+    "(uint256,bytes32)[3]",
+    "(bytes,uint8[])[2][]",
+    "string",
+)
+
+
+@given(st.data())
+def test_the_canonical_size_is_the_length_of_the_encoding(data: st.DataObject) -> None:
+    types = data.draw(st.lists(st.sampled_from(SHAPES), min_size=1, max_size=3))
+    encoded = abi.encode(types, [data.draw(values_of(one)) for one in types])
+    assert abi.canonical_size(types, encoded) == len(encoded)

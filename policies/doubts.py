@@ -17,7 +17,7 @@ from policies.metrics import NotKnown, View, same, view_of
 from policies.metrics.exposure import value_rows
 from policies.metrics.operation import TRACE, paid_out
 from policies.policy import Policy, Scope, resolve
-from policies.portfolio import UNIT_OF_ACCOUNT, Facts, History, Option, Portfolio, Position, Price, Returns
+from policies.portfolio import SPOT_VENUES, UNIT_OF_ACCOUNT, Facts, History, Option, Portfolio, Position, Price, Returns
 from policies.trace import wants_trace
 
 SIZE_TOLERANCE = Decimal("0.000000001")
@@ -166,7 +166,7 @@ def _trades(facts: Facts) -> Iterator[str]:
                 if p.size.is_finite():
                     change[p.venue, p.asset] = change.get((p.venue, p.asset), Decimal(0)) + sign * p.size
         for fill in facts.fills:
-            if fill.size.is_finite():
+            if fill.size.is_finite() and fill.venue not in SPOT_VENUES:
                 change[fill.venue, fill.asset] = change.get((fill.venue, fill.asset), Decimal(0)) - fill.size
     for (venue, asset), rest in sorted(change.items()):
         if abs(rest) > SIZE_TOLERANCE:
@@ -238,7 +238,7 @@ def _change_of_equity(facts: Facts) -> Iterator[str]:
     with localcontext(EXACT):
         changes = {name: now.get(name, Decimal(0)) - was.get(name, Decimal(0)) for name in {*was, *now}}
         moved = sum((abs(change) for change in changes.values()), Decimal(0))
-        moved += sum((fill.quote for fill in facts.fills), Decimal(0))
+        moved += sum((fill.quote for fill in facts.fills if fill.venue not in SPOT_VENUES), Decimal(0))
         change = sum(changes.values(), Decimal(0))
         # a payment may have been refused without a revert: both are understood
         rest = change + paid_to_others if change < -paid_to_others else max(change, Decimal(0))

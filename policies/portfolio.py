@@ -213,6 +213,10 @@ class FeedState:
     decimals: int
 
 
+SPOT_VENUES = frozenset(("uniswap",))
+"""Venues whose fills exchange tokens, and show in balances instead of positions."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fill:
     """One simulated trade. `size` signed base; `quote` > 0 is what it exchanged; `fee` >= 0 in quote comes on top."""

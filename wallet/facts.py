@@ -86,7 +86,8 @@ def adapters_of(book: Mapping[str, Address]) -> tuple[Adapter, ...]:
     uniswap = ("uniswap.factory", "uniswap.position_manager")
     if all(name in book for name in uniswap):
         factory, manager = (book[name] for name in uniswap)
-        found.append(UniswapV3(factory, manager, tokens))
+        routers = tuple(book[name] for name in ("uniswap.router", "uniswap.router_02") if name in book)
+        found.append(UniswapV3(factory, manager, tokens, routers, spendable_of(book)))
     aave = ("aave.pool", "aave.data_provider", "aave.oracle")
     if all(name in book for name in aave):
         pool, provider, oracle = (book[name] for name in aave)
@@ -146,6 +147,7 @@ class FactsReader:
         after, _, missing_after = portfolio_of((*seen.after, *elsewhere))
         quoted, unquoted = await prices_of(self.market, effects.timestamp_s)
         logs = [(log.address, log.topics, log.data) for log in effects.logs]
+        at_oracle = {price.asset: price.value for price in reversed((*prices, *quoted))}
         facts = Facts(
             chain_id=account.chain_id,
             account=account.address,
@@ -163,7 +165,7 @@ class FactsReader:
             before=before,
             after=after,
             prices=(*prices, *quoted),
-            fills=tuple(fill for adapter in self.adapters for fill in adapter.fills(logs, account.address)),
+            fills=tuple(fill for adapter in self.adapters for fill in adapter.fills(logs, account.address, at_oracle)),
             orders=orders_of(calls),
             book=self.book,
             outstanding=outstanding(account.address, op.nonce, effects.timestamp_s),

@@ -308,15 +308,14 @@ def _call(judge: Judge, order: DeclaredOrder, portfolio: Portfolio, worst: Decim
 
 
 def order_facts(judge: Judge, quiet: Facts, placed: Placed, after: Portfolio) -> Facts:
-    """`quiet` (the facts when nothing is done) with the order in it. Fills are those of positions; a swap shows in what is held."""
-    derivative = any(m.venue == placed.fill.venue for m in after.margins)
+    """`quiet` (the facts when nothing is done) with the order in it."""
     return replace(
         quiet,
         succeeded=not placed.reverts,
         revert_data=placed.reverts.encode()[:68],
         calls=decode_calls(judge.account, b.encode_execute([placed.call]), judge.book),
         after=after,
-        fills=(placed.fill,) if derivative and not placed.reverts else (),
+        fills=() if placed.reverts else (placed.fill,),
         orders=(placed.order,),
         signer=placed.signer,
     )

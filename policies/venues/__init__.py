@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from types import MappingProxyType
 from typing import Protocol
 
 from contracts.types import Address
@@ -27,6 +29,7 @@ Read = tuple[Address, bytes]
 """Target and call data of one `eth_call`."""
 Log = tuple[Address, Sequence[bytes], bytes]
 """Contract, topics and data of one event."""
+NO_PRICES: Mapping[str, Decimal] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,14 @@ class Adapter(Protocol):
     def parse(self, answers: Sequence[bytes | None]) -> Snapshot:
         """The answers of all rounds in their order, None where a call reverted. Never raises: what cannot be read is `missing`."""
 
-    def fills(self, logs: Sequence[Log], account: Address) -> tuple[Fill, ...]:  # noqa: ARG002
-        """Trades of `account` in the events of an execution."""
+    def fills(
+        self,
+        logs: Sequence[Log],  # noqa: ARG002
+        account: Address,  # noqa: ARG002
+        prices: Mapping[str, Decimal] = NO_PRICES,  # noqa: ARG002
+    ) -> tuple[Fill, ...]:
+        """Trades of `account` in the events of an execution, at `prices` (unit of account) where two assets are exchanged."""
         return ()
 
 
-__all__ = ["Adapter", "Log", "Read", "Snapshot"]
+__all__ = ["NO_PRICES", "Adapter", "Log", "Read", "Snapshot"]

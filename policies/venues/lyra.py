@@ -25,7 +25,7 @@ from contracts.types import Address, checksum
 from contracts.units import from_units
 from policies.margin import EXACT
 from policies.portfolio import Fill, Holding, Margin, Missing, Option, Price
-from policies.venues import Adapter, Read, Snapshot
+from policies.venues import NO_PRICES, Adapter, Log, Read, Snapshot
 
 VENUE = "lyra"
 QUOTE_ASSET = "SUSD"
@@ -346,7 +346,12 @@ class Lyra(Adapter):
             forward=forward,
         )
 
-    def fills(self, logs: Sequence[tuple[Address, Sequence[bytes], bytes]], account: Address) -> tuple[Fill, ...]:
+    def fills(
+        self,
+        logs: Sequence[Log],
+        account: Address,
+        prices: Mapping[str, Decimal] = NO_PRICES,  # noqa: ARG002
+    ) -> tuple[Fill, ...]:
         """Trades of the account, liquidations included, and settlements, as changes of its net options on the asset."""
         found: list[Fill] = []
         for address, topics, data in logs:

@@ -10,8 +10,9 @@ its parts, and a portfolio in which they differ is contradictory.   Source: Perp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from contracts.abi import Event, Function
 from contracts.errors import InvalidFields
@@ -19,7 +20,7 @@ from contracts.types import Address, to_hex
 from contracts.units import from_units
 from policies.margin import PERP_V2_INITIAL_RATIO, PERP_V2_MAINTENANCE_RATIO
 from policies.portfolio import Fill, Margin, Missing, Position
-from policies.venues import Adapter, Log, Read, Snapshot
+from policies.venues import NO_PRICES, Adapter, Log, Read, Snapshot
 
 GET_ACCOUNT_VALUE = Function.parse("getAccountValue(address)(int256)")
 GET_MARGIN_REQUIREMENT = Function.parse("getMarginRequirementForLiquidation(address)(int256)")
@@ -148,7 +149,12 @@ class PerpV2(Adapter):
         )
         return Snapshot(positions=tuple(positions), margins=(margin,))
 
-    def fills(self, logs: Sequence[Log], account: Address) -> tuple[Fill, ...]:
+    def fills(
+        self,
+        logs: Sequence[Log],
+        account: Address,
+        prices: Mapping[str, Decimal] = NO_PRICES,  # noqa: ARG002
+    ) -> tuple[Fill, ...]:
         """Trades of the account. What removing liquidity turns into a taker position was part of the position before, and is no trade."""
         assets = {market.base_token: market.asset for market in self.markets}
         found = []

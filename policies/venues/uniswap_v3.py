@@ -7,18 +7,18 @@ Source: Uniswap v3 whitepaper, 6.2.2, 6.3 and 6.4.1; NonfungiblePositionManager.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 
-from contracts import abi
 from contracts.abi import Function
 from contracts.bindings import BALANCE_OF
 from contracts.errors import InvalidFields
-from contracts.types import Address, keccak, to_hex
+from contracts.types import Address, to_hex
 from contracts.units import from_units
-from policies.portfolio import Liquidity, Missing
-from policies.venues import Adapter, Read, Snapshot
+from policies.portfolio import Fill, Liquidity, Missing
+from policies.venues import NO_PRICES, Adapter, Log, Read, Snapshot
+from policies.venues.swaps import fill_of, pool_address, swaps_in
 from policies.venues.tokens import Token
 
 TOKEN_OF_OWNER = Function.parse("tokenOfOwnerByIndex(address,uint256)(uint256)")
@@ -34,8 +34,6 @@ TICKS = Function.parse("ticks(int24)(uint128,int128,uint256,uint256,int56,uint16
 DECIMALS = Function.parse("decimals()(uint8)")
 
 VENUE = "uniswap"
-POOL_INIT_CODE_HASH = bytes.fromhex("e34f199b19b2b4f47f68442619d555527d244f78a3297ea89325f843f87b8b54")
-"""keccak256 of UniswapV3Pool's creation code.   Source: PoolAddress.sol in v3-periphery."""
 MAX_POSITIONS = 64
 """More than these and the venue is missing: a portfolio that leaves out positions would be a wrong one."""
 _AT_ONCE = 4
@@ -45,12 +43,6 @@ _EACH_POOL = 7
 _PRECISION = Context(prec=60, rounding=ROUND_HALF_EVEN)
 _SHOWN = Context(prec=40, rounding=ROUND_HALF_EVEN)
 """Digits of a price that is an irrational number or a very long one."""
-
-
-def pool_address(factory: Address, token0: Address, token1: Address, fee_pips: int) -> Address:
-    """Where the factory puts the pool of this pair and fee: CREATE2 of the sorted tokens and the fee."""
-    salt = keccak(abi.encode(["address", "address", "uint24"], [token0, token1, fee_pips]))
-    return keccak(b"\xff" + factory + salt + POOL_INIT_CODE_HASH)[12:]
 
 
 def growth_inside(tick: int, lower: tuple[int, int], upper: tuple[int, int], growth: int) -> int:
@@ -83,11 +75,14 @@ def whole_liquidity(liquidity: int, decimals0: int, decimals1: int) -> Decimal:
 
 @dataclass(frozen=True, slots=True)
 class UniswapV3(Adapter):
-    """One deployment. Tokens that are not among `tokens` go by their address, which has no price."""
+    """One deployment. Tokens that are not among `tokens` go by their address, which has no price. Trades are those of `routers`, and of
+    the account itself, on the factory's pools; `quoted` are tokens that are only known as what is traded."""
 
     factory: Address
     position_manager: Address
     tokens: tuple[Token, ...]
+    routers: tuple[Address, ...] = ()
+    quoted: tuple[Token, ...] = ()
 
     def reads(self, account: Address) -> tuple[Read, ...]:
         ids = [(self.position_manager, TOKEN_OF_OWNER.encode(account, i)) for i in range(_AT_ONCE)]
@@ -124,6 +119,14 @@ class UniswapV3(Adapter):
         except InvalidFields as error:
             return Snapshot(missing=(Missing(VENUE, error.message),))
         return Snapshot(liquidity=tuple(one for one in found if one.liquidity or one.owed0 or one.owed1))
+
+    def fills(
+        self, logs: Sequence[Log], account: Address, prices: Mapping[str, Decimal] = NO_PRICES
+    ) -> tuple[Fill, ...]:
+        """Swaps, several hops as one."""
+        tokens = {token.address: token for token in (*self.quoted, *self.tokens)}
+        swaps = swaps_in(logs, self.factory, (account, *self.routers))
+        return tuple(fill_of(swap, VENUE, tokens, prices) for swap in swaps)
 
     def _ids(self, answers: Sequence[bytes | None], count: int) -> list[int]:
         return [TOKEN_OF_OWNER.decode(_given(answers, 1 + i))[0] for i in range(count)]

@@ -49,7 +49,7 @@ CASES = [
     Case(
         "treasury", "eth_2020-03-12", "2020-03-12T06:00", "2020-03-13T06:00",
         {"reserve"},
-        {"sell 1 ETH at perp": {"no-derivatives", "reserve", "no-orders"}, "sell 100 ETH at uniswap": set()},
+        {"sell 1 ETH at perp": {"no-derivatives", "reserve", "no-orders"}, "sell 100 ETH at uniswap": {"no-orders"}},
     ),
     Case("covered_calls", "eth_2021-05-19", "2021-05-19T12:30", "2021-05-19T13:30", set()),
     Case(

@@ -61,6 +61,11 @@ UNINSTALL_MODULE = Function.parse("uninstallModule(uint256,address,bytes)")
 SCHEDULE_ADMIN = Function.parse("scheduleAdmin(bytes)")
 EXECUTE_ADMIN = Function.parse("executeAdmin(bytes)")
 CANCEL_ADMIN = Function.parse("cancelAdmin(bytes32)")
+ADMIN_EXECUTABLE_AT = Function.parse("adminExecutableAt(bytes32)(uint48)")
+ADMIN_DELAY = Function.parse("adminDelay()(uint48)")
+SET_RISK_AUTHORITY = Function.parse("setRiskAuthority(address)")
+ADMIN_SCHEDULED = Event.parse("AdminScheduled(bytes32 indexed,bytes,uint48)")
+MODULE_INSTALLED = Event.parse("ModuleInstalled(uint256,address)")
 IS_VALID_SIGNATURE = Function.parse("isValidSignature(bytes32,bytes)(bytes4)")
 CREATE_ACCOUNT = Function.parse(f"createAccount({ACCOUNT_CONFIG},bytes32)(address)")
 GET_ACCOUNT_ADDRESS = Function.parse(f"getAccountAddress({ACCOUNT_CONFIG},bytes32)(address)")
@@ -117,6 +122,13 @@ ENGINE_ENABLED = Function.parse("engineEnabled(address,address)(bool)")
 SET_SIGNER_QUORUM = Function.parse("setQuorum((bytes32,uint8,address[]))")
 SIGNER_QUORUM_OF = Function.parse("quorumOf(address,bytes32)(uint8,uint8)")
 IS_SIGNER = Function.parse("isSigner(address,bytes32,address)(bool)")
+SET_THRESHOLD = Function.parse("setThreshold(uint8)")
+THRESHOLD_OF = Function.parse("thresholdOf(address)(uint8)")
+SET_ESCAPE_DELAY = Function.parse("setEscapeDelay(uint48)")
+ESCAPE_DELAY_OF = Function.parse("escapeDelayOf(address)(uint48)")
+ESCAPE_OPEN_AT = Function.parse("escapeOpenAt(address)(uint48)")
+ENGINE_SET = Event.parse("EngineSet(address indexed,address indexed,bool)")
+SIGNER_QUORUM_SET = Event.parse("QuorumSet(address indexed,bytes32 indexed,uint8,address[])")
 START_ESCAPE_BY_OWNER = Function.parse("startEscape(address,uint48,bytes)")
 
 
@@ -152,6 +164,7 @@ def risk_validator_init(
 _SESSION = "(address,uint48,uint48,address,bytes4,uint128)"
 ENABLE_SESSION = Function.parse(f"enableSession({_SESSION})(bytes32)")
 REVOKE_SESSION = Function.parse("revokeSession(bytes32)")
+SESSION_ENABLED = Event.parse(f"SessionEnabled(address indexed,bytes32 indexed,{_SESSION})")
 SESSION_OF = Function.parse(f"sessionOf(address,bytes32)({_SESSION},uint128)")
 
 
@@ -181,6 +194,11 @@ class Session:
         return keccak(abi.encode([_SESSION], [self.to_abi()]))
 
 
+def encode_sessions(*sessions: Session) -> bytes:
+    """onInstall data of SessionValidator."""
+    return abi.encode([f"{_SESSION}[]"], [[session.to_abi() for session in sessions]])
+
+
 # -- guards: IGuard and StopLoss ------------------------------------------------------------------------------------------
 
 GUARD_EXECUTE = Function.parse("execute(address,uint256)")
@@ -198,6 +216,7 @@ ARM_STOP = Function.parse(f"arm(uint256,{STOP})")
 CANCEL_STOP = Function.parse("cancel(uint256)")
 REDUCE = Function.parse("reduce(uint256,uint256)")
 STOP_OF = Function.parse(f"stopOf(address,uint256)({STOP},uint8,uint256,uint48,uint48)")
+STOP_ARMED = Event.parse(f"StopArmed(address indexed,uint256 indexed,uint256,{STOP})")
 STOP_EXECUTED = Event.parse("StopExecuted(address indexed,uint256 indexed,uint256,uint256,int256,int256)")
 
 # -- EmergencyFreeze ------------------------------------------------------------------------------------------------------
@@ -214,6 +233,18 @@ FREEZE_NONCE = Function.parse("nonceOf(address)(uint256)")
 IS_GUARDIAN = Function.parse("isGuardian(address,address)(bool)")
 PENDING_OF = Function.parse("pendingOf(address)(uint48,uint8,uint48,uint48)")
 QUORUM_OF = Function.parse("quorumOf(address)(uint8,uint8)")
+SET_GUARDIAN = Function.parse("setGuardian(address,bool)")
+SET_GUARDIANS_QUORUM = Function.parse("setQuorum(uint8)")
+SET_GUARD = Function.parse("setGuard(address,bool)")
+IS_GUARD = Function.parse("isGuard(address,address)(bool)")
+SET_EXIT = Function.parse(f"setExit({_EXIT},bool)")
+IS_EXIT = Function.parse(f"isExit(address,{_EXIT})(bool)")
+_DELAYS = "(uint48,uint48,uint48,uint48)"
+SET_DELAYS = Function.parse(f"setDelays({_DELAYS})")
+DELAYS_OF = Function.parse(f"delaysOf(address)({_DELAYS})")
+GUARDIAN_SET = Event.parse("GuardianSet(address indexed,address indexed,bool)")
+GUARD_SET = Event.parse("GuardSet(address indexed,address indexed,bool)")
+EXIT_SET = Event.parse(f"ExitSet(address indexed,bytes32 indexed,{_EXIT},bool)")
 FROZEN = Event.parse("Frozen(address indexed,uint8,address indexed,uint48)")
 
 

@@ -264,7 +264,10 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
     _f("setQuorum(uint8)", "quorum", Effect.ADMIN),
     _f("setGuard(address,bool)", "guard enabled", Effect.ADMIN),
     _f(f"setExit({_EXIT},bool)", "exit enabled", Effect.ADMIN),
+    _f("setDelays((uint48,uint48,uint48,uint48))", "delays", Effect.ADMIN),
     # RiskValidator and SessionValidator
+    _f("setQuorum((bytes32,uint8,address[]))", "quorum", Effect.ADMIN),
+    _f("setEscapeDelay(uint48)", "delay", Effect.ADMIN),
     _f("setPolicy(bytes32)", "policyId", Effect.ADMIN),
     _f("setEngine(address,bool)", "engine enabled", Effect.ADMIN),
     _f("setThreshold(uint8)", "threshold", Effect.ADMIN),

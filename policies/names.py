@@ -57,7 +57,10 @@ CONTRACTS: Mapping[str, str] = {
 }
 """Contract names of policy files, and what a deployments file (`seawall devnet --json`) calls them."""
 
-ROLES = ("owner", "guardian", "guardian_2", "guardian_3", "keeper", "engine", "treasury", "trader", "risk_officer")
+ROLES = (
+    "owner", "guardian", "guardian_2", "guardian_3", "keeper", "engine", "engine_2", "engine_3", "treasury", "trader",
+    "risk_officer",
+)  # fmt: skip
 """People and services that the caller binds to addresses."""
 
 KNOWN: tuple[str, ...] = (ACCOUNT, *CONTRACTS, *ROLES)

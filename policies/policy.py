@@ -176,6 +176,7 @@ class Policy:
     approvals: tuple[ApprovalRule, ...]
     sponsorship: Sponsorship
     attestation_validity_s: int
+    attestation_engines: tuple[str, ...]
     attestation_threshold: int
     escape_delay_s: int
 
@@ -231,6 +232,7 @@ def build(document: Mapping[str, Any]) -> Policy:
         ),
         sponsorship=Sponsorship(_eth(budget.get("per_operation")), _eth(budget.get("per_day"))),
         attestation_validity_s=int(attestation.get("validity", 600)),
+        attestation_engines=tuple(attestation.get("engines", ("engine",))),
         attestation_threshold=int(attestation.get("threshold", 1)),
         escape_delay_s=int(attestation.get("escape_delay", 172_800)),
     )

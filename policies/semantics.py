@@ -31,6 +31,7 @@ def check(tree: Tree, places: Places, written: Mapping[str, str]) -> list[Proble
     linter.facts()
     linter.limits()
     linter.approvals()
+    linter.attestation()
     linter.calls()
     linter.exits()
     linter.stops()
@@ -60,6 +61,21 @@ class _Linter(LimitChecks):
         for asset, pin in facts.get("feeds", {}).items():
             for key in ("feed", "aggregator"):
                 self.party(f"facts.feeds.{asset}.{key}", pin.get(key))
+
+    def attestation(self) -> None:
+        entry = self.tree.get("attestation", {})
+        engines = entry.get("engines", ["engine"])
+        for i, name in enumerate(engines):
+            self.party(f"attestation.engines[{i}]", name)
+        if len(set(engines)) != len(engines):
+            self.report("attestation.engines", "the same one twice")
+        threshold = int(entry.get("threshold", 1))
+        if not 1 <= threshold <= len(set(engines)):
+            self.report(
+                "attestation.threshold",
+                f"{threshold} of {len(set(engines))} engines can never agree",
+                "name more under engines",
+            )
 
     def approvals(self) -> None:
         entries = self.tree.get("approvals", ())

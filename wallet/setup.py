@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from contracts import abi
 from contracts.bindings import (
     MODULE_EXECUTOR,
     MODULE_VALIDATOR,
     AccountConfig,
     Call,
     ModuleInit,
-    Session,
     ecdsa_owner,
+    encode_sessions,
     risk_validator_init,
 )
 from contracts.errors import BadInput
@@ -27,7 +26,6 @@ Book = Mapping[str, Address]
 ADMIN_DELAY_S = 48 * 3600
 PREFUND_CAPS_WEI: tuple[Wei, Wei, Wei] = (10**17, 5 * 10**16, 2 * 10**16)
 """Largest required prefund of one operation that the account pays itself: ACTIVE, REDUCE_ONLY, FROZEN."""
-_SESSION = "(address,uint48,uint48,address,bytes4,uint128)"
 
 
 def guarded_config(
@@ -71,11 +69,6 @@ def guarded_config(
 def bare_config(owner: Address) -> AccountConfig:
     """An account without policy: its owner's signature alone, no guards, no guardians."""
     return AccountConfig(ecdsa_owner(owner), bytes(20), ADMIN_DELAY_S, PREFUND_CAPS_WEI, ())
-
-
-def encode_sessions(*sessions: Session) -> bytes:
-    """onInstall data of SessionValidator."""
-    return abi.encode([f"{_SESSION}[]"], [[session.to_abi() for session in sessions]])
 
 
 def arm_stops(

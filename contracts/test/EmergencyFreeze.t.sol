@@ -345,6 +345,47 @@ abstract contract EmergencyFreezeBehaviour is Base {
         isTrue(authority.isGuardian(subject, address(0x77)), "new");
     }
 
+    function test_delays_change_by_the_active_account_only_and_stay_sound() public {
+        IEmergencyFreeze.Delays memory delays = authority.delaysOf(subject);
+        eq(delays.soloFreeze, 1 days, "solo freeze");
+        eq(delays.soloCooldown, 3 days, "cool-down");
+        eq(delays.thaw, 1 hours, "thaw");
+        eq(delays.escape, 7 days, "escape");
+        delays = IEmergencyFreeze.Delays(2 days, 4 days, 5 hours, 6 days);
+        _as(subject, address(authority), abi.encodeCall(authority.setDelays, (delays)));
+        eq(keccak256(abi.encode(authority.delaysOf(subject))), keccak256(abi.encode(delays)), "changed");
+        IEmergencyFreeze.Delays memory wrong = IEmergencyFreeze.Delays(2 days, 2 days, 0, 0);
+        vm.expectRevert(EmergencyFreeze.InvalidTimes.selector);
+        _as(subject, address(authority), abi.encodeCall(authority.setDelays, (wrong)));
+        (wrong.soloFreeze, wrong.soloCooldown) = (0, 1);
+        vm.expectRevert(EmergencyFreeze.InvalidTimes.selector);
+        _as(subject, address(authority), abi.encodeCall(authority.setDelays, (wrong)));
+        _as(
+            vm.addr(GUARDIAN_KEYS[0]), address(authority), abi.encodeCall(authority.freeze, (subject, RiskState.FROZEN))
+        );
+        vm.expectRevert(abi.encodeWithSelector(EmergencyFreeze.NotInState.selector, RiskState.FROZEN));
+        _as(subject, address(authority), abi.encodeCall(authority.setDelays, (delays)));
+        vm.expectRevert(abi.encodeWithSelector(EmergencyFreeze.NotInstalled.selector, address(this)));
+        authority.setDelays(delays);
+    }
+
+    function test_an_exit_is_known_by_exactly_what_it_binds() public {
+        IEmergencyFreeze.Exit memory exit = IEmergencyFreeze.Exit(cold, 0, true, true, 0, new bytes32[](0));
+        isTrue(authority.isExit(subject, exit), "plain value");
+        exit.inFrozen = false;
+        isTrue(!authority.isExit(subject, exit), "another level");
+        exit = _exit(address(target), Target.refuse.selector, false);
+        isTrue(authority.isExit(subject, exit), "call");
+        exit.target = owner;
+        isTrue(!authority.isExit(subject, exit), "target");
+        exit = IEmergencyFreeze.Exit(address(target), Target.hit.selector, true, false, 2, new bytes32[](1));
+        isTrue(!authority.isExit(subject, exit), "argument");
+        exit.args[0] = bytes32(uint256(uint160(cold)));
+        isTrue(authority.isExit(subject, exit), "with its argument");
+        _as(subject, address(authority), abi.encodeCall(authority.setExit, (exit, false)));
+        isTrue(!authority.isExit(subject, exit), "withdrawn");
+    }
+
     function test_exits_are_declared_and_withdrawn() public {
         bytes memory call = abi.encodeWithSelector(0x12345678, 1);
         IEmergencyFreeze.Exit memory exit = _exit(address(target), 0x12345678, true);

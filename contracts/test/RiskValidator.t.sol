@@ -209,6 +209,19 @@ abstract contract RiskValidatorBehaviour is Base {
         _call(abi.encodeCall(validator.setEngine, (vm.addr(ENGINE_B_KEY), true)));
     }
 
+    function test_the_escape_delay_changes_for_the_next_escape_and_never_to_nothing() public {
+        eq(validator.escapeDelayOf(subject), 3 days, "at first");
+        _startEscape(OWNER_KEY, type(uint48).max);
+        uint48 openAt = validator.escapeOpenAt(subject);
+        _call(abi.encodeCall(validator.setEscapeDelay, (5 days)));
+        eq(validator.escapeDelayOf(subject), 5 days, "changed");
+        eq(validator.escapeOpenAt(subject), openAt, "under way");
+        vm.expectRevert(RiskValidator.InvalidDelay.selector);
+        _call(abi.encodeCall(validator.setEscapeDelay, (0)));
+        vm.expectRevert(abi.encodeWithSelector(RiskValidator.NotInstalled.selector, address(this)));
+        validator.setEscapeDelay(1);
+    }
+
     function test_settings_need_an_installation() public {
         vm.expectRevert(abi.encodeWithSelector(RiskValidator.NotInstalled.selector, address(this)));
         validator.setPolicy(0);

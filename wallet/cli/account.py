@@ -111,9 +111,11 @@ async def _create(
     from contracts.eoa import TransactionSender
     from contracts.rpc import RpcClient
     from contracts.types import parse_hash
+    from policies.guards import bound
     from policies.names import book_of
     from wallet import setup
     from wallet.account import Birth
+    from wallet.apply import store
     from wallet.desk import chain_of, policy_of, registry, roles_of
     from wallet.registry import KnownAccount
 
@@ -127,22 +129,25 @@ async def _create(
         if policy is None:
             config = setup.bare_config(roles["owner"])
         else:
-            if "engine" not in roles:
+            if "engine" in policy.attestation_engines and "engine" not in roles:
                 raise BadInput(
                     "no engine: set keys.engine in seawall.toml, or make the key with `seawall key new engine`"
                 )
+            book = book_of(settings.addresses, roles)
             now_s = int((await rpc.block())["timestamp"], 16)
             config = setup.guarded_config(
                 policy,
-                book_of(settings.addresses, roles),
+                book,
                 owner=roles["owner"],
-                engines=(roles["engine"],),
+                engines=tuple(bound(name, policy, book) for name in policy.attestation_engines),
                 now_s=now_s,
             )
         birth = Birth(factory, config, user_salt)
         validator = None if policy is None else settings.address("risk_validator")
         found = KnownAccount(await birth.address(rpc), chain_id, settings.entry_point, validator, birth)
         saved = registry().save(found)
+        if policy is not None:
+            store().keep(policy)
         if owner is None or await rpc.get_code(found.address):
             return found, saved, None
         receipt = await TransactionSender(rpc, owner, chain_id).transact(factory, birth.factory_data)

@@ -1,4 +1,4 @@
-"""`seawall policy`: work on a policy file. Only `check` on an operation asks a node; nothing here signs."""
+"""`seawall policy`: work on a policy file, and bring it to an account on chain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from contracts.errors import BadInput, Refused
 from wallet.cli import backtest as history
-from wallet.cli import policy_audit, policy_replay, policy_serve
+from wallet.cli import policy_apply, policy_audit, policy_replay, policy_serve
 from wallet.cli.decision_view import HtmlFile, show_decision, write_html
 from wallet.cli.output import AsJson, emit, profile, say, table
 
@@ -21,9 +21,16 @@ if TYPE_CHECKING:
     from policies import Decision, Facts, Policy
     from wallet.config import Profile
 
-app = typer.Typer(no_args_is_help=True, help="Lint, check, explain, back-test a policy file; print its schema or id.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Lint, check, explain, back-test a policy file; plan and apply it on chain; print its schema or id.",
+)
 app.add_typer(policy_audit.app, name="audit")
 app.command("replay")(policy_replay.replay)
+app.command("plan")(policy_apply.plan)
+app.command("apply")(policy_apply.apply)
+app.command("status")(policy_apply.status)
 app.command("serve")(policy_serve.serve)
 app.command("backtest")(history.backtest)
 app.command("diff")(history.diff)

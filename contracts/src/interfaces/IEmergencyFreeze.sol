@@ -21,6 +21,14 @@ interface IEmergencyFreeze {
         bytes32[] args;
     }
 
+    /// In seconds; as in InstallData.
+    struct Delays {
+        uint48 soloFreeze;
+        uint48 soloCooldown;
+        uint48 thaw;
+        uint48 escape;
+    }
+
     /// onInstall data: abi.encode(InstallData).
     /// @param soloFreezeSeconds how long one guardian's freeze lasts before anyone may `expire` it.
     /// @param soloCooldownSeconds how long after a solo freeze's start no further solo freeze is taken (the quorum may always);
@@ -47,6 +55,7 @@ interface IEmergencyFreeze {
     event EscapeCancelled(address indexed account);
     event GuardianSet(address indexed account, address indexed guardian, bool enabled);
     event GuardSet(address indexed account, address indexed guard, bool enabled);
+    event DelaysSet(address indexed account, Delays delays);
     event ExitSet(address indexed account, bytes32 indexed exitId, Exit exit, bool enabled);
 
     /// @notice The state of `account`, wherever it is kept.
@@ -113,6 +122,13 @@ interface IEmergencyFreeze {
     function setQuorum(uint8 quorum) external;
     function setGuard(address guard, bool enabled) external;
     function setExit(Exit calldata exit, bool enabled) external;
+
+    /// @notice What is under way keeps its time. Called by the account while ACTIVE, as the four above.
+    function setDelays(Delays calldata delays) external;
+    function delaysOf(address account) external view returns (Delays memory);
+
+    /// @notice Whether exactly this exit is declared, with its `inFrozen`.
+    function isExit(address account, Exit calldata exit) external view returns (bool);
 
     function isGuardian(address account, address guardian) external view returns (bool);
     function isGuard(address account, address guard) external view returns (bool);

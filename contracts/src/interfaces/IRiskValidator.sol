@@ -65,6 +65,7 @@ interface IRiskValidator {
     }
 
     event EngineSet(address indexed account, address indexed engine, bool enabled);
+    event EscapeDelaySet(address indexed account, uint48 delay);
     event ThresholdSet(address indexed account, uint8 threshold);
     event QuorumSet(address indexed account, bytes32 indexed quorumId, uint8 threshold, address[] signers);
     event PolicySet(address indexed account, bytes32 indexed policyId, uint64 policyEpoch);
@@ -82,6 +83,10 @@ interface IRiskValidator {
 
     function setEngine(address engine, bool enabled) external;
     function setThreshold(uint8 threshold) external;
+
+    /// @notice Seconds between announcing an escape and its opening, above 0; one that is under way keeps its time.
+    function setEscapeDelay(uint48 delay) external;
+    function escapeDelayOf(address account) external view returns (uint48);
 
     /// @notice Register a quorum, replace it whole, or (threshold 0, no signers) remove it. Called by the account.
     function setQuorum(Quorum calldata quorum) external;

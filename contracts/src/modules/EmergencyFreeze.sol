@@ -124,14 +124,13 @@ contract EmergencyFreeze is ExitRegistry, IERC7579Hook, EIP712 {
         Config storage config = _configs[account];
         if (config.installed) revert AlreadyInstalled(account);
         InstallData memory init = abi.decode(data, (InstallData));
-        if (init.soloCooldownSeconds <= init.soloFreezeSeconds || init.soloFreezeSeconds == 0) revert InvalidTimes();
         config.installed = true;
         config.native = ERC165Checker.supportsInterface(account, type(IRiskState).interfaceId);
         ++config.generation;
-        config.soloFreezeSeconds = init.soloFreezeSeconds;
-        config.soloCooldownSeconds = init.soloCooldownSeconds;
-        config.thawDelaySeconds = init.thawDelaySeconds;
-        config.escapeDelaySeconds = init.escapeDelaySeconds;
+        _setDelays(
+            account,
+            Delays(init.soloFreezeSeconds, init.soloCooldownSeconds, init.thawDelaySeconds, init.escapeDelaySeconds)
+        );
         config.guardians = 0;
         for (uint256 i = 0; i < init.guardians.length; ++i) {
             _addGuardian(config, account, init.guardians[i]);
@@ -379,6 +378,11 @@ contract EmergencyFreeze is ExitRegistry, IERC7579Hook, EIP712 {
         _setExit(msg.sender, exit, enabled);
     }
 
+    /// @inheritdoc IEmergencyFreeze
+    function setDelays(Delays calldata delays) external onlyActiveAccount {
+        _setDelays(msg.sender, delays);
+    }
+
     // ------------------------------------------------------------------ views
 
     /// @inheritdoc IEmergencyFreeze
@@ -397,6 +401,14 @@ contract EmergencyFreeze is ExitRegistry, IERC7579Hook, EIP712 {
     function quorumOf(address account) external view returns (uint8 quorum, uint8 guardians) {
         Config storage config = _configs[account];
         return (config.quorum, config.guardians);
+    }
+
+    /// @inheritdoc IEmergencyFreeze
+    function delaysOf(address account) external view returns (Delays memory) {
+        Config storage config = _configs[account];
+        return Delays(
+            config.soloFreezeSeconds, config.soloCooldownSeconds, config.thawDelaySeconds, config.escapeDelaySeconds
+        );
     }
 
     /// @inheritdoc IEmergencyFreeze
@@ -460,6 +472,14 @@ contract EmergencyFreeze is ExitRegistry, IERC7579Hook, EIP712 {
         if (quorum == 0 || quorum > config.guardians) revert InvalidQuorum(quorum, config.guardians);
         config.quorum = quorum;
         emit QuorumSet(account, quorum);
+    }
+
+    function _setDelays(address account, Delays memory delays) private {
+        if (delays.soloCooldown <= delays.soloFreeze || delays.soloFreeze == 0) revert InvalidTimes();
+        Config storage config = _configs[account];
+        (config.soloFreezeSeconds, config.soloCooldownSeconds) = (delays.soloFreeze, delays.soloCooldown);
+        (config.thawDelaySeconds, config.escapeDelaySeconds) = (delays.thaw, delays.escape);
+        emit DelaysSet(account, delays);
     }
 
     function _soloFreeze(address account, RiskState state, address by) private {

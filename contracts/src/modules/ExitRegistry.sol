@@ -41,6 +41,13 @@ abstract contract ExitRegistry is IEmergencyFreeze {
     }
 
     /// @inheritdoc IEmergencyFreeze
+    function isExit(address account, Exit calldata exit) external view returns (bool) {
+        uint256 mask = exit.plainValue ? PLAIN_VALUE_MASK : exit.argMask;
+        ExitEntry memory entry = _exits[_exitId(exit.target, exit.selector, mask, exit.args)][account];
+        return _isCurrent(account, entry.generation) && entry.level == (exit.inFrozen ? IN_FROZEN : IN_REDUCE_ONLY);
+    }
+
+    /// @inheritdoc IEmergencyFreeze
     function permits(address account, RiskState state, address target, uint256 value, bytes calldata data)
         external
         view

@@ -132,11 +132,9 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         Config storage config = _configs[msg.sender];
         if (config.installed) revert AlreadyInstalled(msg.sender);
         InstallData memory init = abi.decode(data, (InstallData));
-        // Without a delay the owner alone could act at once, and the attestation would protect nothing.
-        if (init.escapeDelay == 0) revert InvalidDelay();
         config.installed = true;
         ++config.generation;
-        config.escapeDelay = init.escapeDelay;
+        _setEscapeDelay(config, init.escapeDelay);
         config.escapeOpenAt = 0;
         config.engines = 0;
         for (uint256 i = 0; i < init.engines.length; ++i) {
@@ -186,6 +184,11 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     }
 
     /// @inheritdoc IRiskValidator
+    function setEscapeDelay(uint48 delay) external onlyInstalled {
+        _setEscapeDelay(_configs[msg.sender], delay);
+    }
+
+    /// @inheritdoc IRiskValidator
     function setQuorum(Quorum calldata quorum) external onlyInstalled {
         _setQuorum(_configs[msg.sender], quorum);
     }
@@ -231,6 +234,11 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     /// @inheritdoc IRiskValidator
     function thresholdOf(address account) external view returns (uint8) {
         return _configs[account].threshold;
+    }
+
+    /// @inheritdoc IRiskValidator
+    function escapeDelayOf(address account) external view returns (uint48) {
+        return _configs[account].escapeDelay;
     }
 
     /// @inheritdoc IRiskValidator
@@ -557,6 +565,13 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         if (threshold == 0 || threshold > config.engines) revert InvalidThreshold(threshold, config.engines);
         config.threshold = threshold;
         emit ThresholdSet(msg.sender, threshold);
+    }
+
+    /// @dev Without a delay the owner alone could act at once, and the attestation would protect nothing.
+    function _setEscapeDelay(Config storage config, uint48 delay) private {
+        if (delay == 0) revert InvalidDelay();
+        config.escapeDelay = delay;
+        emit EscapeDelaySet(msg.sender, delay);
     }
 
     function _setQuorum(Config storage config, Quorum memory quorum) private {

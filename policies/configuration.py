@@ -1,0 +1,500 @@
+"""What a policy's guards, exits, engines and quorums want on chain, what is there, and the calls that make the one of the other. Pure.
+
+Both sides are flat lists of `Setting`s under stable keys; the difference is that of two mappings. A module of its own is a function that
+lists its wanted settings and one that lists what was found of it (`_WANTED`, `_FOUND`); nothing else knows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+from contracts import bindings as b
+from contracts.bindings import (
+    MODULE_EXECUTOR,
+    MODULE_FALLBACK,
+    MODULE_HOOK,
+    MODULE_VALIDATOR,
+    Call,
+    Exit,
+    ModuleInit,
+    RiskState,
+    Session,
+    SignerQuorum,
+)
+from contracts.types import Address, Hash32, Wei, checksum, to_hex
+from policies.approvals import quorums
+from policies.attestation import on_chain_id
+from policies.guards import bound, freeze_config, keeper_session, stop_config
+from policies.policy import Policy
+
+ARMED = 1
+"""IStopLoss.Status."""
+TRIGGER_TOLERANCE = Decimal("0.01")
+"""A stop given by its drop is armed from the order's index price; the entry that counts is the fill's. As far apart as this they agree."""
+RENEW_BELOW = Decimal("0.1")
+"""A session is renewed when less than this share of its time is left."""
+_TYPES = {MODULE_VALIDATOR: "validator", MODULE_EXECUTOR: "executor", MODULE_FALLBACK: "fallback", MODULE_HOOK: "hook"}
+_ZERO = bytes(20)
+_INSTALL, _ADD, _SET, _REMOVE, _ANNOUNCE, _POLICY = range(6)
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The configuration of one account on one block. Times in unix seconds, delays in seconds."""
+
+    account: Address
+    block_number: int
+    time_s: int
+    state: RiskState
+    state_epoch: int
+    modules: frozenset[tuple[int, Address]]
+    authority: Address
+    native_owner_path: bool
+    admin_delay_s: int
+    engines: frozenset[Address] = frozenset()
+    threshold: int = 0
+    escape_delay_s: int = 0
+    escape_open_at_s: int = 0
+    policy_id: Hash32 = bytes(32)
+    policy_epoch: int = 0
+    quorums: Mapping[Hash32, tuple[int, frozenset[Address]]] = field(default_factory=dict)
+    guardians: frozenset[Address] = frozenset()
+    guardians_quorum: int = 0
+    delays_s: tuple[int, int, int, int] = (0, 0, 0, 0)
+    guards: frozenset[Address] = frozenset()
+    exits: tuple[Exit, ...] = ()
+    sessions: tuple[Session, ...] = ()
+    stops: Mapping[int, tuple[object, ...]] = field(default_factory=dict)
+    """Armed ones, by id, as IStopLoss.Stop."""
+    announced: Mapping[bytes, int] = field(default_factory=dict)
+    """Administrative calls under way, and when they may be carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A position that stops protect: its mean entry price, quote per base."""
+
+    entry_price: Decimal
+    is_long: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the wish is made of: a policy, the addresses of its names, and what the account holds by (venue, asset)."""
+
+    policy: Policy
+    book: Mapping[str, Address]
+    present: Present
+    held: Mapping[tuple[str, str], Held]
+
+    def at(self, name: str) -> Address:
+        return bound(name, self.policy, self.book, self.present.account)
+
+    def has(self, kind: int, name: str) -> bool:
+        return (kind, self.book.get(name, _ZERO)) in self.present.modules
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One thing that is kept on chain for the account. Two of one key are the same when their `fields` are.
+
+    `make` brings it about, `drop` takes it away; `drop_first`: it cannot be replaced in place. `announced`: what takes it away, or brings it
+    about, is an administrative call that waits for the account's delay.
+    """
+
+    fields: Mapping[str, str]
+    phase: int = _SET
+    make: tuple[Call, ...] = ()
+    drop: tuple[Call, ...] = ()
+    drop_first: bool = False
+    announced: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference. `fields` are (name, before, after) of what differs; `calls` make it, unless `announced` (an administrative call of
+    the account that waits for its delay) does.
+    """
+
+    kind: Literal["add", "change", "remove"]
+    key: str
+    fields: tuple[tuple[str, str | None, str | None], ...]
+    calls: tuple[Call, ...]
+    announced: bytes
+    phase: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "setting": self.key,
+            "fields": [{"name": n, "before": old, "after": new} for n, old, new in self.fields],
+            "announced": bool(self.announced),
+        }
+
+
+def changes(wanted: Mapping[str, Setting], found: Mapping[str, Setting]) -> tuple[Change, ...]:
+    """What must be done so that `found` becomes `wanted`, in the order in which it can be done: what is installed or enabled first, then
+    changed, then disabled, announced, and the policy's id last, because what follows would be judged by the new one.
+    """
+    listed = []
+    for key in sorted(wanted.keys() | found.keys()):
+        old, new = found.get(key), wanted.get(key)
+        if old is not None and new is not None:
+            if old.fields == new.fields:
+                continue
+            calls = (old.drop if new.drop_first else ()) + new.make
+            listed.append(Change("change", key, _differing(old.fields, new.fields), calls, new.announced, new.phase))
+        elif new is not None:
+            phase = min(new.phase, _ADD) if new.phase == _SET else new.phase
+            listed.append(Change("add", key, _differing({}, new.fields), new.make, new.announced, phase))
+        elif old is not None:
+            phase = _ANNOUNCE if old.announced else _REMOVE
+            listed.append(Change("remove", key, _differing(old.fields, {}), old.drop, old.announced, phase))
+    return tuple(sorted(listed, key=lambda change: change.phase))
+
+
+def _differing(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[tuple[str, str | None, str | None], ...]:
+    names = dict.fromkeys((*old, *new))
+    return tuple((name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name))
+
+
+def wanted_settings(wish: Wanted) -> dict[str, Setting]:
+    """What the policy wants of the account. Raises BadInput for a name without address."""
+    return {key: setting for section in _WANTED for key, setting in section(wish)}
+
+
+def found_settings(wish: Wanted) -> dict[str, Setting]:
+    """What is there, in the same terms. Only `book`, `policy` (for names) and `present` of `wish` matter."""
+    return {key: setting for section in _FOUND for key, setting in section(wish)}
+
+
+def differences(wish: Wanted) -> tuple[Change, ...]:
+    """Everything that stands between the account and the policy, in order."""
+    return changes(wanted_settings(wish), found_settings(wish))
+
+
+# -- names ------------------------------------------------------------------------------------------------------------------
+
+
+def _names(wish: Wanted) -> Callable[[Address], str]:
+    """Addresses for people: the policy's name for it, if there is one, and the address."""
+    known = {address: name for name, address in (*wish.book.items(), *wish.policy.addresses.items())}
+    return lambda address: f"{known[address]} {checksum(address)}" if address in known else checksum(address)
+
+
+def _duration(seconds: int) -> str:
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _eth(wei: Wei) -> str:
+    return f"{Decimal(wei).scaleb(-18).normalize():f} ETH"
+
+
+Listed = list[tuple[str, Setting]]
+
+# -- modules ----------------------------------------------------------------------------------------------------------------
+
+
+def _module_key(kind: int, name: str) -> str:
+    return f"module {name} ({_TYPES.get(kind, kind)})"
+
+
+def module_inits(wish: Wanted) -> tuple[ModuleInit, ...]:
+    """The modules that the policy needs, each with everything it would be installed with."""
+    policy, book, at = wish.policy, wish.book, wish.at
+    engines = [at(name) for name in policy.attestation_engines]
+    registered = [quorum.on_chain() for quorum in quorums(policy, book, wish.present.account)]
+    found = [
+        ModuleInit(
+            MODULE_VALIDATOR,
+            at("seawall.risk_validator"),
+            b.risk_validator_init(
+                engines,
+                policy.attestation_threshold,
+                policy.escape_delay_s,
+                policy.policy_id,
+                quorums=registered,
+            ),
+        )
+    ]
+    if policy.stops:
+        found.append(ModuleInit(MODULE_EXECUTOR, at("seawall.stop_loss"), b""))
+    if policy.freeze is not None:
+        config = freeze_config(policy, book, wish.present.account)
+        found.append(ModuleInit(MODULE_EXECUTOR, at("seawall.emergency_freeze"), config.encode()))
+    session = keeper_session(policy, book, wish.present.time_s)
+    if session is not None:
+        found.append(ModuleInit(MODULE_VALIDATOR, at("seawall.session_validator"), b.encode_sessions(session)))
+    return tuple(found)
+
+
+def _wanted_modules(wish: Wanted) -> Listed:
+    name, account = _names(wish), wish.present.account
+    listed: Listed = []
+    for init in module_inits(wish):
+        install = Call(account, b.INSTALL_MODULE.encode(init.module_type_id, init.module, init.init_data))
+        key = _module_key(init.module_type_id, name(init.module))
+        listed.append((key, Setting({"": "installed"}, _INSTALL, make=(install,))))
+    authority = _ZERO if wish.policy.freeze is None else wish.at("seawall.emergency_freeze")
+    data = b.SET_RISK_AUTHORITY.encode(authority)
+    shown = "nobody" if authority == _ZERO else name(authority)
+    listed.append(("authority over the state", Setting({"": shown}, _ANNOUNCE, announced=data)))
+    return listed
+
+
+def _found_modules(wish: Wanted) -> Listed:
+    name, present = _names(wish), wish.present
+    listed: Listed = []
+    for kind, module in present.modules:
+        gone = b.UNINSTALL_MODULE.encode(kind, module, b"")
+        listed.append((_module_key(kind, name(module)), Setting({"": "installed"}, announced=gone)))
+    shown = "nobody" if present.authority == _ZERO else name(present.authority)
+    listed.append(("authority over the state", Setting({"": shown})))
+    return listed
+
+
+# -- RiskValidator ----------------------------------------------------------------------------------------------------------
+
+
+def _quorum_fields(threshold: int, signers: Sequence[str]) -> dict[str, str]:
+    return {"threshold": str(threshold), "signers": ", ".join(sorted(signers))}
+
+
+def _wanted_engines(wish: Wanted) -> Listed:
+    if not wish.has(MODULE_VALIDATOR, "seawall.risk_validator"):
+        return []  # its installation brings them
+    policy, name, module = wish.policy, _names(wish), wish.at("seawall.risk_validator")
+    listed: Listed = []
+    for engine in dict.fromkeys(wish.at(one) for one in policy.attestation_engines):
+        enable = Call(module, b.SET_ENGINE.encode(engine, True))
+        listed.append((f"engine {name(engine)}", Setting({"": "enabled"}, make=(enable,))))
+    threshold = Call(module, b.SET_THRESHOLD.encode(policy.attestation_threshold))
+    listed.append(("engines that must agree", Setting({"": str(policy.attestation_threshold)}, make=(threshold,))))
+    delay = Call(module, b.SET_ESCAPE_DELAY.encode(policy.escape_delay_s))
+    listed.append(("escape delay", Setting({"": _duration(policy.escape_delay_s)}, make=(delay,))))
+    for quorum in quorums(policy, wish.book, wish.present.account):
+        register = Call(module, b.SET_SIGNER_QUORUM.encode(quorum.on_chain().to_abi()))
+        fields = _quorum_fields(quorum.threshold, [name(one) for one in quorum.signers])
+        listed.append((f"quorum {quorum.name}", Setting(fields, make=(register,))))
+    in_force = Call(module, b.SET_POLICY.encode(policy.policy_id))
+    listed.append(("policy", Setting({"": to_hex(policy.policy_id)}, _POLICY, make=(in_force,))))
+    return listed
+
+
+def _found_engines(wish: Wanted) -> Listed:
+    present = wish.present
+    if not wish.has(MODULE_VALIDATOR, "seawall.risk_validator"):
+        return []
+    name, module = _names(wish), wish.book["seawall.risk_validator"]
+    listed: Listed = []
+    for engine in present.engines:
+        disable = Call(module, b.SET_ENGINE.encode(engine, False))
+        listed.append((f"engine {name(engine)}", Setting({"": "enabled"}, drop=(disable,))))
+    listed.append(("engines that must agree", Setting({"": str(present.threshold)})))
+    listed.append(("escape delay", Setting({"": _duration(present.escape_delay_s)})))
+    known = {on_chain_id(rule.id): rule.id for rule in wish.policy.approvals}
+    for quorum_id, (threshold, signers) in present.quorums.items():
+        remove = Call(module, b.SET_SIGNER_QUORUM.encode(SignerQuorum(quorum_id, 0, ()).to_abi()))
+        fields = _quorum_fields(threshold, [name(one) for one in signers])
+        listed.append((f"quorum {known.get(quorum_id, to_hex(quorum_id))}", Setting(fields, drop=(remove,))))
+    listed.append(("policy", Setting({"": to_hex(present.policy_id)})))
+    return listed
+
+
+# -- EmergencyFreeze --------------------------------------------------------------------------------------------------------
+
+_DELAYS = ("solo freeze", "solo cool-down", "thaw delay", "escape delay")
+
+
+def _exit_key(exit_: Exit, name: Callable[[Address], str]) -> str:
+    if exit_.plain_value:
+        return f"exit to {name(exit_.target)} (plain value)"
+    pinned = []
+    words = iter(exit_.args)
+    for i in range(8):
+        if exit_.arg_mask >> i & 1:
+            word = next(words)
+            pinned.append(f"{i}: {name(word[12:]) if not any(word[:12]) and any(word[12:16]) else to_hex(word)}")
+    return f"exit {name(exit_.target)} {to_hex(exit_.selector)}" + (f" ({', '.join(pinned)})" if pinned else "")
+
+
+def _wanted_freeze(wish: Wanted) -> Listed:
+    if wish.policy.freeze is None or not wish.has(MODULE_EXECUTOR, "seawall.emergency_freeze"):
+        return []
+    config = freeze_config(wish.policy, wish.book, wish.present.account)
+    name, module = _names(wish), wish.at("seawall.emergency_freeze")
+    listed: Listed = []
+    for guardian in config.guardians:
+        listed.append(
+            (
+                f"guardian {name(guardian)}",
+                Setting({"": "may freeze"}, make=(Call(module, b.SET_GUARDIAN.encode(guardian, True)),)),
+            )
+        )
+    quorum = Call(module, b.SET_GUARDIANS_QUORUM.encode(config.quorum))
+    listed.append(("guardians who thaw", Setting({"": str(config.quorum)}, make=(quorum,))))
+    delays = (config.solo_freeze_s, config.solo_cooldown_s, config.thaw_delay_s, config.escape_delay_s)
+    fields = dict(zip(_DELAYS, map(_duration, delays), strict=True))
+    listed.append(("freeze delays", Setting(fields, make=(Call(module, b.SET_DELAYS.encode(delays)),))))
+    for guard in config.guards:
+        declare = Call(module, b.SET_GUARD.encode(guard, True))
+        listed.append((f"guard {name(guard)}", Setting({"": "acts in every state"}, make=(declare,))))
+    for exit_ in config.exits:
+        open_ = Call(module, b.SET_EXIT.encode(exit_.to_abi(), True))
+        listed.append((_exit_key(exit_, name), Setting({"": _exit_text(exit_)}, make=(open_,))))
+    return listed
+
+
+def _exit_text(exit_: Exit) -> str:
+    return "open in REDUCE_ONLY and FROZEN" if exit_.in_frozen else "open in REDUCE_ONLY"
+
+
+def _found_freeze(wish: Wanted) -> Listed:
+    present = wish.present
+    if not wish.has(MODULE_EXECUTOR, "seawall.emergency_freeze"):
+        return []
+    if wish.policy.freeze is None:
+        return []  # its removal takes them along
+    name, module = _names(wish), wish.book["seawall.emergency_freeze"]
+    listed: Listed = []
+    for guardian in present.guardians:
+        unseat = Call(module, b.SET_GUARDIAN.encode(guardian, False))
+        listed.append((f"guardian {name(guardian)}", Setting({"": "may freeze"}, drop=(unseat,))))
+    listed.append(("guardians who thaw", Setting({"": str(present.guardians_quorum)})))
+    fields = dict(zip(_DELAYS, map(_duration, present.delays_s), strict=True))
+    listed.append(("freeze delays", Setting(fields)))
+    for guard in present.guards:
+        withdraw = Call(module, b.SET_GUARD.encode(guard, False))
+        listed.append((f"guard {name(guard)}", Setting({"": "acts in every state"}, drop=(withdraw,))))
+    for exit_ in present.exits:
+        close = Call(module, b.SET_EXIT.encode(exit_.to_abi(), False))
+        listed.append((_exit_key(exit_, name), Setting({"": _exit_text(exit_)}, drop=(close,))))
+    return listed
+
+
+# -- SessionValidator -------------------------------------------------------------------------------------------------------
+
+
+def _session_key(session: Session, name: Callable[[Address], str]) -> str:
+    return f"session {name(session.target)} {to_hex(session.selector)} by {name(session.key)}"
+
+
+def _wanted_sessions(wish: Wanted) -> Listed:
+    if not wish.has(MODULE_VALIDATOR, "seawall.session_validator"):
+        return []
+    session, rule = keeper_session(wish.policy, wish.book, wish.present.time_s), wish.policy.session
+    if session is None or rule is None:
+        return []
+    name, module = _names(wish), wish.at("seawall.session_validator")
+    enable = Call(module, b.ENABLE_SESSION.encode(session.to_abi()))
+    fields = {"budget": _eth(session.prefund_budget_wei), "time": "valid"}
+    return [(_session_key(session, name), Setting(fields, make=(enable,), drop_first=True))]
+
+
+def _found_sessions(wish: Wanted) -> Listed:
+    if not wish.has(MODULE_VALIDATOR, "seawall.session_validator"):
+        return []
+    name, module = _names(wish), wish.book["seawall.session_validator"]
+    now_s, rule = wish.present.time_s, wish.policy.session
+    listed: dict[str, Setting] = {}
+    for session in sorted(wish.present.sessions, key=lambda one: one.valid_until_s):
+        left_s = session.valid_until_s - now_s
+        ends_soon = rule is not None and left_s < RENEW_BELOW * rule.valid_for_s
+        time = "over" if left_s <= 0 else f"ends in {_duration(left_s)}" if ends_soon else "valid"
+        revoke = Call(module, b.REVOKE_SESSION.encode(session.session_id))
+        fields = {"budget": _eth(session.prefund_budget_wei), "time": time}
+        key = _session_key(session, name)
+        if key in listed:  # an older one of the same key: it must go, whatever the newest says
+            listed[f"{key}, an older one"] = listed[key]
+        listed[key] = Setting(fields, drop=(revoke,))
+    return list(listed.items())
+
+
+# -- StopLoss ---------------------------------------------------------------------------------------------------------------
+
+_STOP_FIELDS = (
+    "adapter", "market", "below", "trigger", "share", "largest part", "slippage", "largest slippage", "widens over",
+    "cool-down", "public after", "refund share", "largest refund", "expires", "oracle",
+)  # fmt: skip
+_TRIGGER, _EXPIRES = _STOP_FIELDS.index("trigger"), _STOP_FIELDS.index("expires")
+
+
+def _stop_fields(stop: Sequence[Any], name: Callable[[Address], str]) -> dict[str, str]:
+    def shown(value: Any) -> str:
+        if isinstance(value, bytes):
+            return name(value) if len(value) == 20 else to_hex(value)
+        return ", ".join(shown(one) for one in value) if isinstance(value, (tuple, list)) else str(value)
+
+    fields = {label: shown(value) for label, value in zip(_STOP_FIELDS, stop, strict=True)}
+    fields["trigger"] = f"{Decimal(stop[_TRIGGER]).scaleb(-18).normalize():f}"
+    return fields
+
+
+def _wanted_stops(wish: Wanted) -> Listed:
+    """Those of positions that are held. Without a position nothing is armed, and what is armed rests."""
+    name, present = _names(wish), wish.present
+    listed: Listed = []
+    for rule in wish.policy.stops:
+        key, armed, held = f"stop {rule.id}", present.stops.get(rule.id), wish.held.get((rule.venue, rule.asset))
+        if held is None:
+            if armed is not None:
+                listed.append((key, Setting(_stop_fields(armed, name))))
+            continue
+        config = stop_config(
+            rule, wish.policy, wish.book, entry_price=held.entry_price, is_long=held.is_long, now_s=present.time_s
+        )
+        stop = config.stop
+        if armed is not None:
+            close = abs(config.trigger_wad - _int(armed[_TRIGGER])) <= TRIGGER_TOLERANCE * config.trigger_wad
+            if rule.drop is not None and close:
+                stop = _with(stop, _TRIGGER, armed[_TRIGGER])
+            ends_s = _int(armed[_EXPIRES])
+            if rule.valid_for_s and ends_s - present.time_s >= RENEW_BELOW * rule.valid_for_s:
+                stop = _with(stop, _EXPIRES, armed[_EXPIRES])
+        arm = Call(wish.at("seawall.stop_loss"), b.ARM_STOP.encode(rule.id, config.stop))
+        listed.append((key, Setting(_stop_fields(stop, name), make=(arm,))))
+    return listed
+
+
+def _found_stops(wish: Wanted) -> Listed:
+    name = _names(wish)
+    return [
+        (
+            f"stop {stop_id}",
+            Setting(
+                _stop_fields(stop, name), drop=(Call(wish.book["seawall.stop_loss"], b.CANCEL_STOP.encode(stop_id)),)
+            ),
+        )
+        for stop_id, stop in sorted(wish.present.stops.items())
+    ]
+
+
+def _int(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _with(stop: tuple[object, ...], place: int, value: object) -> tuple[object, ...]:
+    return (*stop[:place], value, *stop[place + 1 :])
+
+
+_WANTED: tuple[Callable[[Wanted], Listed], ...] = (
+    _wanted_modules,
+    _wanted_engines,
+    _wanted_freeze,
+    _wanted_sessions,
+    _wanted_stops,
+)
+_FOUND: tuple[Callable[[Wanted], Listed], ...] = (
+    _found_modules,
+    _found_engines,
+    _found_freeze,
+    _found_sessions,
+    _found_stops,
+)

@@ -64,6 +64,6 @@ def test_a_profile_without_policy_has_none(profile: Profile) -> None:
 
 
 def test_a_policy_that_wants_more_engines_than_there_are_makes_no_account() -> None:
-    policy = load(POLICY + "attestation: {threshold: 2}\n")
+    policy = load(POLICY + "attestation: {engines: [engine, engine_2], threshold: 2}\n")
     with pytest.raises(BadInput, match="2 engines"):
         setup.guarded_config(policy, {}, owner=keccak(b"o")[:20], engines=(keccak(b"e")[:20],), now_s=0)

@@ -461,7 +461,16 @@ DUMMY_ATTESTED_SIGNATURE = encode_attested_envelope(_STUB, [_STUB_ATTESTATION])
 """An attested signature of the usual size (one engine, no proof) for gas estimates: costs what a real one costs."""
 
 
-def dummy_quorum_signature(names: Sequence[str], signers: Sequence[Address]) -> bytes:
+def _stubs(engines: int) -> list[bytes]:
+    return [(0xFF << 152 | i).to_bytes(20) + _STUB_ATTESTATION[20:] for i in range(engines)]
+
+
+def dummy_attested_signature(engines: int) -> bytes:
+    """As DUMMY_ATTESTED_SIGNATURE, of several engines."""
+    return DUMMY_ATTESTED_SIGNATURE if engines == 1 else encode_attested_envelope(_STUB, _stubs(engines))
+
+
+def dummy_quorum_signature(names: Sequence[str], signers: Sequence[Address], engines: int = 1) -> bytes:
     """A signature of the size and the costs of a real one by `signers`, for gas estimates. Raises InvalidFields."""
     approvals = [SignedApproval(signer, 2**47 - 1, _STUB) for signer in signers]
-    return encode_quorum_envelope(_STUB, [_STUB_ATTESTATION], names, approvals)
+    return encode_quorum_envelope(_STUB, _stubs(engines), names, approvals)

@@ -88,6 +88,7 @@ class Profile:
     deployments: Path | None
     keystore: Path
     read_only: bool
+    engines: tuple[tuple[str, Path], ...]
     exports: tuple[tuple[str, Path], ...]
     prices: tuple[str, ...]
     history: tuple[Path, ...]
@@ -164,6 +165,20 @@ def _exports(value: object, base: Path) -> tuple[tuple[str, Path], ...]:
         if not venue or not sign or not path:
             raise ValueError(f"must be VENUE=FILE, got {item!r:.80}")
         found.append((venue, _path(path, base)))
+    return tuple(found)
+
+
+def _engines(value: object, base: Path) -> tuple[tuple[str, Path], ...]:
+    """URL and token file of each engine beside one's own: `URL#TOKEN_FILE`, several of them in a list or separated by commas."""
+    items = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError("must be a list of URL#TOKEN_FILE")
+    found = []
+    for item in items:
+        url, sign, path = _text(item, base).partition("#")
+        if not sign or not path:
+            raise ValueError(f"must be URL#TOKEN_FILE, got {item!r:.80}")
+        found.append((_url(url, base), _path(path, base)))
     return tuple(found)
 
 
@@ -250,6 +265,11 @@ SETTINGS: dict[str, Setting] = {
     "deployments": Setting(_path, None, "JSON file with addresses, as `seawall devnet --json` prints it"),
     "keystore": Setting(_path, None, "directory of key files"),
     "read_only": Setting(_flag, True, "refuse every command that would sign for the owner or a guardian"),
+    "engines": Setting(
+        _engines,
+        (),
+        "engines beside this one that must agree (attestation.threshold): URL#TOKEN_FILE of each `seawall policy serve`",
+    ),
     "exports": Setting(_exports, (), "books of venues off the chain, VENUE=FILE each (deribit, dydx, hyperliquid)"),
     "prices": Setting(
         _prices, (), "prices beside the feeds': a recorded FILE, or ASSET=URL#PATH.TO.PRICE of a live one"

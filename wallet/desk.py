@@ -23,12 +23,12 @@ from wallet.config import Profile, data_directory
 from wallet.engine import Engine
 from wallet.exports import export_files
 from wallet.facts import FactsReader, adapters_of
-from wallet.keystore import Keystore, PassphraseSource
+from wallet.keystore import Keystore, PassphraseSource, read_secret_file
 from wallet.market import sources_of
 from wallet.past import HistoryFile, Past, RoundCache
 from wallet.policy_files import load_policy
 from wallet.registry import Registry
-from wallet.services import BundlerClient, PaymasterClient
+from wallet.services import BundlerClient, EngineClient, PaymasterClient
 from wallet.sign import Signer
 from wallet.trading import PerpMarket
 
@@ -110,7 +110,13 @@ class Desk:
             )
         log = AuditLog(data_directory() / "engine" / f"{account.chain_id}-{checksum(account.address)}.db")
         judge = Engine(self.policy, engine, account.chain_id, account.validator, log)
-        return Signer(account, owner, self.bundler, judge, self.reader, self.paymaster, clock=self._clock)
+        others = tuple(
+            EngineClient(url, read_secret_file(token, "engine's token file").strip())
+            for url, token in self.profile.engines
+        )
+        return Signer(
+            account, owner, self.bundler, judge, self.reader, self.paymaster, engines=others, clock=self._clock
+        )
 
     @property
     def _clock(self) -> Callable[[], float] | None:

@@ -201,7 +201,8 @@ async def propose(signer: Signer, calls: Sequence[Call], note: str) -> tuple[Pro
     known = quorums(signer.engine.policy, judgement.facts.book, signer.account.address)
     seats = sorted({one for quorum in known if quorum.name in names for one in quorum.signers})
     op = judgement.op.replace(
-        signature=dummy_quorum_signature(names, seats), max_fee_per_gas=FEE_ROOM * judgement.op.max_fee_per_gas
+        signature=dummy_quorum_signature(names, seats, signer.engine.policy.attestation_threshold),
+        max_fee_per_gas=FEE_ROOM * judgement.op.max_fee_per_gas,
     )
     if signer.paymaster is not None:
         op = await signer.paymaster.stub(op)
@@ -284,7 +285,9 @@ async def send(signer: Signer, proposal: Proposal) -> Sent:
     if signer.paymaster is not None:
         op = await signer.paymaster.sponsor(op, engine.approve(decision, op, epoch, now_s, granted))
     final = signable_hash(account.entry_point, account.user_op_hash(op), account.address, account.chain_id)
-    attestation = engine.attest(
+    lines = [] if granted is None else [approval_text(one) for one in granted.approvals]
+    attestations = await signer.others(op, lines)
+    own = engine.attest(
         decision,
         op,
         entry_point=account.entry_point.address,
@@ -294,10 +297,11 @@ async def send(signer: Signer, proposal: Proposal) -> Sent:
         facts=facts,
         granted=granted,
     )
+    attestations.append(own)
     owner_signature = signer.signed(op)
     if granted is None:
-        signature = encode_attested_envelope(owner_signature, [attestation])
+        signature = encode_attested_envelope(owner_signature, attestations)
     else:
-        signature = encode_quorum_envelope(owner_signature, [attestation], granted.names, granted.approvals)
+        signature = encode_quorum_envelope(owner_signature, attestations, granted.names, granted.approvals)
     op = op.replace(signature=signature)
     return Sent(await signer.bundler.send(op), op, decision)

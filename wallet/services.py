@@ -1,14 +1,16 @@
-"""Clients of the two services that carry an operation: the bundler (ERC-7769) and the paymaster (ERC-7677)."""
+"""Clients of the services that an operation passes: the bundler (ERC-7769), the paymaster (ERC-7677), and other policy engines."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
+
 from contracts.entrypoint import EntryPoint
-from contracts.errors import NodeUnreachable, OperationFailed, RpcError
+from contracts.errors import BadInput, NodeError, NodeUnreachable, OperationFailed, PolicyRefused, RpcError
 from contracts.rpc import RpcClient
 from contracts.types import Hash32, Wei, parse_address, parse_bytes, parse_hash, parse_quantity, to_hex
 from contracts.userop import UserOperation
@@ -139,3 +141,43 @@ class PaymasterClient:
     async def sponsor(self, op: UserOperation, approval: Mapping[str, Any]) -> UserOperation:
         """`op` with the paymaster's promise to pay. Raises RpcError with the service's reason when it will not."""
         return await self._ask("pm_getPaymasterData", op, {"approval": approval})
+
+
+@dataclass(frozen=True, slots=True)
+class EngineClient:
+    """Another policy engine's service (`seawall policy serve`), for accounts on which several must agree."""
+
+    url: str
+    token: str
+    timeout_s: float = 20.0
+
+    async def attest(self, op: UserOperation, approvals: Sequence[str] = ()) -> bytes:
+        """The packed attestation of the final `op`; `approvals` are lines of `seawall proposal sign`.
+
+        Raises PolicyRefused as that engine explains it, NodeUnreachable when it does not answer, BadInput when it will not serve us.
+        """
+        body: dict[str, Any] = {"userOp": op.to_rpc()}
+        if approvals:
+            body["approvals"] = list(approvals)
+        where = f"the engine at {self.url.split('?')[0]}"
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self.timeout_s)) as http,
+                http.post(
+                    self.url.rstrip("/") + "/v1/attestations",
+                    json=body,
+                    headers={"Authorization": f"Bearer {self.token}"},
+                ) as answer,
+            ):
+                status, found = answer.status, await answer.json(content_type=None)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise NodeUnreachable(f"{where} gives no answer: {str(error) or type(error).__name__}") from None
+        error_of = found.get("error", {}) if isinstance(found, dict) else {}
+        message = str(error_of.get("message", f"HTTP {status}")) if isinstance(error_of, dict) else f"HTTP {status}"
+        if status == 403:
+            raise PolicyRefused(f"{where}: {message}", data=error_of.get("decision"))
+        if status >= 500:
+            raise NodeError(f"{where}: {message}")
+        if status != 200 or not isinstance(found, dict) or "attestation" not in found:
+            raise BadInput(f"{where}: {message}")
+        return parse_bytes(found["attestation"], "attestation")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -10,18 +11,18 @@ from typing import Any
 from contracts.bindings import Call
 from contracts.entrypoint.base import GET_NONCE
 from contracts.eoa import Eoa
-from contracts.errors import BadInput, PolicyRefused, RpcError
+from contracts.errors import BadInput, NodeError, PolicyRefused, RpcError, SeawallError
 from contracts.types import Address, Hash32, Wei
 from contracts.userop import UserOperation, intent_hash, required_prefund
 from policies import Decision, Facts, evaluate
 from policies.activity import record_needed_s
-from policies.attestation import encode_attested_envelope
+from policies.attestation import dummy_attested_signature, encode_attested_envelope
 from policies.portfolio import Missing
 from wallet.account import AccountClient, signable_hash, suggest_fees
 from wallet.engine import Engine
 from wallet.facts import FactsReader, tokens_of
 from wallet.flows import paid_in_between
-from wallet.services import BundlerClient, PaymasterClient
+from wallet.services import BundlerClient, EngineClient, PaymasterClient
 from wallet.sizing import largest_sizes
 
 
@@ -59,6 +60,8 @@ class Signer:
     reader: FactsReader | None = None
     paymaster: PaymasterClient | None = None
     priority_fee_wei: Wei = 1_000_000
+    engines: tuple[EngineClient, ...] = ()
+    """Others that may attest beside `engine`, where the policy wants several to agree."""
     clock: Callable[[], float] | None = None
     """Unix seconds, against which the newest block may be too old; None: the chain's own time (a devnet, a replay)."""
 
@@ -176,6 +179,7 @@ class Signer:
         final_hash = signable_hash(
             self.account.entry_point, self.account.user_op_hash(op), self.account.address, self.account.chain_id
         )
+        others = await self.others(op)
         attestation = engine.attest(
             decision,
             op,
@@ -185,8 +189,34 @@ class Signer:
             now_s=now_s,
             facts=facts,
         )
-        signature = encode_attested_envelope(self.signed(op), [attestation])
+        signature = encode_attested_envelope(self.signed(op), [attestation, *others])
         return await self._send(op.replace(signature=signature), decision)
+
+    async def others(self, op: UserOperation, approvals: Sequence[str] = ()) -> list[bytes]:
+        """The attestations of as many other engines as the policy wants beside our own. Ours comes last, so that nothing is reserved here
+        for what others refuse. Raises PolicyRefused or NodeError when too few agree, saying what each answered; BadInput for too few.
+        """
+        assert self.engine is not None
+        wanted = self.engine.policy.attestation_threshold - 1
+        if wanted == 0:
+            return []
+        if len(self.engines) < wanted:
+            raise BadInput(
+                f"policy {self.engine.policy.name} wants {wanted + 1} engines to agree: name the services of {wanted} more under "
+                f"`engines` in seawall.toml (URL#TOKEN_FILE); there are {len(self.engines)}"
+            )
+        answers = await asyncio.gather(*(one.attest(op, approvals) for one in self.engines), return_exceptions=True)
+        given = [one for one in answers if isinstance(one, bytes)]
+        if len(given) >= wanted:
+            return given[:wanted]
+        failed = [one for one in answers if isinstance(one, BaseException)]
+        for one in failed:
+            if not isinstance(one, SeawallError):
+                raise one
+        told = "; ".join(one.message for one in failed if isinstance(one, SeawallError))
+        refused = next((one for one in failed if isinstance(one, PolicyRefused)), None)
+        text = f"{len(given) + 1} of {wanted + 1} engines agree: {told}"
+        raise NodeError(text) if refused is None else PolicyRefused(text, data=refused.data)
 
     def signed(self, op: UserOperation) -> bytes:
         """The owner's signature over the final `op`. Raises BadInput without the owner's key."""
@@ -196,7 +226,10 @@ class Signer:
 
     async def _draft(self, calls: Sequence[Call]) -> UserOperation:
         max_fee, priority_fee = await suggest_fees(self.account.rpc, priority_fee_wei=self.priority_fee_wei)
-        return await self.account.draft(calls, max_fee_wei=max_fee, priority_fee_wei=priority_fee)
+        op = await self.account.draft(calls, max_fee_wei=max_fee, priority_fee_wei=priority_fee)
+        if self.engine is None:
+            return op
+        return op.replace(signature=dummy_attested_signature(self.engine.policy.attestation_threshold))
 
     async def _send(self, op: UserOperation, decision: Decision | None) -> Sent:
         return Sent(await self.bundler.send(op), op, decision)

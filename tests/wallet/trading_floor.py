@@ -20,6 +20,7 @@ from contracts.types import Address, keccak, parse_address
 from contracts.units import from_units, to_units
 from policies import Policy
 from policies.document import load
+from policies.guards import bound
 from policies.names import book_of
 from wallet import setup, trading
 from wallet.account import AccountClient, Birth
@@ -151,9 +152,8 @@ async def trader_on(
 ) -> Trader:
     """A fresh guarded account. Without `paymaster` it pays its own gas from `deposit_wei`."""
     chosen, book, people = load(policy), book_on(net), net.accounts
-    config = setup.guarded_config(
-        chosen, book, owner=people.owner.address, engines=(people.engine.address,), now_s=await now_s(net)
-    )
+    engines = tuple(bound(name, chosen, book) for name in chosen.attestation_engines)
+    config = setup.guarded_config(chosen, book, owner=people.owner.address, engines=engines, now_s=await now_s(net))
     birth = Birth(net.addresses.risk_account_factory, config, keccak(f"{folder} {salt}".encode()))
     account = AccountClient(
         net.rpc, V08, net.chain_id, await birth.address(net.rpc), net.addresses.risk_validator, birth

@@ -15,6 +15,7 @@ import pytest
 from contracts import bindings as b
 from contracts.bindings import RiskState
 from contracts.devnet import Devnet
+from contracts.eoa import TransactionSender
 from contracts.errors import BadInput
 from contracts.types import checksum, to_hex
 from policies import Facts, Portfolio
@@ -214,6 +215,36 @@ async def test_calls_are_simulated_on_the_node_and_their_facts_can_be_kept(
     assert any(call["rule"] for call in live["calls"])
     assert main(["policy", "check", "policy.yaml", "--facts", "facts.json", "--json"]) == 5
     assert answer(capsys) == live
+
+
+async def test_past_prices_of_the_settings_are_the_returns_that_limits_look_at(
+    rig: Rig, capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    account = await rig.create_account()
+    (here / "devnet.json").write_text(json.dumps(describe(rig.net)))
+    midnight = int((await rig.rpc.block())["timestamp"], 16) // 86_400 * 86_400
+    rows = [f"{midnight - 86_400 * n},ETH,{3_000 + n}" for n in range(40)]
+    (here / "closes.csv").write_text("time,asset,price\n" + "\n".join(rows))
+    settings = f'deployments = "devnet.json"\naccount = "{checksum(account)}"\nhistory = ["closes.csv"]\n'
+    (here / "seawall.toml").write_text(settings)
+    await TransactionSender(rig.net.rpc, rig.net.accounts.deployer, rig.net.chain_id).transact(account, value=10**18)
+    target = {"target": checksum(rig.net.addresses.usdc), "data": to_hex(b.APPROVE.encode(b"\x33" * 20, 5))}
+    calls = write(here / "calls.json", [target])
+    for window, said in (("30d", None), ("60d", "39 of 86400 s each")):
+        text = f"schema: 1\nname: tail\nversion: '1'\nlimits: [{{id: var, metric: value_at_risk, max: 1, window: {window}}}]\n"
+        (here / "tail.yaml").write_text(text)
+        arguments = ["policy", "check", "tail.yaml", "--calls", calls, "--save-facts", "facts.json", "--json"]
+        assert await asyncio.to_thread(main, arguments) == 5
+        live = answer(capsys)
+        kept = json.loads((here / "facts.json").read_text())
+        assert (kept["returns"] == []) is (said is not None)
+        if said is None:
+            assert [(r["asset"], r["source"], len(r["values"])) for r in kept["returns"]] == [("ETH", "closes.csv", 30)]
+            assert live["limits"][0]["after"] is not None
+        else:
+            assert any(said in why for why in live["objections"])
+        assert main(["policy", "check", "tail.yaml", "--facts", "facts.json", "--json"]) == 5
+        assert answer(capsys) == live
 
 
 async def test_prices_of_the_settings_are_held_against_the_feeds(

@@ -338,6 +338,27 @@ def encode_multicall(calls: Sequence[tuple[Address, bytes]]) -> bytes:
 
 
 def decode_multicall(data: bytes) -> list[bytes | None]:
-    """Each call's return data in order, None where it reverted."""
-    (results,) = AGGREGATE3.decode(data)
-    return [returned if success else None for success, returned in results]
+    """Each call's return data in order, None where it reverted. Raises InvalidFields.
+
+    Taken apart by hand, many times as fast as the general codec; the same answers as `AGGREGATE3.decode`, for what is in canonical form.
+    """
+    count = _word(data, 32)
+    if _word(data, 0) != 32 or 32 * count > len(data):
+        raise InvalidFields(f"{len(data)} bytes are no answer of Multicall3")
+    found: list[bytes | None] = []
+    for head in range(64, 64 + 32 * count, 32):
+        at = 64 + _word(data, head)
+        success, body = _word(data, at), at + _word(data, at + 32)
+        length = _word(data, body)
+        start, end = body + 32, body + 32 + length
+        if success > 1 or end + -length % 32 > len(data) or any(data[end : end + -length % 32]):
+            raise InvalidFields(f"{len(data)} bytes are no answer of Multicall3")
+        found.append(data[start:end] if success else None)
+    return found
+
+
+def _word(data: bytes, at: int) -> int:
+    """Raises InvalidFields behind the end."""
+    if at + 32 > len(data):
+        raise InvalidFields(f"{len(data)} bytes are no answer of Multicall3: byte {at} is read")
+    return int.from_bytes(data[at : at + 32])

@@ -14,7 +14,7 @@ from typing import Any
 from contracts.entrypoint import EntryPoint
 from contracts.errors import InvalidFields, NodeError, RpcError
 from contracts.rpc import RpcClient, without_secrets
-from contracts.types import parse_address, parse_bytes, to_hex
+from contracts.types import parse_bytes, to_hex
 from contracts.userop import UserOperation
 from policies.trace import Frame
 from wallet.effects import GAS, Log, log_of, next_block, pinned, still_there
@@ -59,17 +59,21 @@ def endpoint_of(rpc: RpcClient) -> Endpoint:
     return _ENDPOINTS.setdefault(rpc, Endpoint())
 
 
-async def execute(rpc: RpcClient, entry_point: EntryPoint, op: UserOperation, head: dict[str, Any]) -> Execution:
+async def execute(
+    rpc: RpcClient, entry_point: EntryPoint, op: UserOperation, head: dict[str, Any], *, changes: bool = True
+) -> Execution:
     """Trace `op` (account creation first, if it has one) on top of `head`, in a block one second younger.
 
-    The answer for one operation on one block is kept: reads that follow in rounds do not trace anew. Raises NodeError when the node cannot
-    trace, MovedHead when it replaced the block.
+    Without `changes` only what ran is asked for, and `overrides` may be empty. The answer for one operation on one block is kept: reads
+    that follow in rounds do not trace anew. Raises NodeError when the node cannot trace, MovedHead when it replaced the block.
     """
     known = endpoint_of(rpc).executions
-    key = (head["hash"], entry_point.address, op.sender, op.factory, op.factory_data, op.call_data)
+    key = (head["hash"], entry_point.address, op.sender, op.factory, op.factory_data, op.call_data, changes)
+    if not changes and (whole := known.get((*key[:-1], True))) is not None:
+        return whole
     if key not in known:
         try:
-            found = await _traced(rpc, entry_point, op, head)
+            found = await _traced(rpc, entry_point, op, head, changes)
         except RpcError as error:
             if error.rpc_code not in METHOD_MISSING:
                 await still_there(rpc, head)
@@ -103,17 +107,19 @@ async def check_overrides(rpc: RpcClient, head: dict[str, Any]) -> None:
     endpoint.takes_overrides = True
 
 
-async def _traced(rpc: RpcClient, entry_point: EntryPoint, op: UserOperation, head: dict[str, Any]) -> Execution:
+async def _traced(
+    rpc: RpcClient, entry_point: EntryPoint, op: UserOperation, head: dict[str, Any], changes: bool
+) -> Execution:
     sender = to_hex(entry_point.address)
     made: Execution | None = None
     if op.factory is not None:
         await check_overrides(rpc, head)
         create = {"from": sender, "to": to_hex(op.factory), "data": to_hex(op.factory_data), "gas": hex(GAS)}
-        made = await _one(rpc, create, head, {})
+        made = await _one(rpc, create, head, {}, True)
         if not made.success:
             return made  # the account could not be created: that is the operation's failure
     call = {"from": sender, "to": to_hex(op.sender), "data": to_hex(op.call_data), "gas": hex(GAS)}
-    ran = await _one(rpc, call, head, {} if made is None else made.overrides)
+    ran = await _one(rpc, call, head, {} if made is None else made.overrides, changes)
     if made is None:
         return ran
     return Execution(
@@ -121,9 +127,13 @@ async def _traced(rpc: RpcClient, entry_point: EntryPoint, op: UserOperation, he
     )
 
 
-async def _one(rpc: RpcClient, call: dict[str, str], head: dict[str, Any], state: Overrides) -> Execution:
+async def _one(
+    rpc: RpcClient, call: dict[str, str], head: dict[str, Any], state: Overrides, changes: bool
+) -> Execution:
     tree = await _trace(rpc, call, head, {"tracer": "callTracer", "tracerConfig": {"withLog": True}}, state)
-    diff = await _trace(rpc, call, head, {"tracer": "prestateTracer", "tracerConfig": {"diffMode": True}}, state)
+    diff: dict[str, Any] = {"pre": {}, "post": {}}
+    if changes:
+        diff = await _trace(rpc, call, head, {"tracer": "prestateTracer", "tracerConfig": {"diffMode": True}}, state)
     try:
         frames, logs = opened(tree)
         return Execution(
@@ -175,18 +185,22 @@ def opened(tree: dict[str, Any]) -> tuple[tuple[Frame, ...], tuple[Log, ...]]:
 
 
 def _frame(item: dict[str, Any], caller: Frame | None) -> Frame:
-    to, kind = item.get("to"), str(item["type"])
-    data = parse_bytes(item.get("input") or "0x", "input")
+    kind, data = str(item["type"]), _bytes(item.get("input"))
     return Frame(
         kind=kind,
-        sender=parse_address(item["from"]),
-        target=parse_address(to) if to else bytes(20),
+        sender=_bytes(item["from"]),
+        target=_bytes(item.get("to")) or bytes(20),
         value_wei=int(item.get("value") or "0x0", 16),
         data=data,
         lasting="error" not in item and (caller is None or caller.lasting),
         static=kind == "STATICCALL" or (caller is not None and caller.static),
         forwarded=caller is not None and bool(data) and caller.data == data,
     )
+
+
+def _bytes(text: str | None) -> bytes:
+    """Raises ValueError."""
+    return bytes.fromhex(text[2:]) if text else b""
 
 
 def _position(entry: dict[str, Any]) -> int:

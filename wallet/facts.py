@@ -202,7 +202,7 @@ class FactsReader:
             "timestamp": hex(facts.block_time_s),
         }
         try:
-            ran = await execute(account.rpc, account.entry_point, op, head)
+            ran = await execute(account.rpc, account.entry_point, op, head, changes=False)
             if ran.success is not facts.succeeded:
                 raise NodeError("its trace and its simulation do not agree on whether it reverts")
         except NodeError as error:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal, localcontext
+from itertools import zip_longest
+from typing import TypeVar
 
 from contracts.types import checksum
-from policies.doubts_portfolio import doubts_about_portfolio, not_finite
+from policies.doubts_portfolio import Sound, doubts_about_portfolio, is_sound, not_finite
 from policies.functions import Effect
 from policies.margin import EXACT, ratio
 from policies.metrics import NotKnown, View, same, view_of
@@ -18,6 +20,7 @@ from policies.metrics.exposure import value_rows
 from policies.metrics.operation import TRACE, paid_out
 from policies.policy import Policy, Scope, resolve
 from policies.portfolio import SPOT_VENUES, UNIT_OF_ACCOUNT, Facts, History, Option, Portfolio, Position, Price, Returns
+from policies.series import series_of
 from policies.trace import wants_trace
 
 SIZE_TOLERANCE = Decimal("0.000000001")
@@ -31,12 +34,15 @@ UNEXPLAINED_AMOUNT = Decimal(10)
 """A change of equity is not understood when it is more than this amount (USDC) and this share of everything that the operation moved."""
 
 
-def doubts_about(policy: Policy, facts: Facts, now_s: int) -> list[str]:
-    """Everything about `facts` that must not be relied on at `now_s` (unix s), a line each; empty when they are sound."""
-    return list(_all(policy, facts, now_s))
+def doubts_about(policy: Policy, facts: Facts, now_s: int, views: tuple[View, View] | None = None) -> list[str]:
+    """Everything about `facts` that must not be relied on at `now_s` (unix s), a line each; empty when they are sound.
+
+    `views`: those of `facts` before and after the operation, where whoever asks has them, for what they have worked out already.
+    """
+    return list(_all(policy, facts, now_s, views))
 
 
-def _all(policy: Policy, facts: Facts, now_s: int) -> Iterator[str]:
+def _all(policy: Policy, facts: Facts, now_s: int, views: tuple[View, View] | None) -> Iterator[str]:
     yield from (f"{missing.what} is missing: {missing.why}" for missing in facts.missing)
     age = now_s - facts.block_time_s
     if age > policy.max_block_age_s:
@@ -46,7 +52,8 @@ def _all(policy: Policy, facts: Facts, now_s: int) -> Iterator[str]:
     yield from _prices(policy, facts, now_s)
     yield from _feeds(policy, facts)
     for fill in facts.fills:
-        yield from not_finite(f"fill of {fill.asset} at {fill.venue}", fill)
+        if not is_sound(fill):
+            yield from not_finite(f"fill of {fill.asset} at {fill.venue}", fill)
         if fill.quote.is_finite() and fill.quote < 0:
             yield f"the fill of {fill.asset} at {fill.venue} exchanged {fill.quote}"
     for order in facts.orders:
@@ -56,14 +63,15 @@ def _all(policy: Policy, facts: Facts, now_s: int) -> Iterator[str]:
     asked = facts.touched is None or facts.counterparties is None
     if asked and not any(gap.what == TRACE for gap in facts.missing) and wants_trace(policy.every_limit):
         yield f"{TRACE} were not read: whom it touches is not known"
-    yield from doubts_about_portfolio("before", facts.before, policy, facts)
+    sound = Sound(policy, facts)
+    yield from doubts_about_portfolio("before", facts.before, policy, facts, sound)
     if facts.succeeded and not facts.calls.calls and (facts.fills or not same(facts.before, facts.after)):
         yield "the portfolio changes although nothing is called"
     if facts.succeeded:
-        yield from doubts_about_portfolio("after", facts.after, policy, facts)
+        yield from doubts_about_portfolio("after", facts.after, policy, facts, sound)
         yield from _trades(facts)
         yield from _left_out(facts)
-        yield from _unexplained(facts)
+        yield from _unexplained(facts, views)
 
 
 # -- prices and feeds ---------------------------------------------------------------------------------------------------------------
@@ -127,9 +135,10 @@ def _record(policy: Policy, facts: Facts, now_s: int) -> Iterator[str]:
 
 def _series(policy: Policy, series: Returns, now_s: int) -> Iterator[str]:
     what, age = f"the returns of {series.asset} from {series.source}", now_s - series.until_s
-    if not all(value.is_finite() for value in series.values):
+    values = series_of(series.values)
+    if not values.is_finite:
         yield f"{what} are not all finite"
-    elif any(value < -1 for value in series.values):
+    elif series.values and values.least < -1:
         yield f"{what} fall by more than 100 %"
     if series.period_s <= 0:
         yield f"{what} are over {series.period_s} s"
@@ -147,7 +156,8 @@ def _history(history: History, block_time_s: int) -> Iterator[str]:
         if times and times[-1] > block_time_s + CLOCK_TOLERANCE_S:
             yield f"the record of {kind} is {times[-1] - block_time_s} s ahead of the newest block"
         for entry in entries:
-            yield from not_finite(f"record of {kind} at {entry.time_s}", entry)
+            if not is_sound(entry):
+                yield from not_finite(f"record of {kind} at {entry.time_s}", entry)
     for done in history.activity:
         if min(done.gas_wei, done.sponsored_wei) < 0 or (done.traded.is_finite() and done.traded < 0):
             yield f"the record of activity at {done.time_s} is negative"
@@ -160,8 +170,11 @@ def _trades(facts: Facts) -> Iterator[str]:
     """Fills must explain the change of positions, and every order that can be read must be among the orders."""
     change: dict[tuple[str, str], Decimal] = {}
     with localcontext(EXACT):
-        for sign, portfolio in ((1, facts.after), (-1, facts.before)):
-            held: list[Position | Option] = [*portfolio.positions, *portfolio.options]
+        for sign, here, there in ((1, facts.after, facts.before), (-1, facts.before, facts.after)):
+            held: list[Position | Option] = [
+                *_moved(here.positions, there.positions),
+                *_moved(here.options, there.options),
+            ]
             for p in held:
                 if p.size.is_finite():
                     change[p.venue, p.asset] = change.get((p.venue, p.asset), Decimal(0)) + sign * p.size
@@ -174,6 +187,14 @@ def _trades(facts: Facts) -> Iterator[str]:
     placed = sum(call.function.startswith("openPosition((address") for call in facts.calls.calls)
     if placed > len(facts.orders):
         yield f"{placed} orders are placed, the bounds of {len(facts.orders)} are known"
+
+
+_Held = TypeVar("_Held", Position, Option)
+
+
+def _moved(here: tuple[_Held, ...], there: tuple[_Held, ...]) -> list[_Held]:
+    """What is not the same object at the same place on the other side, where it adds and takes away the same."""
+    return [p for p, other in zip_longest(here, there[: len(here)]) if p is not other]
 
 
 def _left_out(facts: Facts) -> Iterator[str]:
@@ -204,19 +225,28 @@ def _left_out(facts: Facts) -> Iterator[str]:
 
 def _known_elsewhere(when: str, here: Portfolio, there: Portfolio) -> Iterator[str]:
     """What a venue says of a thing it says both before and after the operation."""
-    options = {option.label: option for option in there.options}
-    for option in here.options:
-        other = options.get(option.label)
-        for name in ("implied_vol", "forward"):
-            if other is not None and getattr(option, name) is None and getattr(other, name) is not None:
-                yield f"{name} of the option {option.label} {when} the operation is missing"
+    if _lacks(here.options, there.options):
+        options = {option.label: option for option in there.options}
+        for option in here.options:
+            other = options.get(option.label)
+            for name in ("implied_vol", "forward"):
+                if other is not None and getattr(option, name) is None and getattr(other, name) is not None:
+                    yield f"{name} of the option {option.label} {when} the operation is missing"
     rates = {(debt.venue, debt.asset): debt.annual_rate for debt in there.debts}
     for debt in here.debts:
         if debt.annual_rate is None and rates.get((debt.venue, debt.asset)) is not None:
             yield f"the borrow rate of {debt.asset} at {debt.venue} {when} the operation is missing"
 
 
-def _unexplained(facts: Facts) -> Iterator[str]:
+def _lacks(here: tuple[Option, ...], there: tuple[Option, ...]) -> bool:
+    """Whether some option lacks a figure here that some option has there: only then is it worth telling them apart."""
+    return any(
+        any(getattr(o, name) is None for o in here) and any(getattr(o, name) is not None for o in there)
+        for name in ("implied_vol", "forward")
+    )
+
+
+def _unexplained(facts: Facts, views: tuple[View, View] | None) -> Iterator[str]:
     """A portfolio that becomes richer or poorer by most of what an operation moves was not read whole.
 
     Not asked of operations that pay in ways whose amount is not known here, or call what the engine cannot read.
@@ -226,13 +256,13 @@ def _unexplained(facts: Facts) -> Iterator[str]:
         if call.effect in (Effect.UNKNOWN, Effect.ADMIN) or (call.effect is Effect.PAYS and not paid):
             return
     try:
-        yield from _change_of_equity(facts)
+        yield from _change_of_equity(facts, views)
     except (NotKnown, ArithmeticError):
         return  # a price is missing, or an amount not finite: both are reported where they stand
 
 
-def _change_of_equity(facts: Facts) -> Iterator[str]:
-    earlier, later = view_of(facts, facts.before, is_after=False), view_of(facts, facts.after)
+def _change_of_equity(facts: Facts, views: tuple[View, View] | None) -> Iterator[str]:
+    earlier, later = views or (view_of(facts, facts.before, is_after=False), view_of(facts, facts.after))
     was, now = _values(earlier), _values(later)
     paid_to_others = paid_out(later)
     with localcontext(EXACT):
@@ -251,5 +281,6 @@ def _change_of_equity(facts: Facts) -> Iterator[str]:
 def _values(view: View) -> dict[str, Decimal]:
     found: dict[str, Decimal] = {}
     for name, value in value_rows(view, Scope()):
-        found[name] = EXACT.add(found.get(name, Decimal(0)), value)
+        known = found.get(name)
+        found[name] = value if known is None else EXACT.add(known, value)
     return found

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, localcontext
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from policies.margin import EXACT
 from policies.policy import Parameters, Scope
@@ -44,6 +44,13 @@ class Observation:
     """What the model looked at: where it is the same before and after an operation, its error cancels in the change."""
 
 
+class Labelled(Protocol):
+    """Something that is held, with a name of its own."""
+
+    @property
+    def label(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
     """One portfolio among its facts: as it was before the operation, or as it would be after (`is_after`).
@@ -58,12 +65,21 @@ class View:
     workings: dict[Any, Any] = field(default_factory=dict)
     prices: dict[str, Decimal] = field(default_factory=dict)
     """Index price by asset, of the first source; 1 for the unit of account. Filled by `view_of`."""
+    labels: dict[int, str] = field(default_factory=dict)
+    """Labels of what is held, by identity."""
 
     def price(self, asset: str) -> Decimal:
         """Index price of `asset`. Raises NotKnown."""
         found = self.prices.get(asset)
         if found is None:
             raise NotKnown(f"there is no price of {asset}")
+        return found
+
+    def label(self, held: Labelled) -> str:
+        """`held.label`, remembered; `held` is of this portfolio."""
+        found = self.labels.get(id(held))
+        if found is None:
+            found = self.labels[id(held)] = held.label
         return found
 
     def once(self, key: object, compute: Callable[[], Any]) -> Any:
@@ -84,6 +100,21 @@ def view_of(
     """A view with its price table."""
     prices = {p.asset: p.value for p in reversed(facts.prices)} | {UNIT_OF_ACCOUNT: Decimal(1)}
     return View(facts, portfolio, is_after, {} if workings is None else workings, prices)
+
+
+def views_of(facts: Facts, workings: dict[Any, Any]) -> tuple[View, View]:
+    """The portfolio before and after the operation, with all that does not change between the two in common."""
+    before = view_of(facts, facts.before, is_after=False, workings=workings)
+    return before, View(facts, facts.after, True, workings, before.prices, before.labels)
+
+
+QUIET_BEFORE = "quiet before"
+"""Noted among the workings when nobody looks at the parts of a metric before the operation."""
+
+
+def shows_parts(view: View) -> bool:
+    """Whether somebody may look at the parts of an observation on this view."""
+    return view.is_after or QUIET_BEFORE not in view.workings
 
 
 Measure = Callable[[View, Scope, Parameters], Observation]
@@ -155,7 +186,7 @@ def total(rows: Iterable[Contribution]) -> Decimal:
         return sum((value for _, value in rows), Decimal(0))
 
 
-def summed(rows: list[Contribution], *, absolute: bool = False) -> Observation:
+def summed(rows: Sequence[Contribution], *, absolute: bool = False) -> Observation:
     """An observation that is the sum of its rows, or its absolute value."""
     value = total(rows)
     return Observation(abs(value) if absolute else value, tuple(rows))

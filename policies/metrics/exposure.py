@@ -65,11 +65,13 @@ def _exposures(view: View) -> Iterator[Exposure]:
     lenders = {loan.venue for loan in book.loans}
     with localcontext(EXACT):
         for position in book.positions:
-            yield Exposure(position.label, position.venue, position.asset, position.notional)
+            yield Exposure(view.label(position), position.venue, position.asset, position.notional)
         for option in book.options:
             if option.size:
                 side = 1 if option.is_call else -1
-                yield Exposure(option.label, option.venue, option.asset, side * option.size * view.price(option.asset))
+                yield Exposure(
+                    view.label(option), option.venue, option.asset, side * option.size * view.price(option.asset)
+                )
         for pool in book.liquidity:
             for asset, amount in pool_holdings(view, pool):
                 if asset != UNIT_OF_ACCOUNT:
@@ -112,8 +114,14 @@ def concentration(view: View, scope: Scope, parameters: Parameters) -> Observati
     return Observation(ratio(part.value, whole, up=True), part.contributions)
 
 
-def value_rows(view: View, scope: Scope) -> list[Contribution]:
+def value_rows(view: View, scope: Scope) -> tuple[Contribution, ...]:
     """What adds up to equity. Raises NotKnown."""
+    place = scope.name if scope.kind == "venue" else ""
+    found: tuple[Contribution, ...] = view.once(("value rows", place), lambda: tuple(_value_rows(view, scope)))
+    return found
+
+
+def _value_rows(view: View, scope: Scope) -> list[Contribution]:
     book = view.portfolio
     rows: list[Contribution] = []
     accounts = {margin.venue for margin in book.margins}
@@ -124,7 +132,9 @@ def value_rows(view: View, scope: Scope) -> list[Contribution]:
                     value = sign * held.amount * view.price(held.asset)
                     rows.append((f"{held.venue}:{held.asset}", value))
         rows += [(m.venue, m.account_value) for m in book.margins if at_venue(scope, m.venue)]
-        rows += [(o.label, o.notional) for o in book.options if o.venue not in accounts and at_venue(scope, o.venue)]
+        rows += [
+            (view.label(o), o.notional) for o in book.options if o.venue not in accounts and at_venue(scope, o.venue)
+        ]
         for pool in book.liquidity:
             if at_venue(scope, pool.venue):
                 rows.append((pool.label, sum((a * view.price(s) for s, a in pool_holdings(view, pool)), Decimal(0))))
@@ -165,10 +175,10 @@ def venue_share(view: View, scope: Scope, _: Parameters) -> Observation:
     rows = value_rows(view, scope)
     value = total(rows)
     if value <= 0:
-        return Observation(Decimal(0), tuple(rows))
+        return Observation(Decimal(0), rows)
     if own <= 0:
-        return Observation(None, tuple(rows), "equity is not positive")
-    return Observation(ratio(value, own, up=True), tuple(rows))
+        return Observation(None, rows, "equity is not positive")
+    return Observation(ratio(value, own, up=True), rows)
 
 
 _COUNTED = (

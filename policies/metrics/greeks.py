@@ -13,7 +13,7 @@ from decimal import ROUND_CEILING, Context, Decimal, localcontext
 
 from contracts.errors import BadInput
 from policies.margin import EXACT
-from policies.metrics.base import Contribution, Measure, Metric, NotKnown, Observation, View, inside
+from policies.metrics.base import Contribution, Measure, Metric, NotKnown, Observation, View, inside, shows_parts
 from policies.metrics.exposure import pool_holdings
 from policies.policy import Parameters, Scope
 from policies.portfolio import UNIT_OF_ACCOUNT, Liquidity, Option
@@ -23,10 +23,19 @@ MODEL_ERROR = Decimal("1E-12")
 YEAR_S = 31_536_000
 _ROUND_UP = Context(prec=60, rounding=ROUND_CEILING)
 _QUANTUM = Decimal(1).scaleb(-18)
+_ONE, _POINT = Decimal(1), Decimal("0.01")
 
 
 def unit_greeks(view: View, option: Option) -> Greeks:
     """Greeks of one unit of `option` at the block's time; shared by the views of one decision. Raises NotKnown."""
+    known: dict[int, Greeks] = view.workings.setdefault("Greeks by identity", {})
+    found = known.get(id(option))
+    if found is None:
+        found = known[id(option)] = _unit_greeks(view, option)
+    return found
+
+
+def _unit_greeks(view: View, option: Option) -> Greeks:
     for figure in (option.strike, option.implied_vol, option.forward):
         if figure is not None and not figure.is_finite():
             raise NotKnown(f"{option.label} has a figure that is {figure}")
@@ -109,42 +118,48 @@ def _rows(view: View, scope: Scope, parameters: Parameters, name: str, scale: De
             found += [(*row, False) for row in _linear_delta(view, scope)]
         if name == "gamma":
             found += [(*row, False) for row in _pools_gamma(view, scope)]
+    known: dict[int, Row] = view.workings.setdefault(("rows of Greeks", name, scale), {})
     for option in _options(view, scope, parameters):
-        unit = Decimal(getattr(unit_greeks(view, option), name))
-        found.append((option.label, option.asset, EXACT.multiply(EXACT.multiply(unit, option.size), scale), True))
+        row = known.get(id(option))
+        if row is None:
+            unit = Decimal(getattr(unit_greeks(view, option), name))
+            amount = EXACT.multiply(unit, option.size)
+            row = known[id(option)] = (
+                view.label(option), option.asset, amount if scale is _ONE else EXACT.multiply(amount, scale), True,
+            )  # fmt: skip
+        found.append(row)
     return found
 
 
 def _net(rows: list[Row]) -> tuple[Decimal, Decimal]:
     """The sum, and by how much the model may be wrong in it."""
     with localcontext(EXACT):
-        net = sum((value for _, _, value, _ in rows), Decimal(0))
-        return net, MODEL_ERROR * sum((abs(value) for _, _, value, modelled in rows if modelled), Decimal(0))
+        net = sum([row[2] for row in rows], Decimal(0))
+        return net, MODEL_ERROR * sum([abs(row[2]) for row in rows if row[3]], Decimal(0))
 
 
-def _shown(rows: list[Row]) -> tuple[Contribution, ...]:
-    return tuple((label, _rounded(value) if modelled else value) for label, _, value, modelled in rows)
+def _shown(view: View, rows: list[Row]) -> tuple[Contribution, ...]:
+    if not shows_parts(view):
+        return ()
+    return tuple([(label, _rounded(value) if modelled else value) for label, _, value, modelled in rows])
 
 
 def _modelled(rows: list[Row]) -> tuple[Row, ...]:
-    return tuple(row for row in rows if row[3])
+    return tuple([row for row in rows if row[3]])
 
 
 def _rounded(value: Decimal) -> Decimal:
-    with localcontext(_ROUND_UP):
-        return value.quantize(_QUANTUM)
+    return _ROUND_UP.quantize(value, _QUANTUM)
 
 
-def _observed(rows: list[Row], value: Decimal, error: Decimal) -> Observation:
-    if not any(row[3] for row in rows):
-        return Observation(value, _shown(rows))
+def _observed(view: View, rows: list[Row], value: Decimal, error: Decimal) -> Observation:
+    modelled = _modelled(rows)
+    if not modelled:
+        return Observation(value, _shown(view, rows))
     with localcontext(EXACT):
         return Observation(
-            _rounded(value), _shown(rows), models=(MODEL,), error=2 * _rounded(error) + _QUANTUM, basis=_modelled(rows)
+            _rounded(value), _shown(view, rows), models=(MODEL,), error=2 * _rounded(error) + _QUANTUM, basis=modelled
         )
-
-
-_ONE, _POINT = Decimal(1), Decimal("0.01")
 
 
 def _size_of(name: str, scale: Decimal = _ONE) -> Measure:
@@ -154,7 +169,7 @@ def _size_of(name: str, scale: Decimal = _ONE) -> Measure:
         rows = _rows(view, scope, parameters, name, scale)
         net, error = _net(rows)
         with localcontext(EXACT):
-            return _observed(rows, abs(net) + error, error)
+            return _observed(view, rows, abs(net) + error, error)
 
     return measure
 
@@ -166,7 +181,7 @@ def _short_of(name: str, scale: Decimal = _ONE) -> Measure:
         rows = _rows(view, scope, parameters, name, scale)
         net, error = _net(rows)
         with localcontext(EXACT):
-            return _observed(rows, max(error - net, Decimal(0)), error)
+            return _observed(view, rows, max(error - net, Decimal(0)), error)
 
     return measure
 
@@ -176,7 +191,7 @@ def theta(view: View, scope: Scope, parameters: Parameters) -> Observation:
     net, error = _net(rows)
     with localcontext(_ROUND_UP):
         daily = [(a, b, value / 365, m) for a, b, value, m in rows]
-        return _observed(daily, (error - net) / 365, error / 365)
+        return _observed(view, daily, (error - net) / 365, error / 365)
 
 
 def _by_asset(

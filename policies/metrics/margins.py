@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
-from typing import Any
+from typing import Any, TypeVar
 
 from contracts.errors import BadInput
 from policies.margin import EXACT, Leg, critical_move, ratio
 from policies.metrics.base import Contribution, Metric, NotKnown, Observation, View, at_venue, inside, summed, total
 from policies.policy import Parameters, Scope
-from policies.portfolio import UNIT_OF_ACCOUNT, Loan, Margin
+from policies.portfolio import UNIT_OF_ACCOUNT, Loan, Margin, Option, Position
 
 _ONE = Decimal(1)
+_Held = TypeVar("_Held", Position, Option)
 ALL_PRICES = "all prices"
 FAR = Decimal(1_000)
 """Times the present price: shown where no price above it liquidates."""
@@ -25,7 +26,7 @@ def _accounts(view: View, scope: Scope) -> list[Margin]:
 
 def _notional(view: View, venue: str) -> Decimal:
     with localcontext(EXACT):
-        return sum((abs(p.notional) for p in view.portfolio.positions if p.venue == venue), Decimal(0))
+        return sum((abs(p.notional) for p in positions_at(view).get(venue, ())), Decimal(0))
 
 
 def by_model(view: View, margin: Margin) -> Any:
@@ -94,17 +95,41 @@ def criticals(view: View) -> tuple[Critical, ...]:
 
 
 def _criticals(view: View) -> Iterator[Critical]:
+    positions, options = positions_at(view), options_at(view)
+    known: dict[Any, Any] = view.workings.setdefault("criticals of accounts", {})
     for margin in view.portfolio.margins:
-        yield from _of_account(view, margin)
+        held: list[object] = [*positions.get(margin.venue, ()), *options.get(margin.venue, ())]
+        held += [c for c in view.portfolio.collateral if c.venue == margin.venue]
+        place = (id(margin), *map(id, held))  # an account that the operation leaves as it is has moves that stay
+        if place not in known:
+            known[place] = tuple(_of_account(view, margin))
+        yield from known[place]
     for loan in view.portfolio.loans:
         yield from _of_loan(view, loan)
+
+
+def positions_at(view: View) -> dict[str, list[Position]]:
+    """What is held of linear derivatives, by venue."""
+    return view.once("positions by venue", lambda: _by_venue(view.portfolio.positions))  # type: ignore[no-any-return]
+
+
+def options_at(view: View) -> dict[str, list[Option]]:
+    """What is held of options, by venue."""
+    return view.once("options by venue", lambda: _by_venue(view.portfolio.options))  # type: ignore[no-any-return]
+
+
+def _by_venue(held: Iterable[_Held]) -> dict[str, list[_Held]]:
+    found: dict[str, list[_Held]] = {}
+    for one in held:
+        found.setdefault(one.venue, []).append(one)
+    return found
 
 
 def _of_account(view: View, margin: Margin) -> Iterator[Critical]:
     if margin.model != "ratio":
         yield from _solved(view, margin)
         return
-    legs = [Leg(p.asset, p.size, p.mark_price) for p in view.portfolio.positions if p.venue == margin.venue and p.size]
+    legs = [Leg(p.asset, p.size, p.mark_price) for p in positions_at(view).get(margin.venue, ()) if p.size]
     assets = sorted({leg.market for leg in legs})
     for asset in assets:
         move = critical_move(margin.account_value, margin.maintenance_ratio, legs, {asset})

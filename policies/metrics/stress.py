@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal, localcontext
+from functools import lru_cache
 from typing import Any
 
 from contracts.errors import BadInput
 from policies.margin import EXACT
-from policies.metrics.base import Contribution, Metric, NotKnown, Observation, View
+from policies.metrics.base import Contribution, Metric, NotKnown, Observation, View, shows_parts
 from policies.metrics.margins import by_model, models_of, required
 from policies.policy import Parameters, Scenario, Scope
 from policies.portfolio import Margin
@@ -68,12 +69,39 @@ def book_of_view(view: View) -> Any:
     from policies.risk.scenarios_book import book_of
 
     def made() -> Any:
+        known = view.workings.setdefault("entries of books", {})
         try:
-            return book_of(view.portfolio, view.prices, view.facts.block_time_s)
+            return book_of(view.portfolio, view.prices, view.facts.block_time_s, known=known)
         except BadInput as error:
             raise NotKnown(error.message) from None
 
     return view.once("book", made)
+
+
+def unit_of_view(view: View) -> Decimal:
+    """The unit in which losses of the whole book are told. Raises NotKnown."""
+    from policies.risk.scenarios import unit_for
+
+    found: Decimal = view.once("unit", lambda: unit_for(book_of_view(view)))
+    return found
+
+
+def revalued(view: View, key: Any, scenarios: Callable[[], Any]) -> Any:
+    """The portfolio in a set of scenarios. `key` tells sets apart; the options that both portfolios hold are priced once. Raises NotKnown and
+    BadInput."""
+    from policies.risk.scenarios import backend_of, revalue
+    from policies.risk.scenarios_shelf import Shelf
+
+    def made() -> Any:
+        book, place = book_of_view(view), ("shelf", key)
+        shelf = view.workings.get(place)
+        if shelf is None:
+            happening = scenarios()
+            backend = backend_of("auto", len(book.options) * len(happening))
+            shelf = view.workings[place] = Shelf(happening, backend)
+        return revalue(book, shelf.scenarios, shelf=shelf)
+
+    return view.once(("revalued", key), made)
 
 
 def happening(scenario: Scenario) -> Any:
@@ -90,22 +118,43 @@ def happening(scenario: Scenario) -> Any:
 
 
 SCENARIOS = "scenarios"
-"""Where the scenarios that limits ask for are noted among the workings, so that all of them are priced in one pass."""
-PARTS_BEFORE = "parts before"
-"""Noted when somebody looks at the parts of a loss before the operation too."""
+"""Where the scenarios that limits ask for are noted (`Asked`) among the workings, so that all of them are priced in one pass."""
+
+
+class Asked:
+    """The scenarios that the limits of one decision ask for, each once; an object of its own, as it serves for a key."""
+
+    __slots__ = ("_numbers", "scenarios")
+
+    def __init__(self, scenarios: Iterable[Scenario]) -> None:
+        found: dict[Scenario, int] = {}
+        self._numbers: dict[int, tuple[Scenario, int]] = {}
+        for scenario in scenarios:
+            self._numbers[id(scenario)] = scenario, found.setdefault(scenario, len(found))
+        self.scenarios = tuple(found)
+
+    def number(self, scenario: Scenario) -> int | None:
+        """The place of one of the scenarios that were given; None for any other."""
+        found = self._numbers.get(id(scenario))
+        return None if found is None else found[1]
+
+
+_NOTHING = Asked(())
 
 
 def stress_loss(view: View, _: Scope, parameters: Parameters) -> Observation:
     if parameters.scenario is None:
         raise NotKnown("no scenario is named")
-    asked: tuple[Scenario, ...] = view.workings.get(SCENARIOS, ())
-    scenarios = asked if parameters.scenario in asked else (parameters.scenario,)
-    number = scenarios.index(parameters.scenario)
+    asked: Asked = view.workings.get(SCENARIOS, _NOTHING)
+    number = asked.number(parameters.scenario)
+    if number is None:
+        asked, number = Asked((parameters.scenario,)), 0
+    key = asked if len(asked.scenarios) > 1 else parameters.scenario
     try:
-        worth, unit = view.once(("stress", scenarios), lambda: _revalued(view, scenarios))
+        worth, unit = revalued(view, key, lambda: _listed(asked.scenarios)), unit_of_view(view)
         rows: tuple[Contribution, ...] = ()
-        if view.is_after or PARTS_BEFORE in view.workings:
-            rows = view.once(("stress parts", scenarios), lambda: _parts(worth, unit))[number]
+        if shows_parts(view):
+            rows = view.once(("stress parts", key), lambda: _parts(worth, unit))[number]
         lost = -int(worth.floored(unit)[number])
     except BadInput as error:
         raise NotKnown(error.message) from None
@@ -113,31 +162,30 @@ def stress_loss(view: View, _: Scope, parameters: Parameters) -> Observation:
         return Observation(max(lost * unit, Decimal(0)), rows, models=(worth.model,), error=unit, basis=view.portfolio)
 
 
-def _revalued(view: View, scenarios: tuple[Scenario, ...]) -> tuple[Any, Decimal]:
-    """The book in these scenarios, and the unit in which its losses are told. Raises NotKnown and BadInput."""
-    from policies.risk.scenarios import revalue, unit_for
+@lru_cache(maxsize=64)
+def _listed(scenarios: tuple[Scenario, ...]) -> Any:
+    """These scenarios as the scenario engine takes them: those of one policy, which do not change between operations."""
     from policies.risk.scenarios_sets import Listed
 
-    book = book_of_view(view)
-    return revalue(book, Listed([happening(one) for one in scenarios])), unit_for(book)
+    return Listed([happening(one) for one in scenarios])
 
 
 def _parts(worth: Any, unit: Decimal) -> list[tuple[Contribution, ...]]:
     """What every position loses in every scenario, each to the nearest unit. Raises BadInput."""
-    from policies.risk.scenarios import by_position
     from policies.risk.scenarios_exact import ExactBook, nearest_units
 
-    pnl, errors = by_position(worth.book, worth.scenarios)
-    exact, count = ExactBook(worth.book), len(worth.scenarios)
+    count = len(worth.scenarios)
+    pnl, errors = worth.by_position(range(count))
+    exact = ExactBook(worth.book)
 
     def exactly(place: int) -> Decimal:
         position, scenario = divmod(place, count)
         return exact.pnl(worth.scenarios.scenario(scenario), position)
 
     units = nearest_units(pnl.ravel(), errors.ravel(), unit, exactly).reshape(pnl.shape)
-    labels, columns = worth.book.labels, [[int(lost) for lost in column] for column in units.T]
+    labels = worth.book.labels
     with localcontext(EXACT):
-        return [tuple((label, -unit * lost) for label, lost in zip(labels, column, strict=True)) for column in columns]
+        return [tuple(zip(labels, map((-unit).__mul__, column), strict=True)) for column in units.T.tolist()]
 
 
 METRICS = (

@@ -7,15 +7,14 @@ every past scenario; no time passes in it, and implied volatilities stand still.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal, localcontext
 from typing import Any
 
 from contracts.errors import BadInput
 from policies.margin import EXACT
-from policies.metrics.base import Contribution, Metric, NotKnown, Observation, View, adverse, inside
-from policies.metrics.stress import book_of_view
+from policies.metrics.base import Contribution, Metric, NotKnown, Observation, View, adverse, inside, shows_parts
+from policies.metrics.stress import book_of_view, revalued, unit_of_view
 from policies.policy import Parameters, Scope
 from policies.portfolio import Portfolio, Returns
 
@@ -66,33 +65,29 @@ def _compounded(series: Returns, horizon_s: int) -> Returns:
 
 def _revalued(view: View, parameters: Parameters) -> Any:
     """The book in every past scenario. Raises NotKnown."""
-    from policies.risk.scenarios import revalue
     from policies.risk.scenarios_sets import Replay
     from policies.risk.tail_filter import VolatilityFilter, filtered_replay
 
-    key = (
-        "replay",
-        tuple(sorted(view.portfolio.assets())),
-        parameters.method,
-        parameters.window_s,
-        parameters.horizon_s,
-    )
-    scenarios = view.workings.get(key)
-    if scenarios is None:
+    assets = tuple(sorted(view.portfolio.assets()))
+    key = ("replay", assets, parameters.method, parameters.window_s, parameters.horizon_s)
+
+    def made() -> Any:
         series = [_compounded(one, parameters.horizon_s) for one in _series(view, parameters)]
-        filtered = parameters.method == "filtered"
-        scenarios = filtered_replay(series, VolatilityFilter.ewma()) if filtered else Replay.of(series)
-        view.workings[key] = scenarios
-    return view.once(("revalued", key), lambda: revalue(book_of_view(view), scenarios))
+        return (
+            filtered_replay(series, VolatilityFilter.ewma()) if parameters.method == "filtered" else Replay.of(series)
+        )
+
+    return revalued(view, key, made)
 
 
-def _historical(view: View, parameters: Parameters) -> tuple[Decimal, Decimal, tuple[Contribution, ...], Any]:
-    """VaR, ES, contributions to ES, model."""
-    from policies.risk.scenarios import unit_for
+def _historical(
+    view: View, parameters: Parameters, *, with_parts: bool
+) -> tuple[Decimal, Decimal, tuple[Contribution, ...], Any]:
+    """VaR, ES, contributions to ES where they are asked for, model."""
     from policies.risk.tail import tail_of
 
     worth = _revalued(view, parameters)
-    found = tail_of(worth, parameters.confidence, unit_for(worth.book))
+    found = tail_of(worth, parameters.confidence, unit_of_view(view), with_parts=with_parts)
     return found.var, found.es, found.contributions, worth.model
 
 
@@ -116,16 +111,20 @@ def _parametric(view: View, parameters: Parameters) -> tuple[Decimal, Decimal, t
     return adverse(found.var, up=True), adverse(found.es, up=True), parts, PARAMETRIC
 
 
-def _tail(view: View, parameters: Parameters) -> tuple[Decimal, Decimal, tuple[Contribution, ...], Any]:
+def _tail(
+    view: View, parameters: Parameters, *, with_parts: bool
+) -> tuple[Decimal, Decimal, tuple[Contribution, ...], Any]:
     """VaR, ES, contributions to ES and model, by the method asked. Raises NotKnown."""
     if not view.portfolio.assets():
         return Decimal(0), Decimal(0), (), None
-    key = ("tail", parameters.method, parameters.window_s, parameters.horizon_s, parameters.confidence)
-    by_method: Callable[[View, Parameters], Any] = _parametric if parameters.method == "parametric" else _historical
+    is_parametric = parameters.method == "parametric"
+    key = ("tail", parameters.method, parameters.window_s, parameters.horizon_s, parameters.confidence, with_parts)
+
+    def made() -> Any:
+        return _parametric(view, parameters) if is_parametric else _historical(view, parameters, with_parts=with_parts)
+
     try:
-        found: tuple[Decimal, Decimal, tuple[Contribution, ...], Any] = view.once(
-            key, lambda: by_method(view, parameters)
-        )
+        found: tuple[Decimal, Decimal, tuple[Contribution, ...], Any] = view.once(key, made)
     except BadInput as error:
         raise NotKnown(error.message) from None
     return found
@@ -137,18 +136,16 @@ def _models(model: Any) -> tuple[tuple[str, str, str], ...]:
 
 def _unit(view: View, model: Any) -> Decimal:
     """What rounding towards loss may have added."""
-    from policies.risk.scenarios import unit_for
-
-    return unit_for(book_of_view(view)) if model else Decimal(0)
+    return unit_of_view(view) if model else Decimal(0)
 
 
 def value_at_risk(view: View, _: Scope, parameters: Parameters) -> Observation:
-    var, _es, _parts, model = _tail(view, parameters)
+    var, _es, _parts, model = _tail(view, parameters, with_parts=shows_parts(view))
     return Observation(max(var, Decimal(0)), models=_models(model), error=_unit(view, model), basis=view.portfolio)
 
 
 def expected_shortfall(view: View, _: Scope, parameters: Parameters) -> Observation:
-    _var, es, parts, model = _tail(view, parameters)
+    _var, es, parts, model = _tail(view, parameters, with_parts=shows_parts(view))
     return Observation(
         max(es, Decimal(0)), parts, models=_models(model), error=_unit(view, model), basis=view.portfolio
     )
@@ -165,7 +162,7 @@ def _places(portfolio: Portfolio) -> dict[str, tuple[str, str]]:
 
 
 def component_shortfall(view: View, scope: Scope, parameters: Parameters) -> Observation:
-    _var, _es, parts, model = _tail(view, parameters)
+    _var, _es, parts, model = _tail(view, parameters, with_parts=True)
     if parameters.method == "parametric" and scope.kind != "asset":
         raise NotKnown("the parametric method knows parts by asset only")
     places = _places(view.portfolio)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +100,15 @@ class ShockColumns:
 
 Accumulate = Callable[[OptionColumns, ShockColumns, Floats], None]
 """Adds the value of all options in each scenario to the last argument, shape (scenarios,)."""
+Fill = Callable[[OptionColumns, ShockColumns, Floats], None]
+"""Writes size x value of each option in each scenario into the last argument, shape (options, scenarios)."""
+
+
+class Kernel(Protocol):
+    """A backend: this module, or the compiled one."""
+
+    accumulate: Accumulate
+    fill: Fill
 
 
 class _Workspace:
@@ -194,3 +204,14 @@ def accumulate(options: OptionColumns, shocks: ShockColumns, totals: Floats) -> 
         else:
             undiscounted *= weights
             totals += undiscounted.sum(axis=0)
+
+
+def fill(options: OptionColumns, shocks: ShockColumns, values: Floats) -> None:
+    """The numpy backend of `Fill`; works on at most MOST_ROWS options and about TILE values at once."""
+    count, scenarios = values.shape
+    rows = max(1, min(MOST_ROWS, count, TILE // scenarios))
+    work = _Workspace(rows, scenarios)
+    for start in range(0, count, rows):
+        block = slice(start, start + rows)
+        undiscounted, weights = _values(options, shocks, block, work)
+        np.multiply(undiscounted, weights, out=values[block])

@@ -185,3 +185,120 @@ def accumulate(options: OptionColumns, shocks: ShockColumns, totals: Floats) -> 
         np.empty(shape),
         totals,
     )
+
+
+@_compiled(**LOOP_OPTIONS)
+def _fill_alike(
+    strike: Floats,
+    log_strike: Floats,
+    life_s: Floats,
+    vol: Floats,
+    rate: Floats,
+    carry: Floats,
+    size: Floats,
+    sign: Floats,
+    spot: Floats,
+    log_spot: Floats,
+    alike: Floats,
+    values: Floats,
+) -> None:
+    """Where only the spot differs between scenarios: what is left of an option is worked out once. `alike`: the other shocks, in order."""
+    vol_scale, vol_shift, elapsed_s, rate_shift, forward_scale, log_forward_scale = (
+        alike[0], alike[1], alike[2], alike[3], alike[4], alike[5],
+    )  # fmt: skip
+    for i in range(strike.shape[0]):
+        k, side = strike[i], sign[i]
+        time = max(life_s[i] - elapsed_s, 0.0) * _PER_YEAR
+        total_vol = max(max(vol[i] * vol_scale + vol_shift, 0.0) * math.sqrt(time), TINY_VOL)
+        alive = time > 0.0
+        growth = (carry[i] + rate_shift) * time
+        reach = _exp(growth) * forward_scale if alive else 1.0
+        moneyness = (growth + log_forward_scale if alive else 0.0) - log_strike[i]
+        inverse, half = 1.0 / total_vol, 0.5 * total_vol
+        weight = size[i] * _exp(-(rate[i] + rate_shift) * time)
+        for j in range(spot.shape[0]):
+            forward = spot[j] * reach
+            h = abs(log_spot[j] + moneyness) * inverse
+            a = half - h
+            y = min(abs(a), FAR)
+            z = min(half + h, FAR)
+            under_y = _under(y)
+            under_z = _under(z)
+            over_y = _over(y) * under_z
+            over_z = _over(z) * under_y
+            ratio = _exp(-0.5 * y * y) / (under_y * under_z)
+            positive = a > 0.0
+            core = (1.0 if positive else 0.0) - ratio * (over_z + over_y if positive else over_z - over_y)
+            values[i, j] = weight * (min(forward, k) * core + max(side * (forward - k), 0.0))
+
+
+@_compiled(**LOOP_OPTIONS)
+def _fill(
+    strike: Floats,
+    log_strike: Floats,
+    life_s: Floats,
+    vol: Floats,
+    rate: Floats,
+    carry: Floats,
+    size: Floats,
+    sign: Floats,
+    spot: Floats,
+    log_spot: Floats,
+    vol_scale: Floats,
+    vol_shift: Floats,
+    elapsed_s: Floats,
+    rate_shift: Floats,
+    forward_scale: Floats,
+    log_forward_scale: Floats,
+    values: Floats,
+) -> None:
+    for i in range(strike.shape[0]):
+        k, log_k, life, sigma, r, b, w, side = (
+            strike[i],
+            log_strike[i],
+            life_s[i],
+            vol[i],
+            rate[i],
+            carry[i],
+            size[i],
+            sign[i],
+        )
+        for j in range(spot.shape[0]):
+            time = max(life - elapsed_s[j], 0.0) * _PER_YEAR
+            total_vol = max(max(sigma * vol_scale[j] + vol_shift[j], 0.0) * math.sqrt(time), TINY_VOL)
+            alive = time > 0.0
+            growth = (b + rate_shift[j]) * time
+            forward = spot[j] * (_exp(growth) * forward_scale[j] if alive else 1.0)
+            h = abs(log_spot[j] + ((growth + log_forward_scale[j] if alive else 0.0) - log_k)) * (1.0 / total_vol)
+            half = 0.5 * total_vol
+            a = half - h
+            y = min(abs(a), FAR)
+            z = min(half + h, FAR)
+            under_y = _under(y)
+            under_z = _under(z)
+            over_y = _over(y) * under_z
+            over_z = _over(z) * under_y
+            ratio = _exp(-0.5 * y * y) / (under_y * under_z)
+            positive = a > 0.0
+            core = (1.0 if positive else 0.0) - ratio * (over_z + over_y if positive else over_z - over_y)
+            value = min(forward, k) * core + max(side * (forward - k), 0.0)
+            values[i, j] = w * _exp(-(r + rate_shift[j]) * time) * value
+
+
+def fill(options: OptionColumns, shocks: ShockColumns, values: Floats) -> None:
+    """The compiled backend of `Fill`. One thread."""
+    o, shape = options, shocks.spot.shape
+    held = (o.strike, o.log_strike, o.life_s, o.vol, o.rate, o.carry, o.size, o.sign)
+    others = (
+        shocks.vol_scale,
+        shocks.vol_shift,
+        shocks.elapsed_s,
+        shocks.rate_shift,
+        shocks.forward_scale,
+        shocks.log_forward_scale,
+    )
+    if all(array.size == 1 for array in others):
+        _fill_alike(*held, shocks.spot, shocks.log_spot, np.concatenate(others), values)
+        return
+    full = [array if array.shape == shape else np.full(shape, array[0]) for array in others]
+    _fill(*held, shocks.spot, shocks.log_spot, full[0], full[1], full[2], full[3], full[4], full[5], values)

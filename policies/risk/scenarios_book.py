@@ -11,13 +11,14 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from typing import Any
 
 from contracts.errors import BadInput
-from policies.portfolio import UNIT_OF_ACCOUNT, Portfolio
+from policies.portfolio import UNIT_OF_ACCOUNT, Option, Portfolio
 from policies.risk._kernel import YEAR_S
 
 Number = int | float | Decimal
 PRECISE = Context(prec=60, rounding=ROUND_HALF_EVEN)
 """The context of all exact arithmetic here: products of the figures in use have fewer than 60 digits."""
 _MOST_GROWTH = 5
+_ZERO = Decimal(0)
 _GROWTH = Context(prec=28, rounding=ROUND_HALF_EVEN)
 _RATE_QUANTUM = Decimal(1).scaleb(-15)
 
@@ -127,8 +128,9 @@ class Book:
         _finite(self.cash, "cash")
         for linear in self.linears:
             self._priced(linear.label, linear.asset)
-            _finite(linear.size, f"the size of {linear.label}")
-            _positive(linear.price, f"the price of {linear.label}")
+            if not (linear.size.is_finite() and linear.price.is_finite() and linear.price > 0):
+                _finite(linear.size, f"the size of {linear.label}")
+                _positive(linear.price, f"the price of {linear.label}")
         for inverse in self.inverses:
             self._priced(inverse.label, inverse.asset)
             _finite(inverse.contracts, f"the contracts of {inverse.label}")
@@ -136,18 +138,8 @@ class Book:
             _positive(inverse.price, f"the price of {inverse.label}")
         for option in self.options:
             self._priced(option.label, option.asset)
-            _positive(option.strike, f"the strike of {option.label}")
-            for figure, what in ((option.size, "size"), (option.rate, "rate"), (option.carry, "carry")):
-                _finite(figure, f"the {what} of {option.label}")
-            if not option.vol.is_finite() or option.vol < 0 or option.life_s < 0:
-                raise BadInput(
-                    f"{option.label} has volatility {option.vol} and {option.life_s} s to live: both must be >= 0"
-                )
-            if max(abs(option.rate), abs(option.carry)) * option.life_s > _MOST_GROWTH * YEAR_S:
-                raise BadInput(
-                    f"{option.label} has rate {option.rate} and carry {option.carry} a year for {option.life_s} s: growth by more than "
-                    f"e^{_MOST_GROWTH} is refused; rates are fractions, 0.05 means 5 %"
-                )
+            if not _is_sound(option):
+                raise _unsound(option)
         for pool in self.ranges:
             self._priced(pool.label, pool.asset0)
             self._priced(pool.label, pool.asset1)
@@ -188,6 +180,36 @@ def _positive(value: Decimal, what: str) -> None:
         raise BadInput(f"{what} is {value}: it must be finite and above zero")
 
 
+def _is_sound(option: EuropeanOption) -> bool:
+    """Whether every figure of an option is finite and inside its bounds."""
+    rate, carry, vol, strike, life_s = option.rate, option.carry, option.vol, option.strike, option.life_s
+    if not (strike.is_finite() and option.size.is_finite() and vol.is_finite()):
+        return False
+    if not (rate.is_finite() and carry.is_finite()) or strike <= 0 or vol < 0 or life_s < 0:
+        return False
+    return not (rate or carry) or max(abs(rate), abs(carry)) * life_s <= _MOST_GROWTH * YEAR_S
+
+
+def _unsound(option: EuropeanOption) -> BadInput:
+    """What is wrong with an option."""
+    for figure, what in (
+        (option.strike, "strike"),
+        (option.size, "size"),
+        (option.rate, "rate"),
+        (option.carry, "carry"),
+    ):
+        if not figure.is_finite():
+            return BadInput(f"the {what} of {option.label} is {figure}: every figure must be finite")
+    if option.strike <= 0:
+        return BadInput(f"the strike of {option.label} is {option.strike}: it must be finite and above zero")
+    if not option.vol.is_finite() or option.vol < 0 or option.life_s < 0:
+        return BadInput(f"{option.label} has volatility {option.vol} and {option.life_s} s to live: both must be >= 0")
+    return BadInput(
+        f"{option.label} has rate {option.rate} and carry {option.carry} a year for {option.life_s} s: growth by more than "
+        f"e^{_MOST_GROWTH} is refused; rates are fractions, 0.05 means 5 %"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What a portfolio does not say about its options: `rate` per year by asset (discounting; 0 where absent), and the volatility to use
@@ -200,50 +222,42 @@ class Terms:
 _NO_TERMS = Terms()
 
 
-def book_of(portfolio: Portfolio, prices: Mapping[str, Decimal], time_s: int, terms: Terms = _NO_TERMS) -> Book:
+def book_of(
+    portfolio: Portfolio,
+    prices: Mapping[str, Decimal],
+    time_s: int,
+    terms: Terms = _NO_TERMS,
+    known: dict[int, Linear | EuropeanOption] | None = None,
+) -> Book:
     """The book of a portfolio at `time_s` (unix s), with index `prices` (quote per unit).
 
     Holdings and lending collateral are spot, debts negative spot, positions are marked by their venue and follow the basis; venue
     collateral in the unit of account is cash. An option's carry is that of its venue's forward, b = ln(F / S) / T to 15 decimals, and 0
-    where the venue gives none; past its expiry it counts as settled at the spot. Raises BadInput, also for an option of unknown volatility.
+    where the venue gives none; past its expiry it counts as settled at the spot. `known`: what became of positions and options in the
+    books of one moment so far, by identity; whoever passes it keeps them alive, and prices, time and terms the same.
+    Raises BadInput, also for an option of unknown volatility.
     """
-    linears = []
+    known = {} if known is None else known
+    linears: list[Linear] = []
     for sign, held in ((1, portfolio.holdings), (1, portfolio.collateral), (-1, portfolio.debts)):
         for amount in held:
             price = _at(prices, amount.asset, amount.amount)
             if price is not None:
                 linears.append(Linear(f"{amount.venue}:{amount.asset}", amount.asset, sign * amount.amount, price))
-    linears += [Linear(p.label, p.asset, p.size, p.mark_price, on_forward=True) for p in portfolio.positions if p.size]
-    options = []
+    for p in portfolio.positions:
+        if p.size:
+            linear = known.get(id(p))
+            if not isinstance(linear, Linear):
+                linear = known[id(p)] = Linear(p.label, p.asset, p.size, p.mark_price, on_forward=True)
+            linears.append(linear)
+    options: list[EuropeanOption] = []
     carries: dict[tuple[str, Decimal, int], Decimal] = {}
-    for option in (o for o in portfolio.options if o.size):
-        vol = option.implied_vol if option.implied_vol is not None else terms.vols.get(option.label)
-        if vol is None:
-            raise BadInput(
-                f"the volatility of {option.label} is not known: the venue marks none and the terms name none"
-            )
-        life_s = max(option.expiry_s - time_s, 0)
-        carry = Decimal(0)
-        if option.forward is not None and life_s:
-            if not option.forward.is_finite():
-                raise BadInput(f"the forward of {option.label} is {option.forward}")
-            term = (option.asset, option.forward, life_s)  # the options of one expiry mostly share their forward
-            if term not in carries:
-                carries[term] = _carry(option.forward, _at(prices, option.asset, option.size), life_s, option.label)
-            carry = carries[term]
-        options.append(
-            EuropeanOption(
-                option.label,
-                option.asset,
-                option.is_call,
-                option.strike,
-                life_s,
-                option.size,
-                vol,
-                terms.rates.get(option.asset, Decimal(0)),
-                carry,
-            )
-        )
+    for o in portfolio.options:
+        if o.size:
+            option = known.get(id(o))
+            if not isinstance(option, EuropeanOption):
+                option = known[id(o)] = _option_of(o, prices, time_s, terms, carries)
+            options.append(option)
     ranges = tuple(
         Range(p.label, p.asset0, p.asset1, p.lower_price, p.upper_price, p.liquidity, p.owed0, p.owed1)
         for p in portfolio.liquidity
@@ -255,6 +269,31 @@ def book_of(portfolio: Portfolio, prices: Mapping[str, Decimal], time_s: int, te
         ranges=ranges,
         cash=sum((m.collateral for m in portfolio.margins), Decimal(0)),
     )
+
+
+def _option_of(
+    option: Option,
+    prices: Mapping[str, Decimal],
+    time_s: int,
+    terms: Terms,
+    carries: dict[tuple[str, Decimal, int], Decimal],
+) -> EuropeanOption:
+    """One option at `time_s`. `carries`: those of forwards met before. Raises BadInput."""
+    label = option.label
+    vol = option.implied_vol if option.implied_vol is not None else terms.vols.get(label)
+    if vol is None:
+        raise BadInput(f"the volatility of {label} is not known: the venue marks none and the terms name none")
+    life_s = max(option.expiry_s - time_s, 0)
+    carry = _ZERO
+    if option.forward is not None and life_s:
+        if not option.forward.is_finite():
+            raise BadInput(f"the forward of {label} is {option.forward}")
+        term = (option.asset, option.forward, life_s)  # the options of one expiry mostly share their forward
+        if term not in carries:
+            carries[term] = _carry(option.forward, _at(prices, option.asset, option.size), life_s, label)
+        carry = carries[term]
+    rate = terms.rates.get(option.asset, _ZERO)
+    return EuropeanOption(label, option.asset, option.is_call, option.strike, life_s, option.size, vol, rate, carry)
 
 
 def _carry(forward: Decimal, spot: Decimal | None, life_s: int, label: str) -> Decimal:

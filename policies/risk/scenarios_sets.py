@@ -9,7 +9,7 @@ One scenario moves every underlying at once, lets time pass and shifts rates:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
@@ -20,6 +20,7 @@ from contracts.errors import BadInput
 from policies.portfolio import Returns
 from policies.risk._kernel import Floats
 from policies.risk.scenarios_book import Number, exact
+from policies.series import series_of
 
 _ZERO = np.zeros(1)
 
@@ -207,30 +208,28 @@ class Replay:
     still unless `vol_relative` has series of relative changes of implied volatility, or `time_s` seconds pass in each scenario.
 
     `spot`: simple returns by asset, equally long, oldest first, each >= -1; assets without a series stand still. Arrays of doubles are
-    taken too; their exact figure is the shortest decimal that reads back. Raises BadInput.
+    taken too; their exact figure is the shortest decimal that reads back. `name`: what a scenario is called. Raises BadInput.
     """
 
-    __slots__ = ("_columns", "_spot", "_time_s", "_vol", "names")
+    __slots__ = ("_columns", "_name", "_spot", "_time_s", "_vol")
 
     def __init__(
         self,
         spot: Mapping[str, Sequence[Number] | Floats],
         vol_relative: Mapping[str, Sequence[Number] | Floats] | None = None,
         time_s: int = 0,
-        names: Sequence[str] = (),
+        name: Callable[[int], str] = "return {}".format,
     ) -> None:
-        self._spot, self._vol, self._time_s, self.names = dict(spot), dict(vol_relative or {}), time_s, tuple(names)
+        self._spot, self._vol, self._time_s, self._name = dict(spot), dict(vol_relative or {}), time_s, name
         lengths = {len(values) for values in (*self._spot.values(), *self._vol.values())}
         if len(lengths) != 1 or 0 in lengths:
             raise BadInput(
                 f"the series of a replay have lengths {sorted(lengths)}: they must be equally long and not empty"
             )
-        if self.names and {len(self.names)} != lengths:
-            raise BadInput(f"{len(self.names)} names are given for {lengths.pop()} scenarios")
         if time_s < 0:
             raise BadInput(f"time {time_s} s: time must be >= 0")
         self._columns = {
-            (kind, asset): np.array([float(x) for x in values])
+            (kind, asset): _doubles(values)
             for kind, series in (("spot", self._spot), ("vol", self._vol))
             for asset, values in series.items()
         }
@@ -251,13 +250,12 @@ class Replay:
         if len({r.asset for r in returns}) != len(returns):
             raise BadInput("an asset has two series of returns")
         shortest = min(len(r.values) for r in returns)
-        first = returns[0].until_s - shortest * returns[0].period_s
+        period_s = returns[0].period_s
+        first = returns[0].until_s - shortest * period_s
         return cls(
             {r.asset: r.values[len(r.values) - shortest :] for r in returns},
             time_s=time_s,
-            names=[
-                f"{first + i * returns[0].period_s} to {first + (i + 1) * returns[0].period_s}" for i in range(shortest)
-            ],
+            name=lambda i: f"{first + i * period_s} to {first + (i + 1) * period_s}",
         )
 
     def __len__(self) -> int:
@@ -266,7 +264,7 @@ class Replay:
     def scenario(self, number: int) -> Scenario:
         assets = sorted({*self._spot, *self._vol})
         return Scenario(
-            self.names[number] if self.names else f"return {number}",
+            self._name(number),
             {
                 asset: Shock(
                     spot=_figure(self._spot.get(asset), number), vol_relative=_figure(self._vol.get(asset), number)
@@ -284,6 +282,12 @@ class Replay:
 
     def clock(self, start: int, stop: int) -> tuple[Floats, Floats]:  # noqa: ARG002
         return np.array([float(self._time_s)]), _ZERO
+
+
+def _doubles(values: Sequence[Number] | Floats) -> Floats:
+    if isinstance(values, tuple) and values and isinstance(values[0], Decimal) and len({*map(type, values)}) == 1:
+        return np.array(series_of(values).doubles)  # a history is the same from one decision to the next
+    return np.array([float(x) for x in values])
 
 
 def _figure(series: Sequence[Number] | Floats | None, number: int) -> Decimal:

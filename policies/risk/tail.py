@@ -27,10 +27,9 @@ import numpy.typing as npt
 
 from contracts.errors import BadInput
 from policies.risk._kernel import Floats
-from policies.risk.scenarios import Contribution, Revaluation, by_position
+from policies.risk.scenarios import Contribution, Revaluation
 from policies.risk.scenarios_book import PRECISE, Number, exact
 from policies.risk.scenarios_exact import ExactBook, Integers, nearest_units
-from policies.risk.scenarios_sets import Listed
 
 _SUM_ERROR = 2.0**-48
 """Relative rounding of a weighted sum of a tail, generously."""
@@ -108,11 +107,11 @@ def historical_components(pnl: Floats, confidence: Number | str) -> TailComponen
     return TailComponents(math.fsum(at_var), math.fsum(components), components, at_var)
 
 
-def tail_of(found: Revaluation, confidence: Number | str, unit: Decimal) -> DecidedTail:
+def tail_of(found: Revaluation, confidence: Number | str, unit: Decimal, *, with_parts: bool = True) -> DecidedTail:
     """VaR and ES of a revalued book (a `Replay` of history, filtered or not), as a Decision compares them.
 
     Profits are floored to multiples of `unit` first; from there on everything is exact, and the end result is rounded up. Ties go
-    to the earlier scenario. Raises BadInput.
+    to the earlier scenario. Without `with_parts` no contributions are worked out. Raises BadInput.
     """
     units = found.floored(unit)
     a = level(confidence)
@@ -122,15 +121,15 @@ def tail_of(found: Revaluation, confidence: Number | str, unit: Decimal) -> Deci
     es_units = math.ceil((sum(losses[:whole]) + part * losses[whole]) / in_tail)
     with localcontext(PRECISE):
         var, es = losses[whole] * unit, es_units * unit
-    return DecidedTail(var, es, units.size, in_tail, _contributions(found, rows, weights, unit, es))
+    parts = _contributions(found, rows, weights, unit, es) if with_parts else ()
+    return DecidedTail(var, es, units.size, in_tail, parts)
 
 
 def _contributions(
     found: Revaluation, rows: Sequence[int], weights: Sequence[Fraction], unit: Decimal, es: Decimal
 ) -> tuple[Contribution, ...]:
     """What each position adds to ES; only the scenarios of the tail are priced position by position."""
-    scenarios = [found.scenarios.scenario(row) for row in rows]
-    pnl, errors = by_position(found.book, Listed(scenarios))
+    pnl, errors = found.by_position(rows)
     share = np.array([float(w) for w in weights])
     mean = (pnl * share).sum(axis=1)
     error = (errors * share).sum(axis=1) + (np.abs(pnl) * share).sum(axis=1) * (_SUM_ERROR * max(1, len(rows) / 64))
@@ -138,8 +137,8 @@ def _contributions(
 
     def exactly(position: int) -> Decimal:
         terms = (
-            truth.pnl(scenario, position) * weight.numerator / weight.denominator
-            for scenario, weight in zip(scenarios, weights, strict=True)
+            truth.pnl(found.scenarios.scenario(row), position) * weight.numerator / weight.denominator
+            for row, weight in zip(rows, weights, strict=True)
         )
         return sum(terms, Decimal(0))
 

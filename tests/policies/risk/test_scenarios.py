@@ -403,7 +403,7 @@ def test_numba_is_only_imported_when_it_pays(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_without_numba_auto_is_numpy_and_asking_for_numba_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(engine.sys.modules, "policies.risk._kernel_numba", None)
-    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(engine, "_has_numba", lambda: False)
     assert engine.backend_of("auto", 10**9)[0] == "numpy"
     with pytest.raises(BadInput, match=r"seawall\[fast\]"):
         engine.backend_of("numba", 1)

@@ -219,6 +219,22 @@ STOP_OF = Function.parse(f"stopOf(address,uint256)({STOP},uint8,uint256,uint48,u
 STOP_ARMED = Event.parse(f"StopArmed(address indexed,uint256 indexed,uint256,{STOP})")
 STOP_EXECUTED = Event.parse("StopExecuted(address indexed,uint256 indexed,uint256,uint256,int256,int256)")
 
+HEALTH = (
+    "(address,address,address,address,uint24,uint128,uint128,uint16,uint128,uint128,uint128,uint16,uint16,uint32,uint32,uint32,"
+    "uint16,uint96,uint48," + _ORACLE + ")"
+)
+ARM_HEALTH = Function.parse(f"arm(uint256,{HEALTH})")
+HEALTH_OF = Function.parse(f"healthOf(address,uint256)({HEALTH},bool,uint256,uint48,uint48)")
+HEALTH_ARMED = Event.parse(f"HealthArmed(address indexed,uint256 indexed,uint256,{HEALTH})")
+HEALTH_RESTORED = Event.parse("HealthRestored(address indexed,uint256 indexed,uint256,uint256,uint256,uint256,uint256)")
+
+
+def encode_healths(healths: Sequence[tuple[int, tuple[object, ...]]]) -> bytes:
+    """onInstall data of HealthGuard: (id, IHealthGuard.Health) each."""
+    ids, fields = [one for one, _ in healths], [health for _, health in healths]
+    return abi.encode(["uint256[]", f"{HEALTH}[]"], [ids, fields])
+
+
 # -- EmergencyFreeze ------------------------------------------------------------------------------------------------------
 
 _EXIT = "(address,bytes4,bool,bool,uint8,bytes32[])"

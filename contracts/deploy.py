@@ -55,6 +55,7 @@ class Deployment:
     risk_validator: Address
     session_validator: Address
     stop_loss: Address
+    health_guard: Address
     emergency_freeze: Address
     verifying_paymaster: Address
 
@@ -77,6 +78,7 @@ async def deploy_seawall(
         risk_validator=await deploy(sender, init_code("RiskValidator")),
         session_validator=await deploy(sender, init_code("SessionValidator")),
         stop_loss=await deploy(sender, init_code("StopLoss")),
+        health_guard=await deploy(sender, init_code("HealthGuard")),
         emergency_freeze=await deploy(sender, init_code("EmergencyFreeze")),
         verifying_paymaster=await deploy(sender, paymaster),
     )
@@ -93,6 +95,11 @@ async def deploy_uniswap_adapter(
     """Deploy the venue adapter of Uniswap v3 spot; its second price source is the pool's mean over `twap_s` seconds."""
     types = ["address", "address", "uint32"]
     return await deploy(sender, init_code("UniswapV3Adapter", types, [factory, router, twap_s]))
+
+
+async def deploy_aave_adapter(sender: TransactionSender, pool: Address) -> Address:
+    """Deploy the lending adapter of one Aave v3 pool."""
+    return await deploy(sender, init_code("AaveV3Adapter", ["address"], [pool]))
 
 
 async def deploy_lyra_adapter(

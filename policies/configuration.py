@@ -27,7 +27,7 @@ from contracts.bindings import (
 from contracts.types import Address, Hash32, Wei, checksum, to_hex
 from policies.approvals import quorums
 from policies.attestation import on_chain_id
-from policies.guards import bound, freeze_config, keeper_session, stop_config
+from policies.guards import bound, freeze_config, health_config, keeper_sessions, stop_config
 from policies.policy import Policy
 
 ARMED = 1
@@ -69,6 +69,8 @@ class Present:
     sessions: tuple[Session, ...] = ()
     stops: Mapping[int, tuple[object, ...]] = field(default_factory=dict)
     """Armed ones, by id, as IStopLoss.Stop."""
+    healths: Mapping[int, tuple[object, ...]] = field(default_factory=dict)
+    """Armed ones, by id, as IHealthGuard.Health."""
     announced: Mapping[bytes, int] = field(default_factory=dict)
     """Administrative calls under way, and when they may be carried out."""
 
@@ -228,9 +230,12 @@ def module_inits(wish: Wanted) -> tuple[ModuleInit, ...]:
     if policy.freeze is not None:
         config = freeze_config(policy, book, wish.present.account)
         found.append(ModuleInit(MODULE_EXECUTOR, at("seawall.emergency_freeze"), config.encode()))
-    session = keeper_session(policy, book, wish.present.time_s)
-    if session is not None:
-        found.append(ModuleInit(MODULE_VALIDATOR, at("seawall.session_validator"), b.encode_sessions(session)))
+    if policy.healths:
+        healths = [(rule.id, health_config(rule, policy, book, wish.present.time_s)) for rule in policy.healths]
+        found.append(ModuleInit(MODULE_EXECUTOR, at("seawall.health_guard"), b.encode_healths(healths)))
+    sessions = keeper_sessions(policy, book, wish.present.time_s)
+    if sessions:
+        found.append(ModuleInit(MODULE_VALIDATOR, at("seawall.session_validator"), b.encode_sessions(*sessions)))
     return tuple(found)
 
 
@@ -388,13 +393,13 @@ def _session_key(session: Session, name: Callable[[Address], str]) -> str:
 def _wanted_sessions(wish: Wanted) -> Listed:
     if not wish.has(MODULE_VALIDATOR, "seawall.session_validator"):
         return []
-    session, rule = keeper_session(wish.policy, wish.book, wish.present.time_s), wish.policy.session
-    if session is None or rule is None:
-        return []
     name, module = _names(wish), wish.at("seawall.session_validator")
-    enable = Call(module, b.ENABLE_SESSION.encode(session.to_abi()))
-    fields = {"budget": _eth(session.prefund_budget_wei), "time": "valid"}
-    return [(_session_key(session, name), Setting(fields, make=(enable,), drop_first=True))]
+    listed: Listed = []
+    for session in keeper_sessions(wish.policy, wish.book, wish.present.time_s):
+        enable = Call(module, b.ENABLE_SESSION.encode(session.to_abi()))
+        fields = {"budget": _eth(session.prefund_budget_wei), "time": "valid"}
+        listed.append((_session_key(session, name), Setting(fields, make=(enable,), drop_first=True)))
+    return listed
 
 
 def _found_sessions(wish: Wanted) -> Listed:
@@ -425,13 +430,14 @@ _STOP_FIELDS = (
 _TRIGGER, _EXPIRES = _STOP_FIELDS.index("trigger"), _STOP_FIELDS.index("expires")
 
 
-def _stop_fields(stop: Sequence[Any], name: Callable[[Address], str]) -> dict[str, str]:
-    def shown(value: Any) -> str:
-        if isinstance(value, bytes):
-            return name(value) if len(value) == 20 else to_hex(value)
-        return ", ".join(shown(one) for one in value) if isinstance(value, (tuple, list)) else str(value)
+def _shown(value: Any, name: Callable[[Address], str]) -> str:
+    if isinstance(value, bytes):
+        return name(value) if len(value) == 20 else to_hex(value)
+    return ", ".join(_shown(one, name) for one in value) if isinstance(value, (tuple, list)) else str(value)
 
-    fields = {label: shown(value) for label, value in zip(_STOP_FIELDS, stop, strict=True)}
+
+def _stop_fields(stop: Sequence[Any], name: Callable[[Address], str]) -> dict[str, str]:
+    fields = {label: _shown(value, name) for label, value in zip(_STOP_FIELDS, stop, strict=True)}
     fields["trigger"] = f"{Decimal(stop[_TRIGGER]).scaleb(-18).normalize():f}"
     return fields
 
@@ -475,6 +481,56 @@ def _found_stops(wish: Wanted) -> Listed:
     ]
 
 
+# -- HealthGuard ------------------------------------------------------------------------------------------------------------
+
+_HEALTH_FIELDS = (
+    "venue", "collateral", "debt", "swap", "pool fee", "floor", "target", "tolerance", "most repaid", "most topped up",
+    "most unwound", "slippage", "largest slippage", "widens over", "cool-down", "public after", "refund share",
+    "largest refund", "expires", "oracle",
+)  # fmt: skip
+_ENDS = _HEALTH_FIELDS.index("expires")
+
+
+def _health_fields(health: Sequence[Any], name: Callable[[Address], str]) -> dict[str, str]:
+    fields = {label: _shown(value, name) for label, value in zip(_HEALTH_FIELDS, health, strict=True)}
+    for level in ("floor", "target"):
+        fields[level] = f"{Decimal(health[_HEALTH_FIELDS.index(level)]).scaleb(-18).normalize():f}"
+    return fields
+
+
+def _wanted_healths(wish: Wanted) -> Listed:
+    if not wish.has(MODULE_EXECUTOR, "seawall.health_guard"):
+        return []  # its installation arms them
+    name, present = _names(wish), wish.present
+    listed: Listed = []
+    for rule in wish.policy.healths:
+        config = health_config(rule, wish.policy, wish.book, present.time_s)
+        health, armed = config, present.healths.get(rule.id)
+        if armed is not None and rule.valid_for_s:
+            ends_s = _int(armed[_ENDS])
+            if ends_s - present.time_s >= RENEW_BELOW * rule.valid_for_s:
+                health = _with(health, _ENDS, ends_s)
+        arm = Call(wish.at("seawall.health_guard"), b.ARM_HEALTH.encode(rule.id, config))
+        listed.append((f"health guard {rule.id}", Setting(_health_fields(health, name), make=(arm,))))
+    return listed
+
+
+def _found_healths(wish: Wanted) -> Listed:
+    if not wish.policy.healths:
+        return []  # the module's removal takes them along
+    name = _names(wish)
+    return [
+        (
+            f"health guard {guard_id}",
+            Setting(
+                _health_fields(health, name),
+                drop=(Call(wish.book["seawall.health_guard"], b.CANCEL_STOP.encode(guard_id)),),
+            ),
+        )
+        for guard_id, health in sorted(wish.present.healths.items())
+    ]
+
+
 def _int(value: object) -> int:
     assert isinstance(value, int)
     return value
@@ -490,6 +546,7 @@ _WANTED: tuple[Callable[[Wanted], Listed], ...] = (
     _wanted_freeze,
     _wanted_sessions,
     _wanted_stops,
+    _wanted_healths,
 )
 _FOUND: tuple[Callable[[Wanted], Listed], ...] = (
     _found_modules,
@@ -497,4 +554,5 @@ _FOUND: tuple[Callable[[Wanted], Listed], ...] = (
     _found_freeze,
     _found_sessions,
     _found_stops,
+    _found_healths,
 )

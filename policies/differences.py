@@ -207,14 +207,15 @@ def _about(entry: Tree) -> tuple[Any, Any]:
 
 
 def _guards(was: Tree, now: Tree) -> Iterator[Difference]:
-    yield from _entries(
-        "guards.stop_loss",
-        was.get("stop_loss", ()),
-        now.get("stop_loss", ()),
-        lambda entry: {"guards": {"stop_loss": [entry]}},
-    )
+    for listed in ("stop_loss", "health"):
+        yield from _entries(
+            f"guards.{listed}",
+            was.get(listed, ()),
+            now.get(listed, ()),
+            lambda entry, name=listed: {"guards": {name: [entry]}},
+        )
     for section in dict.fromkeys([*was, *now]):
-        if section == "stop_loss" or was.get(section) == now.get(section):
+        if section in ("stop_loss", "health") or was.get(section) == now.get(section):
             continue
         path, before, after = f"guards.{section}", was.get(section), now.get(section)
         if before is None or after is None:

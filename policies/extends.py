@@ -51,6 +51,7 @@ _LIMIT: Mapping[str, Tighter] = {
     "description": lambda *_: True,
 }
 _STOP: Mapping[str, Tighter] = {"drop": _lower, "size": _higher}
+_HEALTH: Mapping[str, Tighter] = {"floor": _higher, "target": _higher}
 _ATTESTATION: Mapping[str, Tighter] = {"validity": _lower, "threshold": _higher, "escape_delay": _higher}
 _BUDGET: Mapping[str, Tighter] = {"per_operation": _lower, "per_day": _lower}
 DEFAULTS: Mapping[str, str] = {
@@ -276,6 +277,8 @@ def _guards(m: _Merge, parent: Tree, child: Tree, found: dict[str, Any]) -> None
     merged: dict[str, Any] = {**parent, **child}
     if "stop_loss" in merged:
         merged["stop_loss"] = m.by_id(parent, child, "stop_loss", "guards.stop_loss", _STOP)
+    if "health" in merged:
+        merged["health"] = m.by_id(parent, child, "health", "guards.health", _HEALTH)
     for section in ("freeze", "session"):
         if section in parent and section in child:
             merged[section] = m.fields(parent[section], child[section], f"guards.{section}", {})

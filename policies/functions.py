@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from contracts.abi import Function
+from contracts.bindings import HEALTH
 
 
 class Effect(StrEnum):
@@ -255,6 +256,7 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
     _f("touch(address,uint256)", "account id", Effect.NEUTRAL),
     _f("reduce(uint256,uint256)", "id size", Effect.REDUCES),
     _f(f"arm(uint256,{_STOP})", "id stop", Effect.ADMIN),
+    _f(f"arm(uint256,{HEALTH})", "id health", Effect.ADMIN),
     _f("cancel(uint256)", "id", Effect.ADMIN),
     # EmergencyFreeze
     _f("freeze(address,uint8)", "account state", Effect.REDUCES),
@@ -321,7 +323,8 @@ _TARGETS: Mapping[str, tuple[str, ...]] = {
         "unwrapWETH9(uint256,address)", "sweepToken(address,uint256,address)",
     ),
     "aave.pool": ("withdraw(address,uint256,address)", "deposit(address,uint256,address,uint16)"),
-    "seawall.stop_loss": ("execute(address,uint256)",),
+    "seawall.stop_loss": ("execute(address,uint256)", f"arm(uint256,{_STOP})"),
+    "seawall.health_guard": ("execute(address,uint256)", f"arm(uint256,{HEALTH})"),
     "seawall.risk_validator": ("cancelEscape()",),
 }  # fmt: skip
 

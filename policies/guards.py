@@ -15,7 +15,8 @@ from contracts.errors import BadInput
 from contracts.types import Address
 from contracts.units import BPS, WAD
 from policies.margin import EXACT
-from policies.policy import ExitRule, Policy, StopRule, argument_word, resolve
+from policies.names import TOKEN_DECIMALS
+from policies.policy import ExitRule, HealthRule, OracleRule, Policy, StopRule, argument_word, resolve
 
 Book = Mapping[str, Address]
 _ZERO = bytes(20)
@@ -74,18 +75,21 @@ def _exit(rule: ExitRule, policy: Policy, book: Book, account: Address) -> Exit:
     return Exit(target, rule.selector, rule.in_frozen, rule.plain_value, mask, tuple(words))
 
 
-def keeper_session(policy: Policy, book: Book, now_s: int) -> Session | None:
-    """The session that lets the keeper call `StopLoss.execute` and nothing else; None without `guards.session` or stops."""
+def keeper_sessions(policy: Policy, book: Book, now_s: int) -> tuple[Session, ...]:
+    """The sessions that let the keeper call `execute` of each guard and nothing else; none without `guards.session` or guards."""
     rule = policy.session
-    if rule is None or not policy.stops:
-        return None
-    return Session(
-        key=bound(rule.key, policy, book),
-        valid_after_s=0,
-        valid_until_s=now_s + rule.valid_for_s,
-        target=bound("seawall.stop_loss", policy, book),
-        selector=GUARD_EXECUTE.selector,
-        prefund_budget_wei=rule.prefund_budget_wei,
+    if rule is None:
+        return ()
+    return tuple(
+        Session(
+            key=bound(rule.key, policy, book),
+            valid_after_s=0,
+            valid_until_s=now_s + rule.valid_for_s,
+            target=bound(name, policy, book),
+            selector=GUARD_EXECUTE.selector,
+            prefund_budget_wei=rule.prefund_budget_wei,
+        )
+        for name in policy.guards
     )
 
 
@@ -112,8 +116,6 @@ def stop_config(
         trigger_wad = int((trigger * WAD).to_integral_value(ROUND_CEILING if is_long else ROUND_FLOOR))
         largest = rule.max_size_per_execution
         cap = _NO_CAP if largest is None else int((largest * WAD).to_integral_value(ROUND_FLOOR))
-    oracle = rule.oracle
-    sequencer = bound(oracle.sequencer_feed, policy, book) if oracle.sequencer_feed else _ZERO
     stop = (
         bound(adapter, policy, book),
         abi.encode(["address"], [bound(base, policy, book)]),
@@ -129,18 +131,73 @@ def stop_config(
         _bps(rule.refund_share),
         rule.refund_cap_wei,
         now_s + rule.valid_for_s if rule.valid_for_s else 0,
-        (
-            bound(oracle.feed, policy, book),
-            oracle.heartbeat_s,
-            sequencer,
-            oracle.grace_period_s,
-            int(oracle.min_price * WAD),
-            int(oracle.max_price * WAD),
-            _bps(oracle.max_deviation),
-            oracle.deviation_patience_s,
-        ),
+        _oracle(rule.oracle, policy, book),
     )
     return StopConfig(rule.id, trigger_wad, is_long, stop)
+
+
+def _oracle(oracle: OracleRule, policy: Policy, book: Book) -> tuple[object, ...]:
+    """A feed and everything it is held against, as OracleConfig."""
+    sequencer = bound(oracle.sequencer_feed, policy, book) if oracle.sequencer_feed else _ZERO
+    return (
+        bound(oracle.feed, policy, book),
+        oracle.heartbeat_s,
+        sequencer,
+        oracle.grace_period_s,
+        int(oracle.min_price * WAD),
+        int(oracle.max_price * WAD),
+        _bps(oracle.max_deviation),
+        oracle.deviation_patience_s,
+    )
+
+
+_NO_ORACLE = (_ZERO, 0, _ZERO, 0, 0, 0, 0, 0)
+_LENDING = {"aave": "seawall.aave_adapter"}
+
+
+def health_config(rule: HealthRule, policy: Policy, book: Book, now_s: int) -> tuple[object, ...]:
+    """One health guard as IHealthGuard.Health. Caps are rounded down, so that no bound gets looser.
+
+    Raises BadInput for an unbound name or a token whose decimals are not known.
+    """
+    if rule.venue not in _LENDING:
+        raise BadInput(
+            f"health guard {rule.id} of policy {policy.name}: venue {rule.venue!r} has no adapter here; there is aave"
+        )
+    sells = rule.max_unwind > 0
+    with localcontext(EXACT):
+        return (
+            bound(_LENDING[rule.venue], policy, book),
+            bound(rule.collateral, policy, book),
+            bound(rule.debt, policy, book),
+            bound("seawall.uniswap_adapter", policy, book) if sells else _ZERO,
+            int(rule.pool_fee * 1_000_000),
+            int(rule.floor * WAD),
+            int(rule.target * WAD),
+            _bps(rule.tolerance),
+            _units(rule.max_repay, rule.debt, rule, policy),
+            _units(rule.max_top_up, rule.collateral, rule, policy),
+            _units(rule.max_unwind, rule.collateral, rule, policy),
+            _bps(rule.slippage),
+            _bps(rule.max_slippage),
+            rule.widen_s,
+            rule.cooldown_s,
+            rule.public_delay_s,
+            _bps(rule.refund_share),
+            rule.refund_cap_wei,
+            now_s + rule.valid_for_s if rule.valid_for_s else 0,
+            _NO_ORACLE if rule.oracle is None else _oracle(rule.oracle, policy, book),
+        )
+
+
+def _units(amount: Decimal, token: str, rule: HealthRule, policy: Policy) -> int:
+    """Token units, rounded down."""
+    if token not in TOKEN_DECIMALS:
+        raise BadInput(
+            f"health guard {rule.id} of policy {policy.name}: the decimals of {token!r} are not known here; there are "
+            + ", ".join(TOKEN_DECIMALS)
+        )
+    return int(amount.scaleb(TOKEN_DECIMALS[token]).to_integral_value(ROUND_FLOOR))
 
 
 def _bps(share: Decimal) -> int:

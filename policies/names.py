@@ -50,10 +50,12 @@ CONTRACTS: Mapping[str, str] = {
     "seawall.risk_validator": "risk_validator",
     "seawall.session_validator": "session_validator",
     "seawall.stop_loss": "stop_loss",
+    "seawall.health_guard": "health_guard",
     "seawall.emergency_freeze": "emergency_freeze",
     "seawall.perp_adapter": "perp_adapter",
     "seawall.uniswap_adapter": "uniswap_adapter",
     "seawall.lyra_adapter": "lyra_adapter",
+    "seawall.aave_adapter": "aave_adapter",
 }
 """Contract names of policy files, and what a deployments file (`seawall devnet --json`) calls them."""
 
@@ -62,6 +64,9 @@ ROLES = (
     "risk_officer",
 )  # fmt: skip
 """People and services that the caller binds to addresses."""
+
+TOKEN_DECIMALS: Mapping[str, int] = {"usdc": 6, "weth": 18}
+"""Decimals of the tokens that guards handle, by their names."""
 
 KNOWN: tuple[str, ...] = (ACCOUNT, *CONTRACTS, *ROLES)
 

@@ -113,6 +113,32 @@ class StopRule:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthRule:
+    """One health guard. Factors are plain numbers (1: liquidated below), amounts tokens, shares fractions."""
+
+    id: int
+    venue: str
+    collateral: str
+    debt: str
+    floor: Decimal
+    target: Decimal
+    tolerance: Decimal
+    max_repay: Decimal
+    max_top_up: Decimal
+    max_unwind: Decimal
+    pool_fee: Decimal
+    slippage: Decimal
+    max_slippage: Decimal
+    widen_s: int
+    cooldown_s: int
+    public_delay_s: int
+    refund_share: Decimal
+    refund_cap_wei: Wei
+    valid_for_s: int
+    oracle: OracleRule | None
+
+
+@dataclass(frozen=True, slots=True)
 class FreezeRule:
     guardians: tuple[str, ...]
     quorum: int
@@ -171,6 +197,7 @@ class Policy:
     calls: tuple[CallRule, ...]
     exits: tuple[ExitRule, ...]
     stops: tuple[StopRule, ...]
+    healths: tuple[HealthRule, ...]
     freeze: FreezeRule | None
     session: SessionRule | None
     approvals: tuple[ApprovalRule, ...]
@@ -188,7 +215,8 @@ class Policy:
     @property
     def guards(self) -> tuple[str, ...]:
         """Names of the guard modules that may act in every state."""
-        return ("seawall.stop_loss",) if self.stops else ()
+        named = (("seawall.stop_loss", self.stops), ("seawall.health_guard", self.healths))
+        return tuple(name for name, rules in named if rules)
 
 
 def build(document: Mapping[str, Any]) -> Policy:
@@ -224,6 +252,7 @@ def build(document: Mapping[str, Any]) -> Policy:
         calls=tuple(call_rule(entry) for entry in document.get("calls", ())),
         exits=tuple(exit_rule(entry) for entry in document.get("exits", ())),
         stops=tuple(_stop(entry) for entry in guards.get("stop_loss", ())),
+        healths=tuple(_health(entry) for entry in guards.get("health", ())),
         freeze=_freeze(guards["freeze"]) if "freeze" in guards else None,
         session=_session(guards["session"]) if "session" in guards else None,
         approvals=tuple(
@@ -323,16 +352,45 @@ def _stop(entry: Mapping[str, Any]) -> StopRule:
         refund_share=Decimal(entry.get("refund_share", "1")),
         refund_cap_wei=_wei(entry.get("refund_cap", "0")),
         valid_for_s=int(entry.get("valid_for", 0)),
-        oracle=OracleRule(
-            feed=oracle["feed"],
-            heartbeat_s=int(oracle["heartbeat"]),
-            sequencer_feed=oracle.get("sequencer_feed", ""),
-            grace_period_s=int(oracle.get("grace_period", 1800)),
-            min_price=Decimal(oracle.get("min_price", "0.01")),
-            max_price=Decimal(oracle.get("max_price", "10000000")),
-            max_deviation=Decimal(oracle.get("max_deviation", "0.05")),
-            deviation_patience_s=int(oracle.get("deviation_patience", 300)),
-        ),
+        oracle=_oracle(oracle),
+    )
+
+
+def _oracle(entry: Mapping[str, Any]) -> OracleRule:
+    return OracleRule(
+        feed=entry["feed"],
+        heartbeat_s=int(entry["heartbeat"]),
+        sequencer_feed=entry.get("sequencer_feed", ""),
+        grace_period_s=int(entry.get("grace_period", 1800)),
+        min_price=Decimal(entry.get("min_price", "0.01")),
+        max_price=Decimal(entry.get("max_price", "10000000")),
+        max_deviation=Decimal(entry.get("max_deviation", "0.05")),
+        deviation_patience_s=int(entry.get("deviation_patience", 300)),
+    )
+
+
+def _health(entry: Mapping[str, Any]) -> HealthRule:
+    return HealthRule(
+        id=int(entry["id"]),
+        venue=entry["venue"],
+        collateral=entry["collateral"],
+        debt=entry["debt"],
+        floor=Decimal(entry["floor"]),
+        target=Decimal(entry["target"]),
+        tolerance=Decimal(entry.get("tolerance", "0.01")),
+        max_repay=Decimal(entry.get("max_repay", "0")),
+        max_top_up=Decimal(entry.get("max_top_up", "0")),
+        max_unwind=Decimal(entry.get("max_unwind", "0")),
+        pool_fee=Decimal(entry.get("pool_fee", "0.003")),
+        slippage=Decimal(entry.get("slippage", "0.01")),
+        max_slippage=Decimal(entry.get("max_slippage", "0.05")),
+        widen_s=int(entry.get("widen", 120)),
+        cooldown_s=int(entry.get("cooldown", 60)),
+        public_delay_s=int(entry.get("public_delay", 120)),
+        refund_share=Decimal(entry.get("refund_share", "1")),
+        refund_cap_wei=_wei(entry.get("refund_cap", "0")),
+        valid_for_s=int(entry.get("valid_for", 0)),
+        oracle=_oracle(entry["oracle"]) if "oracle" in entry else None,
     )
 
 

@@ -12,7 +12,7 @@ from policies.functions import Effect, KnownFunction
 from policies.limit_checks import LimitChecks
 from policies.linting import Tree
 from policies.margin import PERP_V2_INITIAL_RATIO, PERP_V2_MAINTENANCE_RATIO, ratio
-from policies.names import ACCOUNT, CONTRACTS
+from policies.names import ACCOUNT, CONTRACTS, TOKEN_DECIMALS
 from policies.policy import MAX_QUORUMS, selectors_of, word_of
 from policies.problems import Problem, did_you_mean
 from policies.structure import Places
@@ -35,6 +35,7 @@ def check(tree: Tree, places: Places, written: Mapping[str, str]) -> list[Proble
     linter.calls()
     linter.exits()
     linter.stops()
+    linter.healths()
     linter.freeze()
     linter.session()
     linter.money()
@@ -230,6 +231,39 @@ class _Linter(LimitChecks):
             if "asset" in entry and base not in self.names:
                 self.report(f"{path}.asset", f"there is no market {base}", did_you_mean(base, self.names))
 
+    def healths(self) -> None:
+        for path, entry in self.named(self.guards.get("health", ()), "guards.health"):
+            for key in ("collateral", "debt"):
+                name = entry.get(key)
+                if name is not None and name not in TOKEN_DECIMALS:
+                    self.report(
+                        f"{path}.{key}",
+                        f"the decimals of {name!r} are not known",
+                        "one of " + ", ".join(TOKEN_DECIMALS),
+                    )
+            if entry.get("collateral") == entry.get("debt"):
+                self.report(f"{path}.debt", "collateral and debt are the same token")
+            floor, target = Decimal(entry.get("floor", "1.1")), Decimal(entry.get("target", "2"))
+            if floor <= 1:
+                self.report(f"{path}.floor", "must be above 1: there the venue liquidates")
+            if target <= floor:
+                self.report(f"{path}.target", f"must be above the floor, {floor:f}")
+            caps = {key: Decimal(entry.get(key, "0")) for key in ("max_repay", "max_top_up", "max_unwind")}
+            for key, cap in caps.items():
+                if cap < 0:
+                    self.report(f"{path}.{key}", "must not be negative")
+            if not any(caps.values()):
+                self.report(path, "it may do nothing", "set max_repay, max_top_up or max_unwind")
+            if caps["max_unwind"] > 0 and "oracle" not in entry:
+                self.report(path, "a sale needs a guarded price", "add oracle: {feed: ..., heartbeat: ...}")
+            slippage, most = Decimal(entry.get("slippage", "0.01")), Decimal(entry.get("max_slippage", "0.05"))
+            if slippage < 0 or most < slippage or most > MAX_SLIPPAGE:
+                self.report(f"{path}.max_slippage", f"must be from slippage ({slippage:%}) to 50%")
+            for key in ("refund_share", "tolerance", "pool_fee"):
+                self.share(f"{path}.{key}", entry.get(key))
+            if "oracle" in entry:
+                self.oracle(entry["oracle"], f"{path}.oracle", {})
+
     def in_time(self, entry: Tree, path: str) -> None:
         """A stop must fire before the venue liquidates, at the most leverage and the least distance that the limits allow."""
         leverage, floor = self.least("leverage", "max"), self.least("liquidation_distance", "min")
@@ -278,14 +312,16 @@ class _Linter(LimitChecks):
     def session(self) -> None:
         entry = self.guards.get("session")
         if entry is None:
-            if self.guards.get("stop_loss"):
-                self.warn(
-                    "guards.stop_loss", "no guards.session: only the owner can execute the stop before public_delay"
-                )
+            for section, what in (("stop_loss", "stop"), ("health", "health guard")):
+                if self.guards.get(section):
+                    self.warn(
+                        f"guards.{section}",
+                        f"no guards.session: only the owner can execute the {what} before public_delay",
+                    )
             return
         self.party("guards.session.key", entry.get("key"))
-        if not self.guards.get("stop_loss"):
-            self.warn("guards.session", "a session without a stop can do nothing")
+        if not self.guards.get("stop_loss") and not self.guards.get("health"):
+            self.warn("guards.session", "a session without a stop or a health guard can do nothing")
         if entry.get("valid_for") == "0":
             self.report("guards.session.valid_for", "must be positive")
 

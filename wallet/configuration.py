@@ -74,6 +74,7 @@ _MODULES = {
     "risk_validator": MODULE_VALIDATOR,
     "session_validator": MODULE_VALIDATOR,
     "stop_loss": MODULE_EXECUTOR,
+    "health_guard": MODULE_EXECUTOR,
     "emergency_freeze": MODULE_EXECUTOR,
 }
 
@@ -91,6 +92,7 @@ class _Named:
     exits: tuple[Exit, ...]
     sessions: tuple[bytes, ...]
     stops: tuple[int, ...]
+    healths: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ class _Reader:
             guards=_once(await self.logs(b.GUARD_SET, freeze, first), lambda log: log[1]),
             exits=_once(await self.logs(b.EXIT_SET, freeze, first), lambda log: _exit(log[2])),
             sessions=_once(await self.logs(b.SESSION_ENABLED, sessions, first), lambda log: log[1]),
+            healths=_once(await self.logs(b.HEALTH_ARMED, at["health_guard"], first), lambda log: log[1]),
             stops=_once(await self.logs(b.STOP_ARMED, at["stop_loss"], first), lambda log: log[1]),
         )
 
@@ -231,6 +234,14 @@ async def _stop_loss(reader: _Reader, module: Address, named: _Named) -> dict[st
     return {"stops": armed}
 
 
+async def _health_guard(reader: _Reader, module: Address, named: _Named) -> dict[str, Any]:
+    answers = await reader.answers(module, b.HEALTH_OF, [(reader.account, one) for one in named.healths])
+    armed = {
+        one: answer[0] for one, answer in zip(named.healths, answers, strict=True) if answer is not None and answer[1]
+    }
+    return {"healths": armed}
+
+
 async def _emergency_freeze(reader: _Reader, module: Address, named: _Named) -> dict[str, Any]:
     account = reader.account
     quorum, delays = await reader.read([(module, function, (account,)) for function in (b.QUORUM_OF, b.DELAYS_OF)])
@@ -253,6 +264,7 @@ _DETAILS = {
     "risk_validator": _risk_validator,
     "session_validator": _session_validator,
     "stop_loss": _stop_loss,
+    "health_guard": _health_guard,
     "emergency_freeze": _emergency_freeze,
 }
 

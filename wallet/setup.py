@@ -12,13 +12,14 @@ from contracts.bindings import (
     Call,
     ModuleInit,
     ecdsa_owner,
+    encode_healths,
     encode_sessions,
     risk_validator_init,
 )
 from contracts.errors import BadInput
 from contracts.types import Address, Wei
 from policies.approvals import quorums
-from policies.guards import StopConfig, bound, freeze_config, keeper_session, stop_config
+from policies.guards import StopConfig, bound, freeze_config, health_config, keeper_sessions, stop_config
 from policies.policy import Policy
 
 Book = Mapping[str, Address]
@@ -59,10 +60,14 @@ def guarded_config(
     if policy.freeze is not None:
         authority = bound("seawall.emergency_freeze", policy, book)
         modules.append(ModuleInit(MODULE_EXECUTOR, authority, freeze_config(policy, book, bytes(20)).encode()))
-    session = keeper_session(policy, book, now_s)
-    if session is not None:
+    if policy.healths:
+        healths = [(rule.id, health_config(rule, policy, book, now_s)) for rule in policy.healths]
+        module = bound("seawall.health_guard", policy, book)
+        modules.append(ModuleInit(MODULE_EXECUTOR, module, encode_healths(healths)))
+    sessions = keeper_sessions(policy, book, now_s)
+    if sessions:
         validator = bound("seawall.session_validator", policy, book)
-        modules.append(ModuleInit(MODULE_VALIDATOR, validator, encode_sessions(session)))
+        modules.append(ModuleInit(MODULE_VALIDATOR, validator, encode_sessions(*sessions)))
     return AccountConfig(ecdsa_owner(owner), authority, ADMIN_DELAY_S, PREFUND_CAPS_WEI, tuple(modules))
 
 

@@ -68,11 +68,13 @@ class Addresses:
     risk_validator: Address
     session_validator: Address
     stop_loss: Address
+    health_guard: Address
     emergency_freeze: Address
     verifying_paymaster: Address
     perp_adapter: Address
     uniswap_adapter: Address
     lyra_adapter: Address
+    aave_adapter: Address
 
     def to_json(self) -> dict[str, str]:
         """Checksummed, by name."""

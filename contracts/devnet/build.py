@@ -64,7 +64,7 @@ async def build_devnet(
     if boards:
         for call in lyra_boards(price_wad, first_bar_s):
             await build.transact(lyra.option_market, call)
-    ours, adapters = await _deploy_ours(build, entry_points["v0.8"], perp, uniswap, lyra)
+    ours, adapters = await _deploy_ours(build, entry_points["v0.8"], perp, uniswap, lyra, aave.pool)
     return Addresses(
         entry_point_v07=entry_points["v0.7"],
         entry_point_v08=entry_points["v0.8"],
@@ -106,6 +106,7 @@ async def build_devnet(
         risk_validator=ours.risk_validator,
         session_validator=ours.session_validator,
         stop_loss=ours.stop_loss,
+        health_guard=ours.health_guard,
         emergency_freeze=ours.emergency_freeze,
         verifying_paymaster=ours.verifying_paymaster,
         **adapters,
@@ -143,7 +144,7 @@ async def _make_history(
 
 
 async def _deploy_ours(
-    build: Builder, entry_point: Address, perp: PerpV2, uniswap: UniswapV3, lyra: Lyra
+    build: Builder, entry_point: Address, perp: PerpV2, uniswap: UniswapV3, lyra: Lyra, aave_pool: Address
 ) -> tuple[deploy.Deployment, dict[str, Address]]:
     """Deploy Seawall's own contracts the way any chain gets them: contracts/deploy.py, one block each, a second apart."""
     rpc = build.rpc
@@ -162,6 +163,7 @@ async def _deploy_ours(
         "perp_adapter": await deploy.deploy_perp_adapter(sender, perp.clearing_house),
         "uniswap_adapter": await deploy.deploy_uniswap_adapter(sender, uniswap.factory, uniswap.router),
         "lyra_adapter": await deploy.deploy_lyra_adapter(sender, lyra.viewer, lyra.option_market, lyra.black_scholes),
+        "aave_adapter": await deploy.deploy_aave_adapter(sender, aave_pool),
     }
     await rpc.call("evm_setAutomine", False)
     await rpc.call("anvil_removeBlockTimestampInterval")

@@ -16,7 +16,7 @@ from contracts.types import Address, checksum, keccak
 from policies import load
 from policies.attestation import on_chain_id
 from policies.configuration import Held, Present, Wanted, differences
-from policies.guards import keeper_session, stop_config
+from policies.guards import keeper_sessions, stop_config
 from policies.names import CONTRACTS, ROLES
 
 PEOPLE = [keccak(f"person {i}".encode())[:20] for i in range(6)]
@@ -271,8 +271,7 @@ def test_without_a_position_an_armed_stop_rests_and_a_foreign_one_is_cancelled()
 
 def test_a_session_is_renewed_before_it_ends_and_a_second_one_is_taken_away() -> None:
     wish, now = settled()
-    session = keeper_session(wish.policy, BOOK, NOW_S)
-    assert session is not None
+    (session,) = keeper_sessions(wish.policy, BOOK, NOW_S)
     rule = wish.policy.session
     assert rule is not None
     ending = replace(session, valid_until_s=NOW_S + rule.valid_for_s // 20)

@@ -10,7 +10,7 @@ from contracts.bindings import ARM_STOP, GUARD_EXECUTE, Exit
 from contracts.errors import BadInput
 from contracts.units import WAD
 from policies import load
-from policies.guards import freeze_config, keeper_session, stop_config
+from policies.guards import freeze_config, keeper_sessions, stop_config
 from tests.policies.rig import ACCOUNT, BOOK, CLOSE, NOW_S, address, example, policy_of
 
 FUND = load(example("conservative_fund"))
@@ -87,8 +87,7 @@ def test_an_exit_may_pin_numbers_flags_and_words() -> None:
 
 
 def test_the_keeper_may_execute_stops_and_nothing_else() -> None:
-    session = keeper_session(FUND, BOOK, NOW_S)
-    assert session is not None
+    (session,) = keeper_sessions(FUND, BOOK, NOW_S)
     assert (session.key, session.target, session.selector) == (
         BOOK["keeper"],
         BOOK["seawall.stop_loss"],
@@ -96,7 +95,7 @@ def test_the_keeper_may_execute_stops_and_nothing_else() -> None:
     )
     assert session.valid_until_s == NOW_S + 30 * 86_400
     assert session.prefund_budget_wei == 5 * 10**17
-    assert keeper_session(load(example("conservative_fund_no_stop")), BOOK, NOW_S) is None
+    assert keeper_sessions(load(example("conservative_fund_no_stop")), BOOK, NOW_S) == ()
 
 
 def test_a_name_that_nothing_is_bound_to_is_an_error_never_a_zero_address() -> None:

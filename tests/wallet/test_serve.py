@@ -425,7 +425,7 @@ async def test_the_chain_takes_an_operation_that_two_of_two_engines_attested_and
 ) -> None:
     """k of n on the real validator: the entry point's own verdict on envelopes with one, and with both attestations."""
     net, people = trader.net, trader.net.accounts
-    policy = load(POLICY + "attestation: {threshold: 2}\n")
+    policy = load(POLICY + "attestation: {engines: [engine, engine_2], threshold: 2}\n")
     engines = (people.engine, people.owner3)
     config = setup.guarded_config(
         policy,

@@ -1,4 +1,4 @@
-"""`seawall keeper`: the process that fires due stops."""
+"""`seawall keeper`: the process that fires due guards."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import typer
 
 from wallet.cli.output import PassphraseFd, PassphraseFile
 
-app = typer.Typer(no_args_is_help=True, help="Run the keeper that fires due stops.")
+app = typer.Typer(no_args_is_help=True, help="Run the keeper that fires due guards.")
 
 
 @app.callback()
 def _group() -> None:
-    """Run the keeper that fires due stops."""
+    """Run the keeper that fires due guards."""
 
 
 @app.command()
@@ -32,6 +32,9 @@ def run(
     session_key_fd: Annotated[
         int | None, typer.Option(help="Open descriptor that gives the session key instead.")
     ] = None,
+    guard: Annotated[
+        str | None, typer.Option(metavar="KIND", help="stop_loss (default) or health_guard: one process a kind.")
+    ] = None,
     watch: Annotated[Path | None, typer.Option(help="File of triggers; default: discover them from events.")] = None,
     from_block: Annotated[int | None, typer.Option(help="First block to search for armed stops.")] = None,
     db: Annotated[Path | None, typer.Option(help="The keeper's database.")] = None,
@@ -44,7 +47,7 @@ def run(
     passphrase_file: PassphraseFile = None,
     passphrase_fd: PassphraseFd = None,
 ) -> None:
-    """Watch heads and fire due stops until SIGTERM. Prints one JSON line with its status address once it listens."""
+    """Watch heads and fire due guards until SIGTERM. Prints one JSON line with its status address once it listens."""
     from wallet.keeper.main import start
     from wallet.keystore import PassphraseSource
 
@@ -56,6 +59,7 @@ def run(
         "keeper.backup_bundler_urls": backup_bundler_url or None,
         "keeper.session_key_file": session_key_file,
         "keeper.session_key_fd": session_key_fd,
+        "keeper.guard": guard,
         "keeper.watch": watch,
         "keeper.from_block": from_block,
         "keeper.db": db,

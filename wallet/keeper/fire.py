@@ -48,7 +48,7 @@ class Signer:
     def draft(self, trigger: Trigger, detail: Detail, session_id: Hash32, fees: tuple[Wei, Wei]) -> UserOperation:
         """The operation that says "look now", without gas limits and with a stub signature."""
         max_fee, priority_fee = fees
-        call = Call(self.modules.stop_loss, GUARD_EXECUTE.encode(trigger.account, trigger.id))
+        call = Call(self.modules.guard, GUARD_EXECUTE.encode(trigger.account, trigger.id))
         return UserOperation(
             sender=trigger.account,
             nonce=self.modules.lane(trigger) << 64 | detail.sequence,

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from contracts.bindings import GUARD_FIRED, STOP_EXECUTED, Due
+from contracts.bindings import GUARD_FIRED, Due
 from contracts.entrypoint import USER_OPERATION_EVENT, USER_OPERATION_REVERT_REASON
 from contracts.errors import ExecutionReverted, NodeError, OperationRejected, RpcError
 from contracts.rpc import RpcClient
@@ -357,7 +357,7 @@ class Keeper:
         if since is not None:
             topics = [GUARD_FIRED.topic, bytes(12) + trigger.account, trigger.id.to_bytes(32)]
             begin = max(since - FINALITY_BLOCKS, 0)
-            for log in await self._rpc.logs(self._modules.stop_loss, topics, begin, head.number):
+            for log in await self._rpc.logs(self._modules.guard, topics, begin, head.number):
                 receipt = await self._rpc.receipt(parse_hash(log["transactionHash"], "transaction hash"))
                 if receipt is not None:
                     self._report(self._store.settle({}, await self._rows(trigger, receipt, {})))
@@ -374,21 +374,20 @@ class Keeper:
 
     async def _rows(self, trigger: Trigger, receipt: Mapping[str, Any], extra: Mapping[str, Any]) -> list[AuditRow]:
         """The audit rows of one transaction for a trigger: each part executed, and `fired` with the last."""
-        rows = []
         block = int(receipt["blockNumber"], 16)
         common = {"transaction_hash": receipt["transactionHash"], **extra}
+        mine = [bytes(12) + trigger.account, trigger.id.to_bytes(32)]
+        executed: list[tuple[int | None, dict[str, Any]]] = []
+        fired: list[tuple[int, dict[str, Any]]] = []
+        kind = self._modules.kind
         for log in receipt["logs"]:
             topics = [parse_hash(topic, "topic") for topic in log["topics"]]
-            if parse_bytes(log["address"], "address") != self._modules.stop_loss or topics[1:] != [
-                bytes(12) + trigger.account,
-                trigger.id.to_bytes(32),
-            ]:
+            if parse_bytes(log["address"], "address") != self._modules.guard or topics[1:] != mine:
                 continue
             data = parse_bytes(log["data"], "data")
-            if topics[0] == STOP_EXECUTED.topic:
-                _, _, arming, price, before, after = STOP_EXECUTED.decode(topics, data)
-                detail = {**common, "price": str(price), "size_before": str(before), "size_after": str(after)}
-                rows.append(AuditRow(trigger, arming, "executed", receipt["transactionHash"], block, detail))
+            if topics[0] == kind.executed.topic:
+                values = kind.executed.decode(topics, data)
+                executed.append((kind.arming_of(values), {**common, **kind.parts(values)}))
             elif topics[0] == GUARD_FIRED.topic:
                 _, _, arming, caller = GUARD_FIRED.decode(topics, data)
                 timestamp = int((await self._rpc.block(block))["timestamp"], 16)
@@ -398,7 +397,14 @@ class Keeper:
                     "timestamp_s": timestamp,
                     **self._due_detail(trigger, arming),
                 }
-                rows.append(AuditRow(trigger, arming, "fired", receipt["transactionHash"], block, detail))
+                fired.append((arming, detail))
+        reference = receipt["transactionHash"]
+        rows = [
+            AuditRow(trigger, fired[0][0] if arming is None else arming, "executed", reference, block, detail)
+            for arming, detail in executed
+            if arming is not None or fired
+        ]
+        rows += [AuditRow(trigger, arming, "fired", reference, block, detail) for arming, detail in fired]
         return rows
 
     def _report(self, rows: Sequence[AuditRow]) -> None:

@@ -21,6 +21,7 @@ from contracts.types import parse_hash
 from wallet.config import Profile, data_directory, resolve
 from wallet.keeper.fire import Bundlers, Signer
 from wallet.keeper.guard import Keeper
+from wallet.keeper.kinds import KINDS, STOP_LOSS
 from wallet.keeper.status import serve
 from wallet.keeper.store import Store
 from wallet.keeper.transactions import PlainSender
@@ -48,8 +49,13 @@ async def run(profile: Profile, passphrase: PassphraseSource) -> None:
     key = KeySource(named, settings.session_key_file, settings.session_key_fd).load(keystore, passphrase, "keeper")
     payer = _payer(profile, keystore, passphrase) or key
     entry_point = ENTRY_POINTS[profile.entry_point]
+    kind = KINDS[settings.guard]
     modules = Modules(
-        profile.address("multicall3"), profile.address("stop_loss"), profile.address("session_validator"), entry_point
+        profile.address("multicall3"),
+        profile.address(kind.name),
+        profile.address("session_validator"),
+        entry_point,
+        kind,
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -60,7 +66,8 @@ async def run(profile: Profile, passphrase: PassphraseSource) -> None:
         chain_id = await _connect(rpc, profile, stop)
         if chain_id is None:
             return
-        store = Store(settings.db or data_directory() / f"keeper-{chain_id}.db")
+        of = "" if kind is STOP_LOSS else f"-{kind.name}"
+        store = Store(settings.db or data_directory() / f"keeper{of}-{chain_id}.db")
         stack.callback(store.close)
         genesis = parse_hash((await rpc.block(0))["hash"], "genesis hash")
         store.bind(chain_id, genesis, key.address)
@@ -75,14 +82,15 @@ async def run(profile: Profile, passphrase: PassphraseSource) -> None:
             signer=Signer(key, modules, chain_id),
             watch_list=WatchList(
                 key=key.address,
-                stop_loss=modules.stop_loss,
+                guard=modules.guard,
                 session_validator=modules.session_validator,
                 from_block=settings.from_block,
                 listed=read_watch_file(settings.watch) if settings.watch else None,
+                armed=kind.armed,
             ),
             store=store,
             plain=PlainSender(
-                rpc, payer, chain_id, modules.stop_loss, store, replace_after_blocks=settings.replace_after_blocks
+                rpc, payer, chain_id, modules.guard, store, replace_after_blocks=settings.replace_after_blocks
             ),
             replace_after_blocks=settings.replace_after_blocks,
             min_priority_fee_wei=settings.min_priority_fee_wei,

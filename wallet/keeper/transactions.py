@@ -28,12 +28,12 @@ class PlainSender:
     """One key's transactions to the stop-loss module, one at a time."""
 
     def __init__(
-        self, rpc: RpcClient, eoa: Eoa, chain_id: int, stop_loss: Address, store: Store, *, replace_after_blocks: int
+        self, rpc: RpcClient, eoa: Eoa, chain_id: int, guard: Address, store: Store, *, replace_after_blocks: int
     ) -> None:
         self._rpc = rpc
         self._eoa = eoa
         self._chain_id = chain_id
-        self._stop_loss = stop_loss
+        self._guard = guard
         self._store = store
         self._replace_after_blocks = replace_after_blocks
         self._lock = asyncio.Lock()
@@ -65,7 +65,7 @@ class PlainSender:
 
     async def _start(self, kind: str, trigger: Trigger, arming: int, head: Head, fees: tuple[Wei, Wei]) -> bool:
         data = _FUNCTIONS[kind].encode(trigger.account, trigger.id)
-        request = {"from": to_hex(self._eoa.address), "to": to_hex(self._stop_loss), "data": to_hex(data)}
+        request = {"from": to_hex(self._eoa.address), "to": to_hex(self._guard), "data": to_hex(data)}
         try:
             gas = parse_quantity(await self._rpc.call("eth_estimateGas", request), "gas") * 13 // 10
         except RpcError as error:
@@ -84,7 +84,7 @@ class PlainSender:
 
     async def _replace(self, old: PlainTransaction, head: Head, fees: tuple[Wei, Wei]) -> None:
         data = _FUNCTIONS[old.kind].encode(old.trigger.account, old.trigger.id)
-        request = {"from": to_hex(self._eoa.address), "to": to_hex(self._stop_loss), "data": to_hex(data)}
+        request = {"from": to_hex(self._eoa.address), "to": to_hex(self._guard), "data": to_hex(data)}
         try:
             gas = parse_quantity(await self._rpc.call("eth_estimateGas", request), "gas") * 13 // 10
         except RpcError:
@@ -108,7 +108,7 @@ class PlainSender:
                 "maxFeePerGas": max_fee,
                 "maxPriorityFeePerGas": priority_fee,
                 "value": 0,
-                "to": checksum(self._stop_loss),
+                "to": checksum(self._guard),
                 "data": _FUNCTIONS[kind].encode(trigger.account, trigger.id),
             }
         )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from contracts.bindings import (
     GUARD_DUE,
     SESSION_OF,
-    STOP_OF,
     Due,
     Session,
     decode_multicall,
@@ -19,10 +18,8 @@ from contracts.entrypoint.base import GET_NONCE
 from contracts.rpc import RpcClient
 from contracts.types import Address, Hash32, Wei
 from contracts.userop import LANE_KEEPER, nonce_key
+from wallet.keeper.kinds import STOP_LOSS, GuardKind
 from wallet.keeper.watch import Head, Trigger
-
-_FIRED = 2
-"""IStopLoss.Status.FIRED."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +54,14 @@ class Modules:
     """Where the chain's side of the keeper is."""
 
     multicall3: Address
-    stop_loss: Address
+    guard: Address
     session_validator: Address
     entry_point: EntryPoint
+    kind: GuardKind = STOP_LOSS
 
     def lane(self, trigger: Trigger) -> int:
         """The trigger's nonce key: a keeper lane of its own, so that one trigger never waits for another of the same account."""
-        return nonce_key(self.session_validator, LANE_KEEPER, trigger.id & 0xFFFFFF)
+        return nonce_key(self.session_validator, LANE_KEEPER, self.kind.lane_bit | trigger.id & 0x7FFFFF)
 
 
 async def read_due(rpc: RpcClient, modules: Modules, triggers: Sequence[Trigger], head: Head) -> list[Reading]:
@@ -73,7 +71,7 @@ async def read_due(rpc: RpcClient, modules: Modules, triggers: Sequence[Trigger]
     """
     if not triggers:
         return []
-    calls = [(modules.stop_loss, GUARD_DUE.encode(t.account, t.id)) for t in triggers]
+    calls = [(modules.guard, GUARD_DUE.encode(t.account, t.id)) for t in triggers]
     answers = await _multicall(rpc, modules, calls, head)
     readings = []
     for trigger, answer in zip(triggers, answers, strict=True):
@@ -91,26 +89,24 @@ async def read_details(
     calls: list[tuple[Address, bytes]] = []
     for t in triggers:
         calls += [
-            (modules.stop_loss, STOP_OF.encode(t.account, t.id)),
+            (modules.guard, modules.kind.getter.encode(t.account, t.id)),
             (modules.entry_point.address, GET_NONCE.encode(t.account, modules.lane(t))),
             (modules.session_validator, SESSION_OF.encode(t.account, sessions.get(t.account) or bytes(32))),
         ]
     answers = await _multicall(rpc, modules, calls, head)
     details = {}
     for i, t in enumerate(triggers):
-        stop, nonce, session = answers[3 * i : 3 * i + 3]
-        if stop is None or nonce is None:
+        state, nonce, session = answers[3 * i : 3 * i + 3]
+        if state is None or nonce is None:
             continue
-        fields, status, arming, due_since, _ = STOP_OF.decode(stop)
+        timing = modules.kind.timing(modules.kind.getter.decode(state))
         found, spent = _session(session)
-        widen_s, public_delay_s, (_, heartbeat_s, *_, patience_s) = fields[8], fields[10], fields[14]
-        lapse_s = max(widen_s, public_delay_s, patience_s) + heartbeat_s
         details[t] = Detail(
-            arming,
-            status == _FIRED,
-            due_since,
-            public_delay_s,
-            lapse_s,
+            timing.arming,
+            timing.fired,
+            timing.due_since_s,
+            timing.public_delay_s,
+            timing.lapse_s,
             GET_NONCE.decode(nonce)[0] & (2**64 - 1),
             found,
             spent,

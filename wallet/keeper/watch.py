@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from contracts.abi import Event
-from contracts.bindings import GUARD_EXECUTE, STOP
+from contracts.bindings import GUARD_EXECUTE, STOP_ARMED
 from contracts.errors import BadInput, InvalidFields, NodeError, SetupError
 from contracts.rpc import RpcClient
 from contracts.types import Address, Hash32, Wei, checksum, parse_address, parse_hash, to_hex
 
-STOP_ARMED = Event.parse(f"StopArmed(address indexed,uint256 indexed,uint256,{STOP})")
 SESSION_ENABLED = Event.parse(
     "SessionEnabled(address indexed,bytes32 indexed,(address,uint48,uint48,address,bytes4,uint128))"
 )
@@ -93,7 +92,7 @@ async def pause(stop: asyncio.Event, seconds: float) -> None:
 class WatchList:
     """The triggers to read on every head and the session that may fire each account's.
 
-    From a file: those triggers, with the sessions it names or that are found. Without one: every `StopArmed` of the module for
+    From a file: those triggers, with the sessions it names or that are found. Without one: every armed event of the guard module for
     an account that enabled a session for our key. Both follow later events, so a stop that is armed again is watched again.
     """
 
@@ -101,13 +100,15 @@ class WatchList:
         self,
         *,
         key: Address,
-        stop_loss: Address,
+        guard: Address,
         session_validator: Address,
         from_block: int,
         listed: Mapping[Trigger, Hash32 | None] | None = None,
+        armed: Event = STOP_ARMED,
     ) -> None:
         self._key = key
-        self._stop_loss = stop_loss
+        self._guard = guard
+        self._armed_event = armed
         self._session_validator = session_validator
         self._from_block = from_block
         self._scanned = from_block - 1
@@ -140,9 +141,9 @@ class WatchList:
             logs = await rpc.call(
                 "eth_getLogs",
                 {
-                    "address": [to_hex(self._stop_loss), to_hex(self._session_validator)],
+                    "address": [to_hex(self._guard), to_hex(self._session_validator)],
                     "topics": [
-                        [to_hex(STOP_ARMED.topic), to_hex(SESSION_ENABLED.topic), to_hex(SESSION_REVOKED.topic)]
+                        [to_hex(self._armed_event.topic), to_hex(SESSION_ENABLED.topic), to_hex(SESSION_REVOKED.topic)]
                     ],
                     "fromBlock": hex(start),
                     "toBlock": hex(end),
@@ -157,7 +158,7 @@ class WatchList:
         address = parse_address(log["address"].lower())
         topics = [parse_hash(topic, "topic") for topic in log["topics"]]
         account = topics[1][12:]
-        if address == self._stop_loss and topics[0] == STOP_ARMED.topic:
+        if address == self._guard and topics[0] == self._armed_event.topic:
             trigger = Trigger(account, int.from_bytes(topics[2]))
             if self._only is None or trigger in self._only:
                 self._armed.add(trigger)
@@ -168,7 +169,7 @@ class WatchList:
         elif address == self._session_validator and topics[0] == SESSION_ENABLED.topic:
             data = bytes.fromhex(log["data"][2:])
             _, session_id, (key, _, valid_until, target, selector, _) = SESSION_ENABLED.decode(topics, data)
-            if (key, target, selector) == (self._key, self._stop_loss, GUARD_EXECUTE.selector):
+            if (key, target, selector) == (self._key, self._guard, GUARD_EXECUTE.selector):
                 self._sessions.setdefault(account, {})[session_id] = valid_until
 
 

@@ -39,6 +39,8 @@ interface Vm {
         returns (bool found, bytes32 key, bytes32 parent);
     function label(address account, string calldata name) external;
     function snapshotGasLastCall(string calldata group, string calldata name) external returns (uint256);
+    function snapshotValue(string calldata group, string calldata name, uint256 value) external;
+    function cool(address account) external;
     function snapshotState() external returns (uint256);
     function revertToState(uint256 id) external returns (bool);
 }

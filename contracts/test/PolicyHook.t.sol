@@ -11,7 +11,7 @@ import {IPolicyHook} from "../src/interfaces/IPolicyHook.sol";
 import {PolicyHook} from "../src/modules/PolicyHook.sol";
 import {PlainModule} from "./Actors.sol";
 import {Base} from "./Base.sol";
-import {Coin, Router} from "./Tokens.sol";
+import {Coin, HostileCoin, Router} from "./Tokens.sol";
 
 /// What every hooked account gets of the hook; once on ours and once on OpenZeppelin's.
 abstract contract PolicyHookBehaviour is Base {
@@ -236,6 +236,63 @@ abstract contract PolicyHookBehaviour is Base {
         _execute(subject, payee, 1 ether, "");
         _execute(subject, cold, 3 ether, ""); // EmergencyFreeze declares any value to `cold` an exit
         eq(cold.balance, 3 ether, "exit");
+    }
+
+    // ---- tokens of bad faith
+
+    function _hostile() private returns (HostileCoin bad) {
+        bad = new HostileCoin();
+        bad.mint(subject, 1_000_000);
+        IPolicyHook.Window[] memory windows = new IPolicyHook.Window[](1);
+        windows[0] = IPolicyHook.Window(address(bad), IPolicyHook.Span.ROLLING, 1 days, 0, 1000);
+        _execute(subject, address(hook), 0, abi.encodeCall(hook.setWindows, (windows)));
+        IPolicyHook.Rule memory rule = _rule(address(bad), ERC20.transfer.selector, 0);
+        _execute(subject, address(hook), 0, abi.encodeCall(hook.setRule, (rule, true)));
+    }
+
+    function _sendBad(HostileCoin bad, uint256 amount) private {
+        _execute(subject, address(bad), 0, abi.encodeCall(ERC20.transfer, (payee, amount)));
+    }
+
+    function test_a_fee_on_transfer_is_charged_too() public {
+        HostileCoin bad = _hostile();
+        bad.setFee(1000);
+        vm.expectPartialRevert(IPolicyHook.SpendingExceeded.selector);
+        _sendBad(bad, 1000);
+        _sendBad(bad, 900);
+        (, uint256[] memory spent,) = hook.windowsOf(subject);
+        eq(spent[0], 990, "amount and fee");
+    }
+
+    function test_a_token_that_lies_about_its_balance_hides_no_transfer() public {
+        HostileCoin bad = _hostile();
+        bad.setLie(5);
+        vm.expectPartialRevert(IPolicyHook.SpendingExceeded.selector);
+        _sendBad(bad, 1001);
+        _sendBad(bad, 1000);
+    }
+
+    function test_a_token_that_does_not_answer_stops_spending_and_no_exit() public {
+        HostileCoin bad = _hostile();
+        bad.setMute(true);
+        vm.expectRevert(abi.encodeWithSelector(IPolicyHook.BalanceUnreadable.selector, address(bad)));
+        _sendBad(bad, 1);
+        _execute(subject, cold, 1 ether, "");
+    }
+
+    function test_what_a_reentrant_token_has_an_executor_send_is_charged_in_the_same_execution() public {
+        HostileCoin bad = _hostile();
+        IPolicyHook.Rule memory rule = _rule(address(bad), ERC20.approve.selector, 0);
+        _execute(subject, address(hook), 0, abi.encodeCall(hook.setRule, (rule, true)));
+        IPolicyHook.Approval memory approval = IPolicyHook.Approval(address(bad), payee, 500);
+        _execute(subject, address(hook), 0, abi.encodeCall(hook.setApproval, (approval)));
+        bytes memory inner = abi.encodePacked(address(bad), uint256(0), abi.encodeCall(ERC20.approve, (payee, 500)));
+        bad.setCallback(address(executor), abi.encodeCall(executor.act, (subject, SINGLE, inner)));
+        vm.expectPartialRevert(IPolicyHook.SpendingExceeded.selector);
+        _sendBad(bad, 501);
+        _sendBad(bad, 500);
+        (, uint256[] memory spent,) = hook.windowsOf(subject);
+        eq(spent[0], 1000, "transfer and allowance");
     }
 
     // ---- approvals

@@ -47,6 +47,8 @@ class PolicyService:
     folder: Path
     clock: Callable[[], float] | None = None
     accounts: frozenset[Address] | None = None
+    pricing: str = "not loaded yet"
+    """What prices options: the backend that was warmed up."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set, and replaced, whenever something was recorded here."""
     _engines: dict[Address, Engine] = field(default_factory=dict)
@@ -146,6 +148,7 @@ class PolicyService:
             "policyId": to_hex(self.policy.policy_id),
             "policy": f"{self.policy.name} {self.policy.version}",
             "engine": None if self.key is None else checksum(self.key.address),
+            "pricing": self.pricing,
         }
         try:
             head = await self.rpc.block()

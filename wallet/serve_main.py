@@ -16,6 +16,7 @@ from contracts.entrypoint import ENTRY_POINTS
 from contracts.errors import BadInput
 from contracts.rpc import RpcClient
 from policies.names import book_of
+from policies.risk.scenarios import warm_up
 from wallet.config import Profile, data_directory
 from wallet.desk import chain_of, open_keys, policy_of, reader_of, roles_of
 from wallet.keystore import PassphraseSource, read_secret_file
@@ -70,6 +71,8 @@ async def run(
             accounts=None if profile.account is None else frozenset({profile.account}),
         )
         stack.callback(engine.close)
+        # Before anybody asks: the first decision on options shall not wait for a compiler.
+        engine.pricing = await asyncio.to_thread(warm_up)
         service = Service(engine, token)
         runner, url = await listen(service, host, port)
         stack.push_async_callback(runner.cleanup)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -157,7 +158,10 @@ async def test_without_a_key_it_starts_with_judge_only_and_asks_for_no_passphras
     (machine.folder / "phrase").unlink()
     async with running(machine, "--judge-only") as service:
         async with aiohttp.ClientSession() as http, http.get(service.url + "/ready") as answer:
-            assert (await answer.json())["engine"] is None
+            found = await answer.json()
+        assert found["engine"] is None
+        # The backend that prices options is there before the first question.
+        assert found["pricing"] == ("numpy" if importlib.util.find_spec("numba") is None else "numba")
         assert await service.stop() == 0
 
 

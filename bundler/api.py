@@ -46,7 +46,7 @@ class Api:
     def __init__(self, bundler: Bundler) -> None:
         self._bundler = bundler
         self._received = {"operations": 0, "estimates": 0}
-        self._estimator = Estimator(bundler.rpc, bundler.executor, bundler.chain_id, bundler.settings)
+        self._estimator = Estimator(bundler.rpc, bundler.executor, bundler.chain_id, bundler.settings, bundler.pricing)
         self.methods: dict[str, tuple[Method, int, int]] = {
             "eth_sendUserOperation": (self._send, 2, 2),
             "eth_estimateUserOperationGas": (self._estimate, 2, 3),

@@ -11,6 +11,8 @@ from bundler import simulation
 from bundler.chain import Head
 from bundler.erc7562.entities import Role
 from bundler.erc7562.rules import RuleBroken
+from bundler.fees import NO_CHARGE, DataCharge, Pricing
+from bundler.fees.shaping import shape
 from bundler.gas import bundle_gas_limit
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import THROTTLED_ENTITY_BUNDLE_COUNT, Reputation, Standing
@@ -33,6 +35,8 @@ class Draft:
     """Operations that fail validation also alone, with the reason."""
     blamed: tuple[Blame, ...] = ()
     """What reputation has to learn."""
+    data: DataCharge = NO_CHARGE
+    """What the bundle's data cost; the gas of it is in `gas_limit`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,35 +136,58 @@ def gas_limit_of(entry_point: EntryPoint, entries: Sequence[Entry]) -> int:
     return bundle_gas_limit(entry_point, [entry.op for entry in entries], authorizations)
 
 
+def _cost(gas: int, head: Head, tip_wei: Wei, charge: DataCharge) -> Wei:
+    """Wei that a bundle of `gas` costs with its data. Where the sequencer takes the data's fee as a tip, it is in the tip."""
+    if charge.tip_wei:
+        return gas * (head.base_fee_wei + max(tip_wei, charge.tip_wei))
+    return gas * (head.base_fee_wei + tip_wei) + charge.fee_wei
+
+
 class Builder:
     """Turns a selection into a proven Draft."""
 
     def __init__(
-        self, rpc: RpcClient, pool: Mempool, settings: Settings, executor: Address, beneficiary: Address
+        self,
+        rpc: RpcClient,
+        pool: Mempool,
+        settings: Settings,
+        executor: Address,
+        beneficiary: Address,
+        pricing: Pricing,
     ) -> None:
         self._rpc = rpc
         self._pool = pool
         self._settings = settings
         self._executor = executor
         self._beneficiary = beneficiary
+        self._pricing = pricing
 
     async def prove(self, entry_point: EntryPoint, entries: Sequence[Entry], head: Head) -> Draft:
-        """Dry-run the bundle, take out culprits until it passes (or nothing is left), and enforce profit if asked.
+        """Dry-run the bundle, take out culprits until it passes (or nothing is left), and what does not pay for its data; enforce profit
+        if asked.
 
         An operation that fails only in this company stays in the pool for a later bundle; one that fails alone, too, is in
-        `dropped`, and so is what depended on it. Raises NodeError.
+        `dropped`, and so is what depended on it. Raises NodeError, FeeDataError.
         """
         dropped: dict[Hash32, str] = {}
         blamed: list[Blame] = []
         kept = await self._validate_again(list(entries), head, dropped, blamed)
+        kept = await self._paying(entry_point, kept, head)
         while kept:
             gas_limit = gas_limit_of(entry_point, kept)
             tip = max(min(tip_of(entry, head) for entry in kept), 0)
             outcome = await self._dry_run(entry_point, kept, gas_limit, head.base_fee_wei + tip)
             if outcome.ok:
-                cost_wei = outcome.gas_used * (head.base_fee_wei + tip)
+                paying = await self._paying(entry_point, kept, head)
+                if len(paying) < len(kept):
+                    kept = paying
+                    continue
+                bundle = [entry.candidate for entry in kept]
+                (charge,) = await self._pricing.charges(entry_point, [bundle], head, signed=True)
+                cost_wei = _cost(outcome.gas_used, head, tip, charge)
                 if not self._settings.require_profit or outcome.revenue_wei >= cost_wei:
-                    return Draft(entry_point, tuple(kept), gas_limit, tuple(dropped.items()), tuple(blamed))
+                    gas_limit += charge.gas
+                    return Draft(entry_point, tuple(kept), gas_limit, tuple(dropped.items()), tuple(blamed), charge)
                 kept = self._without(kept, min(kept, key=lambda entry: tip_of(entry, head)))
             elif outcome.failed is not None and outcome.failed.op_index < len(kept):
                 culprit = kept[outcome.failed.op_index]
@@ -176,6 +203,13 @@ class Builder:
             else:
                 kept = kept[: len(kept) // 2]
         return Draft(entry_point, (), 0, tuple(dropped.items()), tuple(blamed))
+
+    async def _paying(self, entry_point: EntryPoint, entries: list[Entry], head: Head) -> list[Entry]:
+        """Those that pay for their data, unless losses are allowed; the others wait."""
+        if self._settings.allow_data_loss:
+            return entries
+        elsewhere = self._beneficiary != self._executor
+        return await shape(self._pricing, entry_point, entries, head, self._pool.after, other_beneficiary=elsewhere)
 
     def _drop(
         self, culprit: Entry, failure: OperationRejected, dropped: dict[Hash32, str], blamed: list[Blame]

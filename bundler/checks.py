@@ -57,6 +57,16 @@ def check_authorization(candidate: Candidate, chain_id: int) -> None:
         )
 
 
+def execution_floor(candidate: Candidate, entry_point: EntryPoint, settings: Settings) -> int:
+    """The least preVerificationGas on a chain that charges nothing for data but calldata gas."""
+    return pre_verification_gas(
+        entry_point,
+        candidate.op,
+        int(candidate.authorization is not None),
+        other_beneficiary=settings.beneficiary is not None,
+    )
+
+
 def check(candidate: Candidate, entry_point: EntryPoint, settings: Settings, head: Head) -> None:
     """All static checks of an operation to send. Raises InvalidFields with the field, its value and the bound."""
     op = candidate.op
@@ -72,7 +82,7 @@ def check(candidate: Candidate, entry_point: EntryPoint, settings: Settings, hea
             )
     if op.call_data and op.call_gas_limit < CALL_GAS_FLOOR:
         raise InvalidFields(f"callGasLimit {op.call_gas_limit} is too low: a call costs at least {CALL_GAS_FLOOR}")
-    needed = pre_verification_gas(entry_point, op, authorizations, other_beneficiary=settings.beneficiary is not None)
+    needed = execution_floor(candidate, entry_point, settings)
     if op.pre_verification_gas < needed:
         raise InvalidFields(
             f"preVerificationGas {op.pre_verification_gas} is too low: this operation's calldata and overhead cost {needed}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from bundler.chain import Head, read_delegate, read_head
 from bundler.checks import check_shape
+from bundler.fees import Pricing
 from bundler.gas import TRANSACTION_GAS, pre_verification_gas, with_dummy_fields
 from bundler.reverts import reason
 from bundler.settings import Settings
@@ -91,11 +92,12 @@ def _with_margin(gas: int, share: int = _MARGIN) -> int:
 class Estimator:
     """Prices operations on the latest block. Keeps the entry points' code once it is read."""
 
-    def __init__(self, rpc: RpcClient, executor: Address, chain_id: int, settings: Settings) -> None:
+    def __init__(self, rpc: RpcClient, executor: Address, chain_id: int, settings: Settings, pricing: Pricing) -> None:
         self._rpc = rpc
         self._executor = executor
         self._chain_id = chain_id
         self._settings = settings
+        self._pricing = pricing
         self._codes: dict[Address, bytes] = {}
 
     async def estimate(
@@ -116,6 +118,9 @@ class Estimator:
                 raise InvalidFields(f"{to_hex(address)} cannot be overridden in an estimate")
         head = await read_head(self._rpc)
         deposit_wei = await self._deposit(entry_point, op.sender)
+        dummy = with_dummy_fields(op)
+        data_gas = await self._pricing.data_gas(entry_point, Candidate(dummy, authorization), head, op)
+        data_gas += -(-data_gas * self._settings.data_fee_margin_percent // 100)
         # An account may cap its prefund: limits must be realistic when it looks at them. Guess, measure, measure with the result.
         guess = op.replace(
             verification_gas_limit=op.verification_gas_limit or _FIRST_GUESS,
@@ -129,7 +134,9 @@ class Estimator:
         )
         limits: dict[str, int] = {}
         for _ in range(_PASSES):
-            before, limits = limits, await self._probe(guess, entry_point, head, overrides, deposit_wei, authorization)
+            before = limits
+            limits = await self._probe(guess, entry_point, head, overrides, deposit_wei, authorization)
+            limits["preVerificationGas"] += data_gas
             if limits == before:
                 break
             guess = guess.replace(

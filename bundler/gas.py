@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from contracts.eip7702 import AUTHORIZATION_GAS
 from contracts.entrypoint import EntryPoint
+from contracts.types import keccak
 from contracts.userop import UserOperation
 
 TRANSACTION_GAS = 21_000
@@ -56,24 +57,31 @@ def pre_verification_gas(
     return TRANSACTION_GAS + AUTHORIZATION_GAS * authorizations + executed
 
 
+def _noise(size: int, seed: bytes = b"signature") -> bytes:
+    """`size` bytes that look random, none of them zero; always the same ones."""
+    words = [keccak(seed + i.to_bytes(4)) for i in range(-(-size // 32))]
+    return b"".join(words)[:size].replace(b"\0", b"\x01")
+
+
 def with_dummy_fields(op: UserOperation, signature_floor: int = 65) -> UserOperation:
     """`op` with every field that an estimate does not know yet at a size that costs at least as much calldata.
 
-    Gas limits and a missing fee become values of three, a fee of eight non-zero bytes; signature and paymaster data keep their
-    length, all bytes non-zero.
+    Gas limits become values of three, a missing fee of eight non-zero bytes; signature and paymaster data keep their length, all bytes
+    non-zero and without repetition, so that they compress no better than real ones.
     """
-    limit = 0xFFFFFF
+    noise = _noise(24)
+    limits = [int.from_bytes(noise[3 * i : 3 * i + 3]) for i in range(5)]
     fee = 0xFFFFFFFFFFFFFFFF
     return op.replace(
-        call_gas_limit=limit,
-        verification_gas_limit=limit,
-        pre_verification_gas=limit,
+        call_gas_limit=limits[0],
+        verification_gas_limit=limits[1],
+        pre_verification_gas=limits[2],
         max_fee_per_gas=op.max_fee_per_gas or fee,
         max_priority_fee_per_gas=op.max_priority_fee_per_gas or fee,
-        signature=b"\xff" * max(len(op.signature), signature_floor),
-        paymaster_verification_gas_limit=limit if op.paymaster else 0,
-        paymaster_post_op_gas_limit=limit if op.paymaster else 0,
-        paymaster_data=b"\xff" * len(op.paymaster_data),
+        signature=_noise(max(len(op.signature), signature_floor)),
+        paymaster_verification_gas_limit=limits[3] if op.paymaster else 0,
+        paymaster_post_op_gas_limit=limits[4] if op.paymaster else 0,
+        paymaster_data=_noise(len(op.paymaster_data), b"paymaster"),
     )
 
 

@@ -13,8 +13,9 @@ from contextlib import asynccontextmanager
 
 from bundler import rules, simulation
 from bundler.chain import Head, read_delegate, read_head
-from bundler.checks import check, check_authorization
+from bundler.checks import check, check_authorization, execution_floor
 from bundler.erc7562.entities import Stake, entity_addresses
+from bundler.fees import Pricing
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import Reputation
 from bundler.settings import Settings
@@ -48,6 +49,7 @@ class Intake:
         settings: Settings,
         accepted: asyncio.Event,
         reputation: Reputation,
+        pricing: Pricing,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._rpc = rpc
@@ -59,6 +61,7 @@ class Intake:
         self._accepted = accepted
         self._clock = clock
         self._reputation = reputation
+        self._pricing = pricing
         self._locks: dict[Address, tuple[asyncio.Lock, list[None]]] = {}
         self._recording: dict[Hash32, asyncio.Future[None]] = {}
         self.head: Head | None = None
@@ -93,6 +96,13 @@ class Intake:
             op = candidate.op
             check(candidate, entry_point, self._settings, head)
             check_authorization(candidate, self._chain_id)
+            await self._pricing.check(
+                entry_point,
+                candidate,
+                head,
+                execution_floor(candidate, entry_point, self._settings),
+                self._settings.data_fee_tolerance_percent,
+            )
             delegate = (
                 candidate.authorization.delegate if candidate.authorization else await read_delegate(self._rpc, op)
             )

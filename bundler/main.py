@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bundler.fees import choose
 from bundler.server import Server
 from bundler.service import Bundler
 from bundler.settings import Settings
@@ -91,7 +92,8 @@ async def run(
     try:
         async with RpcClient(settings.rpc_url, timeout_s=settings.request_timeout_s) as rpc:
             chain_id = await _wait_for_chain(rpc, settings)
-            bundler = Bundler(rpc, store, executor, chain_id, settings)
+            fee_model = await choose(rpc, chain_id, settings.fee_model)
+            bundler = Bundler(rpc, store, executor, chain_id, settings, fee_model)
             bundler.resume()
             server = Server(bundler, settings)
             try:
@@ -100,7 +102,13 @@ async def run(
                 raise SetupError(
                     f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another `port`"
                 ) from error
-            log.info("executor %s, chain %d, %s", checksum(executor.address), chain_id, server.url)
+            log.info(
+                "executor %s, chain %d (fee model %s), %s",
+                checksum(executor.address),
+                chain_id,
+                fee_model.name,
+                server.url,
+            )
             if await rpc.get_balance(executor.address) == 0:
                 log.warning("the executor %s has no money: no bundle can be sent", checksum(executor.address))
             listening(server.url)

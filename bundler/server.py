@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from bundler.api import Api
+from bundler.fees import FeeDataError
 from bundler.service import Bundler
 from bundler.settings import Settings
 from contracts.errors import NodeError, RpcError, SeawallError
@@ -133,6 +134,9 @@ class Server:
                 return {"jsonrpc": "2.0", "id": request_id, "result": await method(params)}
         except TimeoutError:
             return _error(request_id, INTERNAL_ERROR, f"no answer within {self._settings.request_timeout_s:g} s")
+        except FeeDataError as error:  # says nothing of the node's address, and what to set
+            log.warning("%s: %s", name, error.message)
+            return {"jsonrpc": "2.0", "id": request_id, "error": error.to_rpc()}
         except NodeError as error:
             # The node's address may hold an access key: its own words are for the log only.
             log.warning("%s: %s", name, error.message)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from bundler.builder import Blame, Builder, select
 from bundler.chain import Head, read_head
+from bundler.fees import FeeModel, Pricing
 from bundler.intake import Intake
 from bundler.lookup import Lookup, find_inclusion, inclusion_of
 from bundler.mempool import Entry, Mempool
@@ -35,7 +36,15 @@ _SETTLE_S = 5.0
 class Bundler:
     """One bundler: its pool, its store, its executor."""
 
-    def __init__(self, rpc: RpcClient, store: Store, executor: Eoa, chain_id: int, settings: Settings) -> None:
+    def __init__(
+        self,
+        rpc: RpcClient,
+        store: Store,
+        executor: Eoa,
+        chain_id: int,
+        settings: Settings,
+        fee_model: FeeModel | None = None,
+    ) -> None:
         self.rpc = rpc
         self.store = store
         self.chain_id = chain_id
@@ -44,10 +53,13 @@ class Bundler:
         self.pool = Mempool()
         self._wake = asyncio.Event()
         beneficiary = settings.beneficiary or executor.address
-        self.builder = Builder(rpc, self.pool, settings, executor.address, beneficiary)
+        self.pricing = Pricing(rpc, chain_id, executor.address, beneficiary, fee_model)
+        self.builder = Builder(rpc, self.pool, settings, executor.address, beneficiary, self.pricing)
         self.reputation = Reputation(time.time(), settings.allowed_entities, settings.denied_entities)
         self.submitter = Submitter(rpc, store, self.pool, self.builder, executor, chain_id, settings, self.reputation)
-        self.intake = Intake(rpc, store, self.pool, executor.address, chain_id, settings, self._wake, self.reputation)
+        self.intake = Intake(
+            rpc, store, self.pool, executor.address, chain_id, settings, self._wake, self.reputation, self.pricing
+        )
         self.lookup = Lookup(rpc, store, settings)
         self.head: Head | None = None
         self.last_error: str | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from bundler.fees.choose import AUTO, check_name
 from bundler.keys import KeyDescriptor, KeyFile, KeySource, Keystore, KeyVariable
 from contracts.entrypoint import V07, V08, EntryPoint, by_address
 from contracts.errors import BadInput
@@ -71,6 +72,14 @@ class Settings:
     max_bundle_gas: int = MAX_TRANSACTION_GAS
     require_profit: bool = False
     """Send only bundles whose operations pay at least what the transaction costs at the moment of building."""
+    fee_model: str = AUTO
+    """What the chain charges for data: `auto` (by chain id), `l1`, `op-stack`, `arbitrum`, `linea`, `scroll` or `zksync`."""
+    data_fee_margin_percent: int = 10
+    """Estimates ask for this much more than data cost now: prices move between the estimate and the block."""
+    data_fee_tolerance_percent: int = 0
+    """An operation is accepted also if it pays this much less for its data than they cost now; it waits until it pays."""
+    allow_data_loss: bool = False
+    """Send operations also in bundles in which they do not pay for their data."""
     blocks_before_resubmit: int = 3
     resubmit_bump_percent: int = 13
     """Raise of both fees at a resubmission; nodes want at least 10."""
@@ -100,6 +109,10 @@ class Settings:
             raise BadInput(f"resubmit_bump_percent must be at least 10, got {self.resubmit_bump_percent}")
         if self.log_format not in ("text", "json"):
             raise BadInput(f"log_format must be text or json, got {self.log_format!r}")
+        check_name(self.fee_model)
+        for name in ("data_fee_margin_percent", "data_fee_tolerance_percent"):
+            if not 0 <= getattr(self, name) <= 100:
+                raise BadInput(f"{name} must lie in 0..100, got {getattr(self, name)}")
         positive = ("max_ops_per_bundle", "max_ops_per_sender", "max_pool_ops", "max_batch", "blocks_before_resubmit")
         for name in positive:
             if getattr(self, name) < 1:

@@ -80,7 +80,11 @@ class Submitter:
     async def submit(self, draft: Draft, head: Head) -> Attempt:
         """Record and send a bundle at the executor's next nonce. Raises NodeError before anything is recorded."""
         nonce = await self._rpc.get_nonce(self._executor.address, "pending")
-        tip_wei = max(min(tip_of(entry, head) for entry in draft.entries), self._settings.min_priority_fee_wei, 0)
+        tip_wei = max(
+            min(tip_of(entry, head) for entry in draft.entries),
+            self._settings.min_priority_fee_wei,
+            draft.data.tip_wei,
+        )
         max_fee_wei = min(2 * head.base_fee_wei + tip_wei, self._settings.max_bundle_fee_wei)
         attempt = self._sign(nonce, draft, max_fee_wei, min(tip_wei, max_fee_wei), head)
         await self._launch(attempt, "bundler.bundle")
@@ -245,6 +249,7 @@ class Submitter:
             return
         entries = [entry for op_hash in last.op_hashes if (entry := self._pool.get(op_hash)) is not None]
         draft = await self._builder.prove(by_address(last.entry_point), entries, head)
+        tip_wei = max(tip_wei, min(draft.data.tip_wei, max_fee_wei))
         attempt = self._sign(nonce, draft, max_fee_wei, tip_wei, head)
         log.info(
             "nonce %d is in no block since %d: %s with %d operations replaces %s",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from bundler import simulation
@@ -80,11 +80,16 @@ def is_due(entry: Entry, head: Head) -> bool:
 
 
 def select(
-    pool: Mempool, entry_point: EntryPoint, head: Head, settings: Settings, reputation: Reputation
+    pool: Mempool,
+    entry_point: EntryPoint,
+    head: Head,
+    settings: Settings,
+    reputation: Reputation,
+    passed_over: Container[Hash32] = (),
 ) -> list[Entry]:
     """Return waiting operations of one entry point, best payers first, each after what it depends on.
 
-    Bounded by `max_ops_per_bundle` and `max_bundle_gas`. Skips what is not due, pays too little now, or waits for an
+    Bounded by `max_ops_per_bundle` and `max_bundle_gas`. Skips `passed_over` and what is not due, pays too little now, or waits for an
     operation that is under way or skipped itself; more than four operations of a throttled entity ([GREP-020]); and what touches
     the storage of another operation's sender ([STO-041]).
     """
@@ -92,6 +97,7 @@ def select(
         entry
         for entry in pool.waiting()
         if entry.entry_point is entry_point
+        and entry.hash not in passed_over
         and is_due(entry, head)
         and tip_of(entry, head) >= settings.min_priority_fee_wei
     ]
@@ -172,13 +178,13 @@ class Builder:
         dropped: dict[Hash32, str] = {}
         blamed: list[Blame] = []
         kept = await self._validate_again(list(entries), head, dropped, blamed)
-        kept = await self._paying(entry_point, kept, head)
+        kept = await self.paying(entry_point, kept, head)
         while kept:
             gas_limit = gas_limit_of(entry_point, kept)
             tip = max(min(tip_of(entry, head) for entry in kept), 0)
             outcome = await self._dry_run(entry_point, kept, gas_limit, head.base_fee_wei + tip)
             if outcome.ok:
-                paying = await self._paying(entry_point, kept, head)
+                paying = await self.paying(entry_point, kept, head)
                 if len(paying) < len(kept):
                     kept = paying
                     continue
@@ -204,8 +210,8 @@ class Builder:
                 kept = kept[: len(kept) // 2]
         return Draft(entry_point, (), 0, tuple(dropped.items()), tuple(blamed))
 
-    async def _paying(self, entry_point: EntryPoint, entries: list[Entry], head: Head) -> list[Entry]:
-        """Those that pay for their data, unless losses are allowed; the others wait."""
+    async def paying(self, entry_point: EntryPoint, entries: list[Entry], head: Head) -> list[Entry]:
+        """Those that pay for their data, unless losses are allowed; the others wait. Raises FeeDataError, NodeUnreachable."""
         if self._settings.allow_data_loss:
             return entries
         elsewhere = self._beneficiary != self._executor

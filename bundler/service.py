@@ -31,6 +31,8 @@ log = logging.getLogger("bundler.service")
 
 _BACK_OFF_S = 0.5
 _SETTLE_S = 5.0
+_SELECTIONS = 16
+"""How many bundles' worth of operations that do not pay for their data are looked past on one block."""
 
 
 class Bundler:
@@ -148,7 +150,7 @@ class Bundler:
             return
         for offset in range(len(self.settings.entry_points)):
             entry_point = self.settings.entry_points[(self._turn + offset) % len(self.settings.entry_points)]
-            entries = select(self.pool, entry_point, head, self.settings, self.reputation)
+            entries = await self._select(entry_point, head)
             if not entries:
                 continue
             draft = await self.builder.prove(entry_point, entries, head)
@@ -161,6 +163,17 @@ class Bundler:
                 await self.submitter.submit(draft, head)
                 return
         self._fruitless = (head.hash, self.intake.accepted_count)
+
+    async def _select(self, entry_point: EntryPoint, head: Head) -> list[Entry]:
+        """The best bundle's operations. What does not pay for its data now keeps no place from what does."""
+        passed_over: set[Hash32] = set()
+        for _ in range(_SELECTIONS):
+            entries = select(self.pool, entry_point, head, self.settings, self.reputation, passed_over)
+            paying = await self.builder.paying(entry_point, entries, head)
+            if paying or not entries:
+                return paying
+            passed_over.update(entry.hash for entry in entries)
+        return []
 
     def _learn(self, blamed: Sequence[Blame]) -> list[Address]:
         """What a failed second validation does to reputations; returns who is banned for it.

@@ -126,7 +126,8 @@ async def test_operation_that_does_not_pay_for_its_data_waits_until_it_does(roll
         waiting = await client.send(op)
         await seen(rollup, client)
         assert (await client.status(waiting) or {})["status"] == "received"
-        await set_l1_base_fee(rollup, L1_BASE_FEE_WEI)
+        # Cheaper than at the estimate: this chain's own base fee, which is part of what the operation pays, has fallen, too.
+        await set_l1_base_fee(rollup, L1_BASE_FEE_WEI // 2)
         assert (await client.included(waiting))["success"] is True
 
 
@@ -228,3 +229,18 @@ async def test_plain_chain_charges_nothing_and_asks_nothing(own_chain: Chain) ->
     bundle = BundleData(1, bytes(20), bytes(20), b"\x01" * 500, 1, 1)
     head = await read_head(own_chain.rpc)
     assert await Plain().charges(own_chain.rpc, [bundle, bundle], head) == [DataCharge(), DataCharge()]
+
+
+async def test_operations_that_do_not_pay_keep_no_place_from_those_that_do(rollup: Chain, tmp_path: Path) -> None:
+    settings = on_rollup(rollup, tmp_path, data_fee_tolerance_percent=100, max_ops_per_bundle=1)
+    async with serving(settings) as client:
+        greedy, modest = await rollup.account(deployed=True), await rollup.account(deployed=True)
+        op = await client.estimated(await greedy.draft())
+        short = op.replace(
+            pre_verification_gas=op.pre_verification_gas * 2 // 3,
+            max_priority_fee_per_gas=op.max_priority_fee_per_gas * 11 // 10,
+        )
+        waiting = await client.send(greedy.sign(short))
+        paying = await client.send(modest.sign(await client.estimated(await modest.draft())))
+        assert (await client.included(paying))["success"] is True
+        assert (await client.status(waiting) or {})["status"] == "received"

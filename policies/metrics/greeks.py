@@ -23,7 +23,7 @@ MODEL_ERROR = Decimal("1E-12")
 YEAR_S = 31_536_000
 _ROUND_UP = Context(prec=60, rounding=ROUND_CEILING)
 _QUANTUM = Decimal(1).scaleb(-18)
-_ONE, _POINT = Decimal(1), Decimal("0.01")
+_NONE, _ONE, _TWO, _POINT = Decimal(0), Decimal(1), Decimal(2), Decimal("0.01")
 
 
 def unit_greeks(view: View, option: Option) -> Greeks:
@@ -60,12 +60,22 @@ def _unit_greeks(view: View, option: Option) -> Greeks:
     return found
 
 
-def _options(view: View, scope: Scope, parameters: Parameters) -> Iterator[Option]:
+def _options(view: View, scope: Scope, parameters: Parameters) -> tuple[list[Option], list[int]]:
+    """The options inside the scope and bucket, and their identities; found once for all Greeks."""
     bucket, now_s = parameters.expiry, view.facts.block_time_s
-    for option in view.portfolio.options:
-        soon_enough = bucket is None or max(option.expiry_s - now_s, 0) in bucket
-        if option.size and soon_enough and inside(scope, option.asset, option.venue):
-            yield option
+
+    def chosen() -> tuple[list[Option], list[int]]:
+        found = [
+            option
+            for option in view.portfolio.options
+            if option.size
+            and inside(scope, option.asset, option.venue)
+            and (bucket is None or max(option.expiry_s - now_s, 0) in bucket)
+        ]
+        return found, [id(option) for option in found]
+
+    held: tuple[list[Option], list[int]] = view.once(("options in", scope.kind, scope.name, bucket), chosen)
+    return held
 
 
 def _linear_delta(view: View, scope: Scope) -> Iterator[tuple[str, str, Decimal]]:
@@ -106,70 +116,68 @@ def _pools_gamma(view: View, scope: Scope) -> Iterator[tuple[str, str, Decimal]]
                 yield f"{pool.label}:{asset}", asset, _pool_gamma(view, pool, asset)
 
 
-Row = tuple[str, str, Decimal, bool]
-"""Label, asset, amount, and whether a model gave it."""
+Row = tuple[str, str, Decimal]
+"""Label, asset and amount."""
 
 
-def _rows(view: View, scope: Scope, parameters: Parameters, name: str, scale: Decimal) -> list[Row]:
-    """Parts of one Greek in its metric's unit: what is linear (none in a bucket of expiries) and the options."""
-    found: list[Row] = []
-    if parameters.expiry is None:
-        if name == "delta":
-            found += [(*row, False) for row in _linear_delta(view, scope)]
-        if name == "gamma":
-            found += [(*row, False) for row in _pools_gamma(view, scope)]
-    known: dict[int, Row] = view.workings.setdefault(("rows of Greeks", name, scale), {})
-    for option in _options(view, scope, parameters):
-        row = known.get(id(option))
-        if row is None:
-            unit = Decimal(getattr(unit_greeks(view, option), name))
-            amount = EXACT.multiply(unit, option.size)
-            row = known[id(option)] = (
-                view.label(option), option.asset, amount if scale is _ONE else EXACT.multiply(amount, scale), True,
-            )  # fmt: skip
-        found.append(row)
-    return found
+class _Rows:
+    """Parts of one Greek in its metric's unit: `linear` ones, which are exact, and what the model says of the options."""
 
+    __slots__ = ("known", "linear", "options", "view")
 
-def _net(rows: list[Row]) -> tuple[Decimal, Decimal]:
-    """The sum, and by how much the model may be wrong in it."""
-    with localcontext(EXACT):
-        net = sum([row[2] for row in rows], Decimal(0))
-        return net, MODEL_ERROR * sum([abs(row[2]) for row in rows if row[3]], Decimal(0))
+    def __init__(self, view: View, scope: Scope, parameters: Parameters, name: str, scale: Decimal) -> None:
+        self.view = view
+        self.linear: list[Row] = []
+        if parameters.expiry is None:  # nothing linear expires
+            if name == "delta":
+                self.linear = list(_linear_delta(view, scope))
+            if name == "gamma":
+                self.linear = list(_pools_gamma(view, scope))
+        options, numbers = _options(view, scope, parameters)
+        self.known: dict[int, Row] = view.workings.setdefault(("rows of Greeks", name, scale), {})
+        try:
+            self.options = tuple(map(self.known.__getitem__, numbers))
+        except KeyError:
+            for option in options:
+                if id(option) not in self.known:
+                    amount = EXACT.multiply(Decimal(getattr(unit_greeks(view, option), name)), option.size)
+                    worth = amount if scale is _ONE else EXACT.multiply(amount, scale)
+                    self.known[id(option)] = view.label(option), option.asset, worth
+            self.options = tuple(map(self.known.__getitem__, numbers))
 
+    def net(self, asset: str | None = None) -> tuple[Decimal, Decimal]:
+        """The sum, of one asset where it is named, and by how much the model may be wrong in it."""
+        modelled = [row[2] for row in self.options if asset is None or row[1] == asset]
+        with localcontext(EXACT):
+            net = sum([row[2] for row in self.linear if asset is None or row[1] == asset], sum(modelled, _NONE))
+            return net, MODEL_ERROR * sum(map(abs, modelled), _NONE)
 
-def _shown(view: View, rows: list[Row]) -> tuple[Contribution, ...]:
-    if not shows_parts(view):
-        return ()
-    return tuple([(label, _rounded(value) if modelled else value) for label, _, value, modelled in rows])
+    def shown(self) -> tuple[Contribution, ...]:
+        if not shows_parts(self.view):
+            return ()
+        rounded = _ROUND_UP.quantize
+        linear = [(label, amount) for label, _, amount in self.linear]
+        return (*linear, *[(label, rounded(amount, _QUANTUM)) for label, _, amount in self.options])
 
-
-def _modelled(rows: list[Row]) -> tuple[Row, ...]:
-    return tuple([row for row in rows if row[3]])
+    def observed(self, value: Decimal, error: Decimal, parts: tuple[Contribution, ...] | None = None) -> Observation:
+        shown = self.shown() if parts is None else parts
+        if not self.options:
+            return Observation(value, shown)
+        error = EXACT.add(EXACT.multiply(_TWO, _rounded(error)), _QUANTUM)
+        return Observation(_rounded(value), shown, models=(MODEL,), error=error, basis=self.options)
 
 
 def _rounded(value: Decimal) -> Decimal:
     return _ROUND_UP.quantize(value, _QUANTUM)
 
 
-def _observed(view: View, rows: list[Row], value: Decimal, error: Decimal) -> Observation:
-    modelled = _modelled(rows)
-    if not modelled:
-        return Observation(value, _shown(view, rows))
-    with localcontext(EXACT):
-        return Observation(
-            _rounded(value), _shown(view, rows), models=(MODEL,), error=2 * _rounded(error) + _QUANTUM, basis=modelled
-        )
-
-
 def _size_of(name: str, scale: Decimal = _ONE) -> Measure:
     """|net|."""
 
     def measure(view: View, scope: Scope, parameters: Parameters) -> Observation:
-        rows = _rows(view, scope, parameters, name, scale)
-        net, error = _net(rows)
-        with localcontext(EXACT):
-            return _observed(view, rows, abs(net) + error, error)
+        rows = _Rows(view, scope, parameters, name, scale)
+        net, error = rows.net()
+        return rows.observed(EXACT.add(net.copy_abs(), error), error)
 
     return measure
 
@@ -178,20 +186,21 @@ def _short_of(name: str, scale: Decimal = _ONE) -> Measure:
     """How far the net is below zero."""
 
     def measure(view: View, scope: Scope, parameters: Parameters) -> Observation:
-        rows = _rows(view, scope, parameters, name, scale)
-        net, error = _net(rows)
-        with localcontext(EXACT):
-            return _observed(view, rows, max(error - net, Decimal(0)), error)
+        rows = _Rows(view, scope, parameters, name, scale)
+        net, error = rows.net()
+        return rows.observed(max(EXACT.subtract(error, net), _NONE), error)
 
     return measure
 
 
 def theta(view: View, scope: Scope, parameters: Parameters) -> Observation:
-    rows = _rows(view, scope, parameters, "theta", _ONE)
-    net, error = _net(rows)
+    rows = _Rows(view, scope, parameters, "theta", _ONE)
+    net, error = rows.net()
+    parts: tuple[Contribution, ...] = ()
     with localcontext(_ROUND_UP):
-        daily = [(a, b, value / 365, m) for a, b, value, m in rows]
-        return _observed(view, daily, (error - net) / 365, error / 365)
+        if shows_parts(view):
+            parts = tuple([(label, (value / 365).quantize(_QUANTUM)) for label, _, value in rows.options])
+        return rows.observed((error - net) / 365, error / 365, parts)
 
 
 def _by_asset(
@@ -200,19 +209,19 @@ def _by_asset(
     """Sum over assets of worth(|net|, price): nets within an asset, never across assets."""
 
     def measure(view: View, scope: Scope, parameters: Parameters) -> Observation:
-        rows = _rows(view, scope, parameters, name, _ONE)
+        rows = _Rows(view, scope, parameters, name, _ONE)
         parts: list[Contribution] = []
         doubt = Decimal(0)
-        for asset in sorted({row[1] for row in rows}):
-            net, error = _net([row for row in rows if row[1] == asset])
+        for asset in sorted({row[1] for row in (*rows.linear, *rows.options)}):
+            net, error = rows.net(asset)
             with localcontext(EXACT):
                 parts.append((asset, worth(abs(net) + error, view.price(asset))))
                 doubt += 2 * worth(error, view.price(asset))
         with localcontext(EXACT):
             value = sum((part for _, part in parts), Decimal(0))
-        if not any(row[3] for row in rows):
+        if not rows.options:
             return Observation(value, tuple(parts))
-        return Observation(_rounded(value), tuple(parts), models=(MODEL,), error=_rounded(doubt), basis=_modelled(rows))
+        return Observation(_rounded(value), tuple(parts), models=(MODEL,), error=_rounded(doubt), basis=rows.options)
 
     return measure
 

@@ -25,8 +25,12 @@ def _accounts(view: View, scope: Scope) -> list[Margin]:
 
 
 def _notional(view: View, venue: str) -> Decimal:
-    with localcontext(EXACT):
-        return sum((abs(p.notional) for p in positions_at(view).get(venue, ())), Decimal(0))
+    def added() -> dict[str, Decimal]:
+        with localcontext(EXACT):
+            return {at: sum([abs(p.notional) for p in held], Decimal(0)) for at, held in positions_at(view).items()}
+
+    known: dict[str, Decimal] = view.once("notional by venue", added)
+    return known.get(venue, Decimal(0))
 
 
 def by_model(view: View, margin: Margin) -> Any:
@@ -34,13 +38,21 @@ def by_model(view: View, margin: Margin) -> Any:
     model is unknown or lacks a term."""
     from policies.risk.margin import account_of
 
-    def made() -> Any:
+    known: dict[Any, Any] = view.workings.setdefault("margin accounts", {})
+    place = _place(view, margin)
+    if place not in known:
         try:
-            return account_of(view.portfolio, margin, view.prices, view.facts.block_time_s)
+            known[place] = account_of(view.portfolio, margin, view.prices, view.facts.block_time_s)
         except BadInput as error:
             raise NotKnown(f"the margin of {margin.venue} is not known: {error.message}") from None
+    return known[place]
 
-    return view.once(("margin account", margin.venue), made)
+
+def _place(view: View, margin: Margin) -> tuple[int, ...]:
+    """What tells one account from another: an account that the operation leaves as it is is the same before and after."""
+    held: list[object] = [*positions_at(view).get(margin.venue, ()), *options_at(view).get(margin.venue, ())]
+    held += [c for c in view.portfolio.collateral if c.venue == margin.venue]
+    return (id(margin), *map(id, held))
 
 
 def models_of(margins: Iterable[Margin]) -> tuple[tuple[str, str, str], ...]:
@@ -56,10 +68,16 @@ def models_of(margins: Iterable[Margin]) -> tuple[tuple[str, str, str], ...]:
 def required(view: View, margin: Margin, account: Any = None) -> Any:
     """The requirement of such an account, or of `account`, the same after prices moved. Raises NotKnown."""
     venue = by_model(view, margin)
+    known: dict[int, Any] = view.workings.setdefault("requirements", {})
+    if account is None and id(venue) in known:
+        return known[id(venue)]
     try:
-        return venue.model.requirement(venue.account if account is None else account)
+        found = venue.model.requirement(venue.account if account is None else account)
     except (BadInput, ArithmeticError) as error:
         raise NotKnown(f"the margin of {margin.venue} cannot be computed: {error}") from None
+    if account is None:
+        known[id(venue)] = found
+    return found
 
 
 def initial_requirement(view: View, margin: Margin) -> Decimal:
@@ -95,12 +113,9 @@ def criticals(view: View) -> tuple[Critical, ...]:
 
 
 def _criticals(view: View) -> Iterator[Critical]:
-    positions, options = positions_at(view), options_at(view)
     known: dict[Any, Any] = view.workings.setdefault("criticals of accounts", {})
     for margin in view.portfolio.margins:
-        held: list[object] = [*positions.get(margin.venue, ()), *options.get(margin.venue, ())]
-        held += [c for c in view.portfolio.collateral if c.venue == margin.venue]
-        place = (id(margin), *map(id, held))  # an account that the operation leaves as it is has moves that stay
+        place = _place(view, margin)
         if place not in known:
             known[place] = tuple(_of_account(view, margin))
         yield from known[place]

@@ -71,15 +71,16 @@ class Revaluation:
     model: Model
     _exact: ExactBook = field(repr=False)
     _shelf: Shelf | None = field(default=None, repr=False)
-    _kept: dict[Decimal, Integers] = field(default_factory=dict, repr=False)
+    _kept: dict[tuple[Decimal, int | None], Integers] = field(default_factory=dict, repr=False)
 
-    def floored(self, unit: Decimal) -> Integers:
-        """Profits as integer multiples of `unit`, rounded towards loss; the same on every backend. Raises BadInput: unit too fine."""
-        if unit not in self._kept:
-            self._kept[unit] = floor_units(
-                self.pnl, self.errors, unit, lambda i: self._exact.total(self.scenarios.scenario(i))
+    def floored(self, unit: Decimal, least: int | None = None) -> Integers:
+        """Profits as integer multiples of `unit`, rounded towards loss; the same on every backend. With `least`, that many worst ones are,
+        and no other is as bad. Raises BadInput: unit too fine."""
+        if (unit, least) not in self._kept:
+            self._kept[unit, least] = floor_units(
+                self.pnl, self.errors, unit, lambda i: self._exact.total(self.scenarios.scenario(i)), least=least
             )
-        return self._kept[unit]
+        return self._kept[unit, least]
 
     def worst(self, unit: Decimal) -> Worst:
         """The scenario with the least `floored` profit; of several, the first."""

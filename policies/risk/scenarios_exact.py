@@ -55,11 +55,14 @@ def quantise_adversely(value: Decimal, unit: Decimal, *, worse: Literal["lower",
         return (value / unit).to_integral_value() * unit
 
 
-def floor_units(values: Floats, errors: Floats, unit: Decimal, exactly: Callable[[int], Decimal]) -> Integers:
+def floor_units(
+    values: Floats, errors: Floats, unit: Decimal, exactly: Callable[[int], Decimal], *, least: int | None = None
+) -> Integers:
     """floor(value / unit) of the true value behind each double, an integer each: see the head of this file.
 
     `errors` >= |double - true value|, same shape; `exactly(i)` gives value i in decimal arithmetic and is called only where the
-    double does not decide. Raises BadInput when a value is not finite, or the unit is finer than the doubles can carry.
+    double does not decide. With `least`, only that many least ones are wanted: any other may be one too low, never as low as they are.
+    Raises BadInput when a value is not finite, or the unit is finer than the doubles can carry.
     """
     if not unit.is_finite() or unit <= 0:
         raise BadInput(f"the unit is {unit}: it must be finite and above zero")
@@ -78,8 +81,12 @@ def floor_units(values: Floats, errors: Floats, unit: Decimal, exactly: Callable
             f"a value of {float(np.abs(values).max()):.3e} has too many multiples of {unit}: choose a coarser unit"
         )
     low = np.floor(scaled - spread)
+    high = np.floor(scaled + spread)
+    open_ones = low != high
+    if least is not None and 0 < least < high.size:
+        open_ones &= low <= np.partition(high, least - 1)[least - 1]
     found = low.astype(np.int64)
-    for i in np.flatnonzero(low != np.floor(scaled + spread)):
+    for i in np.flatnonzero(open_ones):
         with localcontext(PRECISE) as context:
             value = exactly(int(i))
             context.rounding = ROUND_FLOOR

@@ -113,9 +113,9 @@ def tail_of(found: Revaluation, confidence: Number | str, unit: Decimal, *, with
     Profits are floored to multiples of `unit` first; from there on everything is exact, and the end result is rounded up. Ties go
     to the earlier scenario. Without `with_parts` no contributions are worked out. Raises BadInput.
     """
-    units = found.floored(unit)
     a = level(confidence)
-    in_tail, whole, part = _split(units.size, a)
+    in_tail, whole, part = _split(found.pnl.size, a)
+    units = found.floored(unit, whole + 1)
     rows, weights = _tail_rows(units, a)
     losses = [-int(units[row]) for row in rows]
     es_units = math.ceil((sum(losses[:whole]) + part * losses[whole]) / in_tail)

@@ -11,6 +11,8 @@ from policies.margin import EXACT
 from policies.portfolio import UNIT_OF_ACCOUNT, Collateral, Debt, Option, Position
 
 ZERO = Decimal(0)
+FEW = 200
+"""Revaluations of an option up to which a model with scenarios works all of them out; beyond, `screen` finds which ones matter."""
 
 
 @dataclass(frozen=True, slots=True)

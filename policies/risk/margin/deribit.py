@@ -17,7 +17,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from contracts.errors import InvalidFields
 from policies.portfolio import Option
 from policies.risk.black import black76, greeks
-from policies.risk.margin.account import ZERO, Account, Part, Requirement, Row, unrealised
+from policies.risk.margin.account import FEW, ZERO, Account, Part, Requirement, Row, unrealised
 from policies.risk.margin.terms import Terms
 
 EXTENDED_MOVES = (-0.66, -0.33, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
@@ -96,6 +96,37 @@ class Parameters:
 
 
 @dataclass(frozen=True, slots=True)
+class Case:
+    """One revaluation: the forwards moved by `move`, volatility up (1), same (0) or down (-1); `share` of what an extended one loses."""
+
+    move: float
+    vol: int
+    share: float | None = None
+
+
+_VOL_NAMES = {1: "up", 0: "same", -1: "down"}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An option position; `vols` same, up and down."""
+
+    asset: str
+    size: float
+    forward: float
+    strike: float
+    years: float
+    vols: tuple[float, float, float]
+    is_call: bool
+
+    def value(self, move: float, vol: int) -> float:
+        """Its quote value in a case. Raises BadInput."""
+        return self.size * black76(
+            self.forward * (1 + move), self.strike, self.years, self.vols[vol], is_call=self.is_call
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class DeribitPm:
     """Portfolio margin in quote; each underlying is stressed by itself and the requirements are added up.
 
@@ -112,12 +143,13 @@ class DeribitPm:
 
     def requirement(self, account: Account) -> Requirement:
         rows: list[Row] = []
-        values = [self._value(o, account.now_s) for o in account.options if o.size]
+        held = [self._held(o, account.now_s) for o in account.options if o.size]
         coins = [float(c.amount * c.price) for c in account.collateral]
+        values = [option.value(0.0, 0) for option in held]
         equity = math.fsum([float(account.cash), *(float(unrealised(p)) for p in account.positions), *values, *coins])
         needed = 0.0
         for asset in sorted({p.asset for p in account.positions} | {o.asset for o in account.options}):
-            worst, label = self._worst(account, asset)
+            worst, label = self._worst(account, asset, [option for option in held if option.asset == asset])
             contingencies = self._contingencies(account, asset)
             needed += max(0.0, -worst) + math.fsum(value for _, value in contingencies)
             rows.append((f"worst {asset}: {label}", _decimal(worst, ROUND_FLOOR)))
@@ -130,49 +162,58 @@ class DeribitPm:
         )
         return Requirement((part,), (("equity", part.equity), *rows))
 
-    def _moves(self) -> list[float]:
-        half = self.parameters.buckets // 2
-        return [self.parameters.price_range * step / half for step in range(-half, half + 1)] if half else [0.0]
+    def _cases(self) -> list[Case]:
+        """Every move of the tables."""
+        p = self.parameters
+        half = p.buckets // 2
+        moves = [p.price_range * step / half for step in range(-half, half + 1)] if half else [0.0]
+        found = [Case(move, vol) for move in moves for vol in (1, 0, -1)]
+        return found + [Case(move, 1, min(1.0, p.price_range / abs(move))) for move in EXTENDED_MOVES]
 
-    def _worst(self, account: Account, asset: str) -> tuple[float, str]:
+    def _worst(self, account: Account, asset: str, options: list[Held]) -> tuple[float, str]:
         """The worst P&L and where it is."""
         p = self.parameters
-        options = [o for o in account.options if o.asset == asset and o.size]
         linear = math.fsum(float(x.size * x.mark_price) for x in account.positions if x.asset == asset)
         linear += math.fsum(float(c.amount * c.price) for c in account.collateral if c.asset == asset)
-        marks = math.fsum(self._value(o, account.now_s) for o in options)
+        marks = math.fsum(option.value(0.0, 0) for option in options)
+        cases = self._cases()
+        if len(options) * len(cases) >= FEW:
+            from policies.risk.margin.deribit_screen import (
+                may_be_worst,
+            )  # arrays: only who has many options waits for them
 
-        def pnl(move: float, vol: int) -> float:
-            return linear * move + math.fsum(self._value(o, account.now_s, move, vol) for o in options) - marks
+            cases = [cases[place] for place in may_be_worst(linear, marks, options, cases, p.extended_dampener)]
 
-        found = [
-            (pnl(move, vol), f"price {move:+.2%}, vol {name}")
-            for move in self._moves()
-            for vol, name in ((1, "up"), (0, "same"), (-1, "down"))
-        ]
-        for move in EXTENDED_MOVES:
-            scaled = pnl(move, 1) * min(1.0, p.price_range / abs(move))
+        def row(case: Case) -> tuple[float, str]:
+            pnl = linear * case.move + math.fsum(option.value(case.move, case.vol) for option in options) - marks
+            if case.share is None:
+                return pnl, f"price {case.move:+.2%}, vol {_VOL_NAMES[case.vol]}"
+            scaled = pnl * case.share
             damped = min(scaled + p.extended_dampener, 0.0) if scaled < 0 else scaled
-            found.append((damped, f"price {move:+.0%}, vol up, extended"))
-        return min(found)
+            return damped, f"price {case.move:+.0%}, vol up, extended"
 
-    def _value(self, option: Option, now_s: int, move: float = 0.0, vol: int = 0) -> float:
-        """Quote value of the position with its forward moved and its volatility up (1), same (0) or down (-1)."""
+        return min(map(row, cases))
+
+    def _held(self, option: Option, now_s: int) -> Held:
+        """An option as every case values it."""
         if option.implied_vol is None or option.forward is None:
             raise InvalidFields(f"margin model deribit_pm needs volatility and forward of {option.label}")
         p = self.parameters
         left_s = max(0, option.expiry_s - now_s)
         sigma = float(option.implied_vol)
-        if vol:
-            days = max(left_s / _DAY_S, p.dte_floor_days)
-            power = p.short_term_power if days <= _MONTH_DAYS else p.long_term_power
-            if vol > 0:
-                sigma = max(p.min_vol_up, sigma * (1 + volatility_move(days, p.vol_range_up, power)))
-            else:
-                sigma = max(0.0, sigma * (1 - volatility_move(days, p.vol_range_down, power)))
-        forward = float(option.forward) * (1 + move)
-        one = black76(forward, float(option.strike), left_s / _SECONDS_PER_YEAR, sigma, is_call=option.is_call)
-        return float(option.size) * one
+        days = max(left_s / _DAY_S, p.dte_floor_days)
+        power = p.short_term_power if days <= _MONTH_DAYS else p.long_term_power
+        up = max(p.min_vol_up, sigma * (1 + volatility_move(days, p.vol_range_up, power)))
+        down = max(0.0, sigma * (1 - volatility_move(days, p.vol_range_down, power)))
+        return Held(
+            option.asset,
+            float(option.size),
+            float(option.forward),
+            float(option.strike),
+            left_s / _SECONDS_PER_YEAR,
+            (sigma, up, down),
+            option.is_call,
+        )
 
     def _contingencies(self, account: Account, asset: str) -> list[tuple[str, float]]:
         p = self.parameters

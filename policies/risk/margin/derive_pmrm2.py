@@ -17,8 +17,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 
 from contracts.errors import InvalidFields
 from policies.portfolio import Option
-from policies.risk.black import black76
-from policies.risk.margin.account import Account, Part, Requirement, unrealised
+from policies.risk.black import black76, undiscounted
+from policies.risk.margin.account import FEW, Account, Part, Requirement, unrealised
 from policies.risk.margin.pmrm2_parameters import (
     DEFAULT,
     CollateralTerms,
@@ -56,17 +56,50 @@ class _Expiry:
     rate: float
     confidence: float
     parameters: Parameters
+    shocked: dict[VolShock, list[float]] = field(default_factory=dict)
 
     @property
     def years(self) -> float:
         return self.seconds / SECONDS_PER_YEAR
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether every figure of the options is one that has a price."""
+        return (
+            0 < self.forward < math.inf
+            and 0 < self.discount < math.inf
+            and all(0 < o.strike < math.inf and 0 <= o.vol < math.inf for o in self.options)
+        )
+
+    def forward_at(self, spot_shock: float) -> float:
+        return (self.forward - self.fixed) * spot_shock + self.fixed
+
     def value(self, spot_shock: float, vols: Sequence[float]) -> float:
-        forward = (self.forward - self.fixed) * spot_shock + self.fixed
+        forward, discount, root = self.forward_at(spot_shock), self.discount, math.sqrt(self.years)
+        try:
+            total = math.fsum(
+                [
+                    o.amount * (discount * undiscounted(forward, o.strike, vol * root, is_call=o.is_call))
+                    for o, vol in zip(self.options, vols, strict=True)
+                ]
+            )
+        except (ArithmeticError, ValueError):
+            total = math.nan
+        return total if math.isfinite(total) else self.checked_value(spot_shock, vols)
+
+    def checked_value(self, spot_shock: float, vols: Sequence[float]) -> float:
+        """The same to the last bit, of figures that may be senseless. Raises BadInput."""
+        forward = self.forward_at(spot_shock)
         return math.fsum(
             o.amount * black76(forward, o.strike, self.years, vol, is_call=o.is_call, discount=self.discount)
             for o, vol in zip(self.options, vols, strict=True)
         )
+
+    def vols_at(self, shock: VolShock) -> list[float]:
+        """Volatilities under a shock, worked out once."""
+        if shock not in self.shocked:
+            self.shocked[shock] = self.skewed(shock) if shock.is_skew else self.vols(shock)
+        return self.shocked[shock]
 
     def vols(self, shock: VolShock) -> list[float]:
         """Volatilities under a shock that is no skew.
@@ -111,12 +144,22 @@ class _Expiry:
 
     def discounted(self, value: float) -> float:
         """What a shocked value counts for: long ones at base x e^(-T (rate x mult + add)), short ones at min(1/discount, base / e^(...))."""
-        p = self.parameters
         if value >= 0:
-            rate = self.rate * p.long_rate_mult_scale + p.long_rate_add_scale
-            return value * p.long_base_static_discount * math.exp(-self.years * rate)
+            base, rest = self.long_factors
+            return value * base * rest
+        return value * self.short_factor
+
+    @property
+    def long_factors(self) -> tuple[float, float]:
+        p = self.parameters
+        rate = self.rate * p.long_rate_mult_scale + p.long_rate_add_scale
+        return p.long_base_static_discount, math.exp(-self.years * rate)
+
+    @property
+    def short_factor(self) -> float:
+        p = self.parameters
         rate = self.rate * p.short_rate_mult_scale + p.short_rate_add_scale
-        return value * min(1 / self.discount, p.short_base_static_discount * math.exp(self.years * rate))
+        return min(1 / self.discount, p.short_base_static_discount * math.exp(self.years * rate))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +182,27 @@ class Margins:
 
 
 @dataclass(frozen=True, slots=True)
+class _Terms:
+    """What an account is made of, worked out once: what moves with spot alone, its expiries with their marks, and what no scenario moves."""
+
+    linear: float
+    expiries: list[_Expiry]
+    marks: list[float]
+    basis: float
+    mm: float
+    im: float
+    whole: float
+
+    def maybe_worst(self, scenarios: Sequence[Scenario]) -> Sequence[int]:
+        """Places of the scenarios among which the worst is; all of them where that costs as little."""
+        if len(scenarios) * sum(len(expiry.options) for expiry in self.expiries) < FEW:
+            return range(len(scenarios))
+        from policies.risk.margin.pmrm2_screen import may_be_worst  # arrays: only who has many options waits for them
+
+        return may_be_worst(self.linear, self.expiries, self.marks, scenarios)
+
+
+@dataclass(frozen=True, slots=True)
 class Pmrm2:
     """The rule for one underlying. Spot is `Account.prices[asset]`, the perp's price its mark, volatilities and forwards the options'.
 
@@ -155,7 +219,9 @@ class Pmrm2:
     is_piecewise_linear = False
 
     def requirement(self, account: Account) -> Requirement:
-        found = self.margins(account)
+        terms = self._terms(account)
+        places = terms.maybe_worst(self.parameters.scenarios)
+        found = self._margins(terms, [_pnl(self.parameters.scenarios[place], terms) for place in places])
         equity = _decimal(found.mark_to_market, ROUND_FLOOR)
         part = Part(
             "account",
@@ -171,7 +237,7 @@ class Pmrm2:
             ("initial contingency", _decimal(found.im_contingency, ROUND_CEILING)),
         ]
         if worst < len(found.scenario_pnl):
-            scenario = self.parameters.scenarios[worst]
+            scenario = self.parameters.scenarios[places[worst]]
             rows.append(
                 (
                     f"worst scenario: spot x {scenario.spot_shock:g}, vol {scenario.vol_shock.value}",
@@ -182,6 +248,28 @@ class Pmrm2:
 
     def margins(self, account: Account) -> Margins:
         """Every figure of the rule. Raises `InvalidFields` for a missing spot, forward, volatility or collateral listing."""
+        terms = self._terms(account)
+        return self._margins(terms, [_pnl(scenario, terms) for scenario in self.parameters.scenarios])
+
+    def _margins(self, terms: _Terms, pnl: Sequence[float]) -> Margins:
+        p = self.parameters
+        span = min((*pnl, terms.basis))
+        im_factor = p.im_factor
+        if self.stable_price < p.peg_loss_threshold:
+            im_factor += (p.peg_loss_threshold - self.stable_price) * p.peg_loss_factor
+        initial = span * im_factor - terms.im - terms.mm + terms.whole
+        return Margins(
+            tuple(pnl),
+            terms.basis,
+            terms.mm,
+            terms.im,
+            terms.whole,
+            initial,
+            span * p.mm_factor - terms.mm + terms.whole,
+        )
+
+    def _terms(self, account: Account) -> _Terms:
+        """All that is no scenario."""
         p = self.parameters
         spot = self._spot(account)
         perp = math.fsum(float(x.size) for x in account.positions)
@@ -195,8 +283,8 @@ class Pmrm2:
         basis = 0.0
         marks: list[float] = []
         for expiry in expiries:
-            plain = expiry.vols(VolShock.NONE)
-            mark = expiry.value(1.0, plain)
+            plain = expiry.vols_at(VolShock.NONE)
+            mark = expiry.value(1.0, plain) if expiry.is_sound else expiry.checked_value(1.0, plain)
             marks.append(mark)
             worst = min(expiry.value(p.basis_spot_up, plain) - mark, expiry.value(p.basis_spot_down, plain) - mark, 0.0)
             basis += worst * (p.basis_add_factor + p.basis_mult_factor * expiry.years)
@@ -208,22 +296,16 @@ class Pmrm2:
 
         cancelling = total_collateral = 0.0
         for asset, value in sorted(self._collateral_values(account).items()):
-            terms = self.collateral[asset]
+            listed = self.collateral[asset]
             total_collateral += value
-            cancelling += value if terms.is_risk_cancelling else 0.0
-            mm += value * terms.mm_haircut
-            im += value * terms.im_haircut
-            im += self._confidence_contingency(min(terms.confidence, self.spot_confidence), value)
+            cancelling += value if listed.is_risk_cancelling else 0.0
+            mm += value * listed.mm_haircut
+            im += value * listed.im_haircut
+            im += self._confidence_contingency(min(listed.confidence, self.spot_confidence), value)
 
-        linear = perp * perp_price + cancelling
-        pnl = tuple(_pnl(scenario, linear, expiries, marks) for scenario in p.scenarios)
         settled = math.fsum(float(unrealised(x)) for x in account.positions)
         whole = math.fsum((settled, *marks, total_collateral, float(account.cash)))
-        span = min((*pnl, basis))
-        im_factor = p.im_factor
-        if self.stable_price < p.peg_loss_threshold:
-            im_factor += (p.peg_loss_threshold - self.stable_price) * p.peg_loss_factor
-        return Margins(pnl, basis, mm, im, whole, span * im_factor - im - mm + whole, span * p.mm_factor - mm + whole)
+        return _Terms(perp * perp_price + cancelling, expiries, marks, basis, mm, im, whole)
 
     def kinks(self, account: Account, assets: Collection[str]) -> tuple[Decimal, ...]:
         """Where a moved forward meets a strike."""
@@ -284,15 +366,13 @@ class Pmrm2:
         return (1 - confidence) * p.confidence_margin * notional if confidence < p.confidence_threshold else 0.0
 
 
-def _pnl(scenario: Scenario, linear: float, expiries: Sequence[_Expiry], marks: Sequence[float]) -> float:
+def _pnl(scenario: Scenario, terms: _Terms) -> float:
     """Change from mark-to-market in a scenario: linear part, and each expiry's discounted shocked value; a skew counts against the
     account whichever way it turns."""
-    total = linear * (scenario.spot_shock - 1) * scenario.dampening
-    for expiry, mark in zip(expiries, marks, strict=True):
-        if scenario.vol_shock.is_skew:
-            shocked = expiry.value(1.0, expiry.skewed(scenario.vol_shock))
-        else:
-            shocked = expiry.value(scenario.spot_shock, expiry.vols(scenario.vol_shock))
+    total = terms.linear * (scenario.spot_shock - 1) * scenario.dampening
+    for expiry, mark in zip(terms.expiries, terms.marks, strict=True):
+        spot_shock = 1.0 if scenario.vol_shock.is_skew else scenario.spot_shock
+        shocked = expiry.value(spot_shock, expiry.vols_at(scenario.vol_shock))
         change = (expiry.discounted(shocked) - mark) * scenario.dampening
         total += -abs(change) if scenario.vol_shock.is_skew else change
     return total

@@ -353,6 +353,30 @@ def test_doubles_that_differ_within_their_bounds_give_the_same_integers() -> Non
         assert (again == expected).all()
 
 
+@pytest.mark.parametrize("least", [1, 3, 40, 10**6])
+def test_the_worst_of_all_are_the_same_when_only_they_are_decided(least: int) -> None:
+    book, times_decided = a_book(8, seed=4), 0
+    found = revalue(book, A_GRID)
+    truth = ExactBook(book)
+
+    def exactly(number: int) -> Decimal:
+        nonlocal times_decided
+        times_decided += 1
+        return truth.total(A_GRID.scenario(number))
+
+    # bounds so wide that hardly any double decides
+    wide, unit = found.errors + 0.0002, D("0.001")
+    every = floor_units(found.pnl, wide, unit, exactly)
+    decided_all, times_decided = times_decided, 0
+    some = floor_units(found.pnl, wide, unit, exactly, least=least)
+    order = np.argsort(every, kind="stable")[:least]
+    assert list(np.argsort(some, kind="stable")[:least]) == list(order)
+    assert list(some[order]) == list(every[order])
+    assert times_decided <= decided_all
+    if least == 1:
+        assert times_decided < decided_all
+
+
 def test_a_scenario_in_which_nothing_happens_costs_exactly_nothing() -> None:
     found = revalue(a_book(30), Listed((Scenario("still"), eth("0.0"))))
     assert list(found.floored(CENT)) == [0, 0]

@@ -235,6 +235,42 @@ def encode_healths(healths: Sequence[tuple[int, tuple[object, ...]]]) -> bytes:
     return abi.encode(["uint256[]", f"{HEALTH}[]"], [ids, fields])
 
 
+# -- PolicyHook -----------------------------------------------------------------------------------------------------------
+
+_HOOK_SETTINGS = "(address,uint32,bool)"
+HOOK_RULE = "(address,bytes4,uint8,(uint8,uint16,bytes32[])[][])"
+HOOK_WINDOW = "(address,uint8,uint32,int16,uint256)"
+_HOOK_APPROVAL = "(address,address,uint128)"
+_HOOK_ALLOWANCE = "(bytes32,uint128,uint128,uint64,uint128,uint64)"
+_HOOK_INIT = f"({_HOOK_SETTINGS},{HOOK_RULE}[],{HOOK_WINDOW}[],{_HOOK_APPROVAL}[],{_HOOK_ALLOWANCE}[])"
+SET_HOOK_SETTINGS = Function.parse(f"setSettings({_HOOK_SETTINGS})")
+SET_HOOK_RULE = Function.parse(f"setRule({HOOK_RULE},bool)")
+SET_HOOK_WINDOWS = Function.parse(f"setWindows({HOOK_WINDOW}[])")
+SET_HOOK_APPROVAL = Function.parse(f"setApproval({_HOOK_APPROVAL})")
+SET_HOOK_ALLOWANCE = Function.parse(f"setAllowance({_HOOK_ALLOWANCE})")
+HOOK_ANNOUNCE = Function.parse("announce(bytes)")
+HOOK_SETTINGS_OF = Function.parse(f"settingsOf(address)(bool,{_HOOK_SETTINGS})")
+HOOK_RULE_OF = Function.parse(f"ruleOf(address,address,bytes4)(bool,{HOOK_RULE})")
+HOOK_WINDOWS_OF = Function.parse(f"windowsOf(address)({HOOK_WINDOW}[],uint256[],uint256[])")
+HOOK_APPROVAL_OF = Function.parse("approvalOf(address,address,address)(uint128)")
+HOOK_ALLOWANCE_OF = Function.parse(f"allowanceOf(address,bytes32)({_HOOK_ALLOWANCE})")
+HOOK_EXECUTABLE_AT = Function.parse("executableAt(address,bytes32)(uint48)")
+HOOK_RULE_SET = Event.parse(f"RuleSet(address indexed,address indexed,bytes4 indexed,{HOOK_RULE},bool)")
+HOOK_APPROVAL_SET = Event.parse("ApprovalSet(address indexed,address indexed,address indexed,uint128)")
+HOOK_ALLOWANCE_SET = Event.parse(f"AllowanceSet(address indexed,bytes32 indexed,{_HOOK_ALLOWANCE})")
+HOOK_CHANGE_ANNOUNCED = Event.parse("ChangeAnnounced(address indexed,bytes32 indexed,bytes,uint48)")
+
+
+def encode_hook(
+    settings: tuple[object, ...],
+    rules: Sequence[tuple[object, ...]],
+    windows: Sequence[tuple[object, ...]],
+    approvals: Sequence[tuple[object, ...]],
+) -> bytes:
+    """onInstall data of PolicyHook: IPolicyHook.InstallData, without refillable allowances."""
+    return abi.encode([_HOOK_INIT], [(settings, list(rules), list(windows), list(approvals), [])])
+
+
 # -- EmergencyFreeze ------------------------------------------------------------------------------------------------------
 
 _EXIT = "(address,bytes4,bool,bool,uint8,bytes32[])"

@@ -56,6 +56,7 @@ class Deployment:
     session_validator: Address
     stop_loss: Address
     health_guard: Address
+    policy_hook: Address
     emergency_freeze: Address
     verifying_paymaster: Address
 
@@ -79,6 +80,7 @@ async def deploy_seawall(
         session_validator=await deploy(sender, init_code("SessionValidator")),
         stop_loss=await deploy(sender, init_code("StopLoss")),
         health_guard=await deploy(sender, init_code("HealthGuard")),
+        policy_hook=await deploy(sender, init_code("PolicyHook")),
         emergency_freeze=await deploy(sender, init_code("EmergencyFreeze")),
         verifying_paymaster=await deploy(sender, paymaster),
     )

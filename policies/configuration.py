@@ -7,7 +7,7 @@ lists its wanted settings and one that lists what was found of it (`_WANTED`, `_
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ from contracts.types import Address, Hash32, Wei, checksum, to_hex
 from policies.approvals import quorums
 from policies.attestation import on_chain_id
 from policies.guards import bound, freeze_config, health_config, keeper_sessions, stop_config
+from policies.hook_rules import HOOK
+from policies.hooks import HookState, hook_settings, hook_state
 from policies.policy import Policy
 
 ARMED = 1
@@ -73,6 +75,7 @@ class Present:
     """Armed ones, by id, as IHealthGuard.Health."""
     announced: Mapping[bytes, int] = field(default_factory=dict)
     """Administrative calls under way, and when they may be carried out."""
+    hook: HookState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,10 @@ class Setting:
     drop: tuple[Call, ...] = ()
     drop_first: bool = False
     announced: bytes = b""
+    announced_at: Address = b""
+    """The module that keeps the announcement; empty: the account itself."""
+    alone: bool = False
+    """Only in an operation that calls nothing but the module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,8 @@ class Change:
     calls: tuple[Call, ...]
     announced: bytes
     phase: int
+    announced_at: Address = b""
+    alone: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -148,13 +157,20 @@ def changes(wanted: Mapping[str, Setting], found: Mapping[str, Setting]) -> tupl
             if old.fields == new.fields:
                 continue
             calls = (old.drop if new.drop_first else ()) + new.make
-            listed.append(Change("change", key, _differing(old.fields, new.fields), calls, new.announced, new.phase))
+            fields = _differing(old.fields, new.fields)
+            listed.append(
+                Change("change", key, fields, calls, new.announced, new.phase, new.announced_at, alone=new.alone)
+            )
         elif new is not None:
             phase = min(new.phase, _ADD) if new.phase == _SET else new.phase
-            listed.append(Change("add", key, _differing({}, new.fields), new.make, new.announced, phase))
+            fields = _differing({}, new.fields)
+            listed.append(Change("add", key, fields, new.make, new.announced, phase, new.announced_at, alone=new.alone))
         elif old is not None:
             phase = _ANNOUNCE if old.announced else _REMOVE
-            listed.append(Change("remove", key, _differing(old.fields, {}), old.drop, old.announced, phase))
+            fields = _differing(old.fields, {})
+            listed.append(
+                Change("remove", key, fields, old.drop, old.announced, phase, old.announced_at, alone=old.alone)
+            )
     return tuple(sorted(listed, key=lambda change: change.phase))
 
 
@@ -236,6 +252,9 @@ def module_inits(wish: Wanted) -> tuple[ModuleInit, ...]:
     sessions = keeper_sessions(policy, book, wish.present.time_s)
     if sessions:
         found.append(ModuleInit(MODULE_VALIDATOR, at("seawall.session_validator"), b.encode_sessions(*sessions)))
+    if policy.hook is not None:
+        state = hook_state(policy, book, wish.present.account)
+        found.append(ModuleInit(MODULE_HOOK, at(HOOK), state.encode()))
     return tuple(found)
 
 
@@ -531,6 +550,38 @@ def _found_healths(wish: Wanted) -> Listed:
     ]
 
 
+# -- PolicyHook -------------------------------------------------------------------------------------------------------------
+
+
+def _hook_settings(wish: Wanted, state: HookState) -> Listed:
+    """Every change waits for the delay that the hook has now, announced at the hook itself."""
+    now, module = wish.present.hook, wish.book[HOOK]
+    waits = now is not None and now.change_delay_s > 0
+    listed: Listed = []
+    for one in hook_settings(state, module, _names(wish)):
+        make, drop = (() if call is None else (call,) for call in (one.make, one.drop))
+        setting = Setting(one.fields, make=make, drop=drop, alone=one.alone)
+        listed.append((one.key, _announced(setting, module, is_wanted=state is not now) if waits else setting))
+    return listed
+
+
+def _announced(setting: Setting, module: Address, *, is_wanted: bool) -> Setting:
+    (call,) = setting.make if is_wanted else setting.drop or setting.make
+    return replace(setting, phase=_ANNOUNCE, make=(), drop=(), announced=call.data, announced_at=module)
+
+
+def _wanted_hook(wish: Wanted) -> Listed:
+    if wish.policy.hook is None or not wish.has(MODULE_HOOK, HOOK):
+        return []  # its installation brings everything
+    return _hook_settings(wish, hook_state(wish.policy, wish.book, wish.present.account))
+
+
+def _found_hook(wish: Wanted) -> Listed:
+    if wish.policy.hook is None or wish.present.hook is None:
+        return []  # the module's removal takes everything along
+    return _hook_settings(wish, wish.present.hook)
+
+
 def _int(value: object) -> int:
     assert isinstance(value, int)
     return value
@@ -547,6 +598,7 @@ _WANTED: tuple[Callable[[Wanted], Listed], ...] = (
     _wanted_sessions,
     _wanted_stops,
     _wanted_healths,
+    _wanted_hook,
 )
 _FOUND: tuple[Callable[[Wanted], Listed], ...] = (
     _found_modules,
@@ -555,4 +607,5 @@ _FOUND: tuple[Callable[[Wanted], Listed], ...] = (
     _found_sessions,
     _found_stops,
     _found_healths,
+    _found_hook,
 )

@@ -52,6 +52,8 @@ _LIMIT: Mapping[str, Tighter] = {
 }
 _STOP: Mapping[str, Tighter] = {"drop": _lower, "size": _higher}
 _HEALTH: Mapping[str, Tighter] = {"floor": _higher, "target": _higher}
+_HOOK: Mapping[str, Tighter] = {"change_delay": _higher, "enforce_calls": lambda mine, inherited: mine >= inherited}
+_HOOK_DEFAULTS: Mapping[str, Any] = {"change_delay": "86400", "enforce_calls": True}
 _ATTESTATION: Mapping[str, Tighter] = {"validity": _lower, "threshold": _higher, "escape_delay": _higher}
 _BUDGET: Mapping[str, Tighter] = {"per_operation": _lower, "per_day": _lower}
 DEFAULTS: Mapping[str, str] = {
@@ -282,6 +284,9 @@ def _guards(m: _Merge, parent: Tree, child: Tree, found: dict[str, Any]) -> None
     for section in ("freeze", "session"):
         if section in parent and section in child:
             merged[section] = m.fields(parent[section], child[section], f"guards.{section}", {})
+    if "hook" in parent and "hook" in child:
+        m.fields({**_HOOK_DEFAULTS, **parent["hook"]}, child["hook"], "guards.hook", _HOOK)
+        merged["hook"] = {**parent["hook"], **child["hook"]}
     found["guards"] = merged
 
 

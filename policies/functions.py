@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from contracts.abi import Function
-from contracts.bindings import HEALTH
+from contracts.bindings import HEALTH, HOOK_RULE, HOOK_WINDOW
 
 
 class Effect(StrEnum):
@@ -260,6 +260,12 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
     _f("cancel(uint256)", "id", Effect.ADMIN),
     # EmergencyFreeze
     _f("freeze(address,uint8)", "account state", Effect.REDUCES),
+    _f(f"setRule({HOOK_RULE},bool)", "rule enabled", Effect.ADMIN),
+    _f(f"setWindows({HOOK_WINDOW}[])", "windows", Effect.ADMIN),
+    _f("setApproval((address,address,uint128))", "approval", Effect.ADMIN),
+    _f("setAllowance((bytes32,uint128,uint128,uint64,uint128,uint64))", "allowance", Effect.ADMIN),
+    _f("setSettings((address,uint32,bool))", "settings", Effect.ADMIN),
+    _f("announce(bytes)", "data", Effect.ADMIN),
     _f("startEscape()", "", Effect.ADMIN),
     _f("finishEscape(address)", "account", Effect.ADMIN),
     _f("setGuardian(address,bool)", "guardian enabled", Effect.ADMIN),
@@ -326,6 +332,7 @@ _TARGETS: Mapping[str, tuple[str, ...]] = {
     "seawall.stop_loss": ("execute(address,uint256)", f"arm(uint256,{_STOP})"),
     "seawall.health_guard": ("execute(address,uint256)", f"arm(uint256,{HEALTH})"),
     "seawall.risk_validator": ("cancelEscape()",),
+    "seawall.policy_hook": ("announce(bytes)",),
 }  # fmt: skip
 
 

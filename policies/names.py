@@ -51,6 +51,7 @@ CONTRACTS: Mapping[str, str] = {
     "seawall.session_validator": "session_validator",
     "seawall.stop_loss": "stop_loss",
     "seawall.health_guard": "health_guard",
+    "seawall.policy_hook": "policy_hook",
     "seawall.emergency_freeze": "emergency_freeze",
     "seawall.perp_adapter": "perp_adapter",
     "seawall.uniswap_adapter": "uniswap_adapter",

@@ -15,6 +15,7 @@ from contracts.types import Hash32, Wei
 from contracts.units import to_units
 from policies import functions
 from policies.canonical import policy_id
+from policies.hook_rules import HookRule, hook_rule
 from policies.limits import (
     Action,
     Limit,
@@ -199,6 +200,7 @@ class Policy:
     stops: tuple[StopRule, ...]
     healths: tuple[HealthRule, ...]
     freeze: FreezeRule | None
+    hook: HookRule | None
     session: SessionRule | None
     approvals: tuple[ApprovalRule, ...]
     sponsorship: Sponsorship
@@ -254,6 +256,7 @@ def build(document: Mapping[str, Any]) -> Policy:
         stops=tuple(_stop(entry) for entry in guards.get("stop_loss", ())),
         healths=tuple(_health(entry) for entry in guards.get("health", ())),
         freeze=_freeze(guards["freeze"]) if "freeze" in guards else None,
+        hook=hook_rule(guards["hook"]) if "hook" in guards else None,
         session=_session(guards["session"]) if "session" in guards else None,
         approvals=tuple(
             ApprovalRule(entry["id"], tuple(entry["signers"]), int(entry["quorum"]))

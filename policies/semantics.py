@@ -9,6 +9,7 @@ from typing import Any
 
 from policies import functions
 from policies.functions import Effect, KnownFunction
+from policies.hook_checks import HookChecks
 from policies.limit_checks import LimitChecks
 from policies.linting import Tree
 from policies.margin import PERP_V2_INITIAL_RATIO, PERP_V2_MAINTENANCE_RATIO, ratio
@@ -38,11 +39,12 @@ def check(tree: Tree, places: Places, written: Mapping[str, str]) -> list[Proble
     linter.healths()
     linter.freeze()
     linter.session()
+    linter.hook()
     linter.money()
     return linter.problems
 
 
-class _Linter(LimitChecks):
+class _Linter(HookChecks, LimitChecks):
     # -- sections ---------------------------------------------------------------------------------------------------------
 
     def addresses(self) -> None:

@@ -43,6 +43,7 @@ _WORDS = {
     "bucket": "a range of times to expiry such as <7d, >=30d or 7d-30d",
     "hours": "hours of the day in UTC such as 08:00-18:00",
     "condition": "a CEL condition",
+    "offset": "an offset from UTC such as +02:00",
     "pin": "a value, a list of values, or {min:, max:}",
 }
 

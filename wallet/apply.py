@@ -37,25 +37,41 @@ class Plan:
 
     def due_at_s(self, change: Change) -> int | None:
         """When an announced change may be carried out, unix seconds; None when it is not announced yet."""
-        return self.present.announced.get(change.announced) if change.announced else None
+        if not change.announced:
+            return None
+        if change.announced_at:
+            return None if self.present.hook is None else self.present.hook.announced.get(change.announced)
+        return self.present.announced.get(change.announced)
 
     def calls(self) -> list[Call]:
-        """What an operation can do about it now, in order. Empty: nothing to do, or nothing but waiting."""
-        account = self.present.account
-        found: list[Call] = []
-        for change in self.changes:
-            if not change.announced:
-                found += change.calls
-            elif (due_s := self.due_at_s(change)) is None:
-                found.append(Call(account, b.SCHEDULE_ADMIN.encode(change.announced)))
-            elif due_s <= self.present.time_s:
-                found.append(Call(account, b.EXECUTE_ADMIN.encode(change.announced)))
-        return found
+        """What one operation can do about it now, in order. Empty: nothing to do, or nothing but waiting.
+
+        What must be done alone goes first, by itself; the rest is left to the operation after it.
+        """
+        possible = [(change, calls) for change in self.changes if (calls := self._possible(change))]
+        apart = [(change, calls) for change, calls in possible if change.alone and not self._only_announces(change)]
+        return [call for _, calls in apart or possible for call in calls]
+
+    def _only_announces(self, change: Change) -> bool:
+        return bool(change.announced) and self.due_at_s(change) is None
+
+    def _possible(self, change: Change) -> tuple[Call, ...]:
+        if not change.announced:
+            return change.calls
+        due_s, account, module = self.due_at_s(change), self.present.account, change.announced_at
+        if due_s is None:
+            if module:
+                return (Call(module, b.HOOK_ANNOUNCE.encode(change.announced)),)
+            return (Call(account, b.SCHEDULE_ADMIN.encode(change.announced)),)
+        if due_s > self.present.time_s:
+            return ()
+        return (Call(module, change.announced) if module else Call(account, b.EXECUTE_ADMIN.encode(change.announced)),)
 
     def stray(self) -> dict[bytes, int]:
         """Announcements under way that no change of this plan made: somebody else's."""
         ours = {change.announced for change in self.changes}
-        return {data: due_s for data, due_s in self.present.announced.items() if data not in ours}
+        hook = {} if self.present.hook is None else self.present.hook.announced
+        return {data: due_s for data, due_s in {**self.present.announced, **hook}.items() if data not in ours}
 
     def to_json(self) -> dict[str, Any]:
         present = self.present
@@ -82,7 +98,9 @@ class Plan:
             return "in one operation"
         due_s = self.due_at_s(change)
         if due_s is None:
-            return f"announced, and carried out {self.present.admin_delay_s} s later"
+            hook = self.present.hook
+            delay_s = hook.change_delay_s if hook is not None and change.announced_at else self.present.admin_delay_s
+            return f"announced, and carried out {delay_s} s later"
         if due_s <= self.present.time_s:
             return "announced and due: carried out by the next apply"
         return f"announced; from {at(due_s)} on"

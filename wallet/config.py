@@ -37,7 +37,7 @@ ADDRESS_NAMES = (
     "lyra_short_collateral", "lyra_pool_hedger", "lyra_synthetix_adapter", "lyra_gwav_oracle", "lyra_viewer",
     "lyra_keeper", "lyra_black_scholes", "lyra_rates", "lyra_quote", "lyra_base", "lyra_quote_pool",
     "gas_price_oracle", "l1_block", "risk_account_implementation", "risk_account_factory",
-    "risk_validator", "session_validator", "stop_loss", "health_guard", "emergency_freeze", "verifying_paymaster",
+    "risk_validator", "session_validator", "stop_loss", "health_guard", "policy_hook", "emergency_freeze", "verifying_paymaster",
     "perp_adapter", "uniswap_adapter", "lyra_adapter", "aave_adapter",
 )
 # fmt: on

@@ -8,11 +8,12 @@ from typing import Any
 
 from contracts import bindings as b
 from contracts.abi import Event, Function
-from contracts.bindings import MODULE_EXECUTOR, MODULE_VALIDATOR, Exit, RiskState, Session
+from contracts.bindings import MODULE_EXECUTOR, MODULE_HOOK, MODULE_VALIDATOR, Exit, RiskState, Session
 from contracts.errors import BadInput, RpcError
 from contracts.rpc import RpcClient
 from contracts.types import Address, checksum, keccak, parse_bytes, parse_hash
 from policies.configuration import ARMED, Present
+from policies.hooks import HookState
 
 BATCH = 200
 """Reads in one eth_call."""
@@ -76,6 +77,7 @@ _MODULES = {
     "stop_loss": MODULE_EXECUTOR,
     "health_guard": MODULE_EXECUTOR,
     "emergency_freeze": MODULE_EXECUTOR,
+    "policy_hook": MODULE_HOOK,
 }
 
 
@@ -93,6 +95,10 @@ class _Named:
     sessions: tuple[bytes, ...]
     stops: tuple[int, ...]
     healths: tuple[int, ...]
+    hook_rules: tuple[tuple[Address, bytes], ...]
+    hook_caps: tuple[tuple[Address, Address], ...]
+    hook_allowances: tuple[bytes, ...]
+    hook_announced: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,7 @@ class _Reader:
 
     async def named(self, first: int, at: Mapping[str, Address]) -> _Named:
         freeze, risk, sessions = at["emergency_freeze"], at["risk_validator"], at["session_validator"]
+        hook = at["policy_hook"]
         quorums: dict[bytes, tuple[Address, ...]] = {}
         for _, quorum_id, _, signers in await self.logs(b.SIGNER_QUORUM_SET, risk, first):
             quorums[quorum_id] = tuple(dict.fromkeys((*quorums.get(quorum_id, ()), *signers)))
@@ -166,6 +173,10 @@ class _Reader:
             sessions=_once(await self.logs(b.SESSION_ENABLED, sessions, first), lambda log: log[1]),
             healths=_once(await self.logs(b.HEALTH_ARMED, at["health_guard"], first), lambda log: log[1]),
             stops=_once(await self.logs(b.STOP_ARMED, at["stop_loss"], first), lambda log: log[1]),
+            hook_rules=_once(await self.logs(b.HOOK_RULE_SET, hook, first), lambda log: (log[1], log[2])),
+            hook_caps=_once(await self.logs(b.HOOK_APPROVAL_SET, hook, first), lambda log: (log[1], log[2])),
+            hook_allowances=_once(await self.logs(b.HOOK_ALLOWANCE_SET, hook, first), lambda log: log[1]),
+            hook_announced=_once(await self.logs(b.HOOK_CHANGE_ANNOUNCED, hook, first), lambda log: log[2]),
         )
 
 
@@ -260,12 +271,52 @@ async def _emergency_freeze(reader: _Reader, module: Address, named: _Named) -> 
     }
 
 
+async def _policy_hook(reader: _Reader, module: Address, named: _Named) -> dict[str, Any]:
+    account = reader.account
+    functions = (b.HOOK_SETTINGS_OF, b.HOOK_WINDOWS_OF)
+    settings, windows = await reader.read([(module, function, (account,)) for function in functions])
+    _, (authority, delay_s, enforces) = _sound(settings, "PolicyHook")
+    rules = {}
+    answers = await reader.answers(module, b.HOOK_RULE_OF, [(account, *key) for key in named.hook_rules])
+    for key, answer in zip(named.hook_rules, answers, strict=True):
+        if answer is not None and answer[0]:
+            _, _, flags, any_of = answer[1]
+            rules[key] = (flags, tuple(tuple((kind, word, tuple(of)) for kind, word, of in one) for one in any_of))
+    caps = await reader.answers(module, b.HOOK_APPROVAL_OF, [(account, *key) for key in named.hook_caps])
+    kept = await reader.answers(module, b.HOOK_ALLOWANCE_OF, [(account, one) for one in named.hook_allowances])
+    due = await reader.answers(module, b.HOOK_EXECUTABLE_AT, [(account, keccak(data)) for data in named.hook_announced])
+    state = HookState(
+        authority=authority,
+        change_delay_s=delay_s,
+        enforces=enforces,
+        rules=rules,
+        windows=tuple(tuple(one) for one in _sound(windows, "PolicyHook")[0]),
+        caps={
+            key: answer[0]
+            for key, answer in zip(named.hook_caps, caps, strict=True)
+            if answer is not None and answer[0]
+        },
+        allowances=frozenset(
+            one
+            for one, answer in zip(named.hook_allowances, kept, strict=True)
+            if answer is not None and any(answer[0][1:5])
+        ),
+        announced={
+            data: answer[0]
+            for data, answer in zip(named.hook_announced, due, strict=True)
+            if answer is not None and answer[0]
+        },
+    )
+    return {"hook": state}
+
+
 _DETAILS = {
     "risk_validator": _risk_validator,
     "session_validator": _session_validator,
     "stop_loss": _stop_loss,
     "health_guard": _health_guard,
     "emergency_freeze": _emergency_freeze,
+    "policy_hook": _policy_hook,
 }
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from contracts.bindings import (
     MODULE_EXECUTOR,
+    MODULE_HOOK,
     MODULE_VALIDATOR,
     AccountConfig,
     Call,
@@ -20,6 +21,8 @@ from contracts.errors import BadInput
 from contracts.types import Address, Wei
 from policies.approvals import quorums
 from policies.guards import StopConfig, bound, freeze_config, health_config, keeper_sessions, stop_config
+from policies.hook_rules import HOOK
+from policies.hooks import hook_state
 from policies.policy import Policy
 
 Book = Mapping[str, Address]
@@ -68,6 +71,9 @@ def guarded_config(
     if sessions:
         validator = bound("seawall.session_validator", policy, book)
         modules.append(ModuleInit(MODULE_VALIDATOR, validator, encode_sessions(*sessions)))
+    if policy.hook is not None:  # last: what it allows binds from then on
+        state = hook_state(policy, book, bytes(20))
+        modules.append(ModuleInit(MODULE_HOOK, bound(HOOK, policy, book), state.encode()))
     return AccountConfig(ecdsa_owner(owner), authority, ADMIN_DELAY_S, PREFUND_CAPS_WEI, tuple(modules))
 
 

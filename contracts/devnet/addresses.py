@@ -69,6 +69,7 @@ class Addresses:
     session_validator: Address
     stop_loss: Address
     health_guard: Address
+    policy_hook: Address
     emergency_freeze: Address
     verifying_paymaster: Address
     perp_adapter: Address

@@ -107,6 +107,7 @@ async def build_devnet(
         session_validator=ours.session_validator,
         stop_loss=ours.stop_loss,
         health_guard=ours.health_guard,
+        policy_hook=ours.policy_hook,
         emergency_freeze=ours.emergency_freeze,
         verifying_paymaster=ours.verifying_paymaster,
         **adapters,

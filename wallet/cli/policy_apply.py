@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from policies.policy import Policy
     from wallet.apply import Plan
     from wallet.config import Profile
+    from wallet.desk import Desk
+    from wallet.keystore import PassphraseSource
     from wallet.sign import Signer
 
 DIFFERENT = 8
@@ -134,9 +136,10 @@ def apply(
     passphrase_fd: PassphraseFd = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the chain what the file says, by an operation that the policy in force judges; then compare again.
+    """Make the chain what the file says, by an operation that the policy in force judges (two, where the hook's spending changes: that goes
+    alone); then compare again.
 
-    What the account must announce is announced now, and carried out by running this again when its delay is over.
+    What the account, or its hook, must announce is announced now, and carried out by running this again when its delay is over.
     """
     settings, policy = _settings(ctx, file, account)
     from wallet.policy_files import load_policy
@@ -144,62 +147,39 @@ def apply(
     known = None if current is None else load_policy(current)
 
     async def run() -> dict[str, Any]:
-        from wallet.apply import calls_of, plan_of, policy_in_force, settle, store
-        from wallet.desk import READ_ONLY, connect, open_keys
+        from wallet.apply import calls_of, plan_of, settle
+        from wallet.desk import READ_ONLY, connect
         from wallet.keystore import PassphraseSource
 
+        source, keys = PassphraseSource.of(passphrase_file, passphrase_fd, os.environ), dict[str, Any]()
         async with connect(settings) as desk:
-            before = await plan_of(desk, policy)
-            for line in before.lines():
+            now = await plan_of(desk, policy)
+            for line in now.lines():
                 say(line)
-            if before.in_sync:
-                return before.to_json() | {"sent": False}
-            calls = calls_of(before)
-            judge = policy_in_force(desk, before, known)
-            if judge is not None:
-                store().keep(judge)
-            signer = replace(desk, policy=judge).signer()
-            if judge is not None and propose is not None:
-                return before.to_json() | {"sent": False} | await _propose(signer, calls, policy, propose)
-            if judge is not None:
-                judgement = await signer.judge(calls, sizes=False)
-                for line in judgement.decision.explain():
-                    say(line)
-                if not judgement.decision.allowed:
-                    hint = "; ask them with --propose FILE" if judgement.decision.outcome == "require_signers" else ""
-                    raise PolicyRefused(judgement.decision.summary + hint, data=judgement.decision.to_json())
-            if dry_run:
-                return before.to_json() | {"sent": False}
-            if settings.read_only:
-                raise BadInput(f"{READ_ONLY}; --dry-run works without")
-            if not yes:
-                typer.confirm("Sign and send it?", abort=True, err=True)
-            source = PassphraseSource.of(passphrase_file, passphrase_fd, os.environ)
-            keys = open_keys(settings, ["owner"] if judge is None else ["owner", "engine"], source)
-            engine = None if signer.engine is None else replace(signer.engine, key=keys["engine"])
-            sent = await replace(signer, owner=keys["owner"], engine=engine).submit(calls)
-            say(f"sent {to_hex(sent.user_op_hash)}, waiting for its block ...")
-            receipt = await signer.bundler.wait(sent.user_op_hash)
-            if not receipt.success:
-                raise OperationFailed(
-                    f"{to_hex(sent.user_op_hash)} is in block {receipt.block_number}, but its call reverted "
-                    f"({to_hex(receipt.reason[:68]) or 'no reason given'}); nothing changed but the gas"
-                )
-            after = await plan_of(desk, policy)
-            settle(desk, after)
-            left = [change for change in after.changes if not change.announced]
-            if left:
-                raise OperationFailed(
-                    f"the operation is in block {receipt.block_number}, and yet the chain differs from the file in "
-                    + ", ".join(change.key for change in left)
-                    + ": somebody else changed it meanwhile; see `seawall policy plan`"
-                )
-            return after.to_json() | {
-                "sent": True,
-                "userOpHash": to_hex(receipt.user_op_hash),
-                "transaction": to_hex(receipt.transaction_hash),
-                "lines": after.lines(),
-            }
+            if now.in_sync:
+                return now.to_json() | {"sent": False}
+            calls, sent = calls_of(now), dict[str, Any]()
+            while calls:
+                signer, judged = await _judged(desk, now, calls, known, explain=propose is None)
+                if judged and propose is not None:
+                    return now.to_json() | {"sent": False} | await _propose(signer, calls, policy, propose)
+                if dry_run:
+                    return now.to_json() | {"sent": False}
+                if settings.read_only:
+                    raise BadInput(f"{READ_ONLY}; --dry-run works without")
+                if not yes and not sent:
+                    typer.confirm("Sign and send it?", abort=True, err=True)
+                sent = await _send(desk, signer, calls, keys, source, judged=judged)
+                now, done = await plan_of(desk, policy), calls
+                settle(desk, now)
+                calls = now.calls()
+                if calls == done:
+                    raise OperationFailed(
+                        f"{sent['userOpHash']} was included, and yet the chain differs from the file as before in "
+                        + ", ".join(change.key for change in now.changes)
+                        + ": somebody else changes it meanwhile; see `seawall policy plan`"
+                    )
+            return now.to_json() | {"sent": True, "lines": now.lines()} | sent
 
     data = asyncio.run(run())
     lines = data.pop("lines", [])
@@ -217,6 +197,50 @@ def apply(
                 console.print(f"  {line}", markup=False)
 
     emit(data, as_json, show)
+
+
+async def _judged(
+    desk: Desk, plan: Plan, calls: list[Any], known: Policy | None, *, explain: bool
+) -> tuple[Signer, bool]:
+    """The signer under the policy in force, which has allowed the calls (unless somebody is asked first: not `explain`), and whether there
+    is one. Raises PolicyRefused, BadInput, NodeError."""
+    from wallet.apply import policy_in_force, store
+
+    judge = policy_in_force(desk, plan, known)
+    signer = replace(desk, policy=judge).signer()
+    if judge is None:
+        return signer, False
+    store().keep(judge)
+    if not explain:
+        return signer, True
+    judgement = await signer.judge(calls, sizes=False)
+    for line in judgement.decision.explain():
+        say(line)
+    if not judgement.decision.allowed:
+        hint = "; ask them with --propose FILE" if judgement.decision.outcome == "require_signers" else ""
+        raise PolicyRefused(judgement.decision.summary + hint, data=judgement.decision.to_json())
+    return signer, True
+
+
+async def _send(
+    desk: Desk, signer: Signer, calls: list[Any], keys: dict[str, Any], source: PassphraseSource, *, judged: bool
+) -> dict[str, Any]:
+    """Sign, send and wait. `keys` are kept open for the operation after it. Raises OperationFailed, BadInput, NodeError."""
+    from wallet.desk import open_keys
+
+    lacking = [role for role in (["owner", "engine"] if judged else ["owner"]) if role not in keys]
+    if lacking:
+        keys |= open_keys(desk.profile, lacking, source)
+    engine = None if signer.engine is None else replace(signer.engine, key=keys["engine"])
+    sent = await replace(signer, owner=keys["owner"], engine=engine).submit(calls)
+    say(f"sent {to_hex(sent.user_op_hash)}, waiting for its block ...")
+    receipt = await signer.bundler.wait(sent.user_op_hash)
+    if not receipt.success:
+        raise OperationFailed(
+            f"{to_hex(sent.user_op_hash)} is in block {receipt.block_number}, but its call reverted "
+            f"({to_hex(receipt.reason[:68]) or 'no reason given'}); nothing changed but the gas"
+        )
+    return {"userOpHash": to_hex(receipt.user_op_hash), "transaction": to_hex(receipt.transaction_hash)}
 
 
 async def _propose(signer: Signer, calls: list[Any], policy: Policy, path: Path) -> dict[str, Any]:

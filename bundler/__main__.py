@@ -31,14 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Run until told to stop; returns the exit code."""
     parsed = _parser().parse_args(arguments)
     try:
-        values = read_toml(parsed.config) if parsed.config else {}
-        values |= read_environment()
         flags = {name: value for name, value in vars(parsed).items() if value is not None and name != "config"}
         if "entry_points" in flags:
             flags["entry_points"] = flags["entry_points"].split(",")
-        settings = Settings.from_mapping(values | flags)
+
+        def read() -> Settings:
+            file = read_toml(parsed.config) if parsed.config else {}
+            return Settings.from_mapping(file | read_environment() | flags)
+
+        settings = read()
         configure_logging(settings.log_format)
-        asyncio.run(run(settings))
+        asyncio.run(run(settings, reread=read))
     except SeawallError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return error.exit_code

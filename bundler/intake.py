@@ -15,6 +15,7 @@ from bundler import rules, simulation
 from bundler.chain import Head, read_delegate, read_head
 from bundler.checks import check, check_authorization, execution_floor
 from bundler.erc7562.entities import Stake, entity_addresses
+from bundler.events import Event, Events, Kind
 from bundler.fees import Pricing
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import Reputation
@@ -64,6 +65,7 @@ class Intake:
         self._pricing = pricing
         self._locks: dict[Address, tuple[asyncio.Lock, list[None]]] = {}
         self._recording: dict[Hash32, asyncio.Future[None]] = {}
+        self.events = Events()
         self.head: Head | None = None
         """The latest block the service's loop has seen."""
         self.validating = 0
@@ -91,6 +93,7 @@ class Intake:
         if self.draining:
             raise Draining("the bundler is shutting down and takes no new operations; send it again in a moment")
         self.validating += 1
+        started_s, known = time.monotonic(), False
         try:
             head = self.head or await read_head(self._rpc)
             op = candidate.op
@@ -110,8 +113,20 @@ class Intake:
             async with self._turn(op.sender):
                 if op_hash not in self._pool:
                     await self._admit(candidate, op_hash, entry_point)
-                elif (recording := self._recording.get(op_hash)) is not None:
-                    await asyncio.shield(recording)
+                else:
+                    known = True
+                    if (recording := self._recording.get(op_hash)) is not None:
+                        await asyncio.shield(recording)
+            if not known:
+                took_s = time.monotonic() - started_s
+                self.events.tell(Event(Kind.ACCEPTED, (op_hash,), op.sender, seconds=took_s))
+        except SeawallError as error:
+            reason = getattr(error, "rule", None) or str(error.code)
+            took_s = time.monotonic() - started_s
+            sender = candidate.op.sender
+            self.events.tell(Event(Kind.REFUSED, (), sender, reason=reason, detail=error.message, seconds=took_s))
+            raise
+        else:
             return op_hash
         finally:
             self.validating -= 1
@@ -173,6 +188,8 @@ class Intake:
                 self._reputation.saw(replaced.counted)
             raise
         self._pool.land([entry.hash])
+        if replaced is not None:
+            self.events.tell(Event(Kind.REPLACED, (replaced.hash,), entry.op.sender, detail=to_hex(entry.hash)))
         log.info("operation %s of %s is accepted", to_hex(entry.hash), to_hex(entry.op.sender))
         self.accepted_count += 1
         self._accepted.set()

@@ -14,15 +14,15 @@ from contracts.eoa import Eoa
 from contracts.errors import BadInput, SetupError
 
 
-def _private(path: Path) -> str:
-    """The text of a file that only its owner may read."""
+def read_secret(path: Path, what: str = "the key file") -> str:
+    """The text of a file that only its owner may read. Raises SetupError."""
     try:
         mode = path.stat().st_mode
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise SetupError(f"the key file {path} cannot be read: {error}") from None
+        raise SetupError(f"{what} {path} cannot be read: {error}") from None
     if stat.S_IMODE(mode) & 0o077:
-        raise SetupError(f"the key file {path} can be read by others (mode {stat.S_IMODE(mode):04o}): chmod 600 {path}")
+        raise SetupError(f"{what} {path} can be read by others (mode {stat.S_IMODE(mode):04o}): chmod 600 {path}")
     return text
 
 
@@ -44,7 +44,7 @@ class KeyFile:
     path: Path
 
     def load(self) -> Eoa:
-        return _raw(_private(self.path), f"the key file {self.path}")
+        return _raw(read_secret(self.path), f"the key file {self.path}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Keystore:
     password_file: Path
 
     def load(self) -> Eoa:
-        password = _private(self.password_file).rstrip("\r\n")
+        password = read_secret(self.password_file).rstrip("\r\n")
         try:
             return Eoa(bytes(Account.decrypt(json.loads(self.path.read_text()), password)))
         except OSError as error:

@@ -8,15 +8,17 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
+from bundler.admin import Admin
 from bundler.fees import choose
+from bundler.metrics import MeasuredRpc, Metrics
 from bundler.server import Server
 from bundler.service import Bundler
-from bundler.settings import Settings
+from bundler.settings import LiveSettings, Settings
 from bundler.store import SqliteStore
-from contracts.errors import NodeError, SetupError
+from contracts.errors import BadInput, NodeError, SeawallError, SetupError
 from contracts.rpc import RpcClient
 from contracts.types import checksum
 
@@ -74,34 +76,72 @@ def print_listening(url: str) -> None:
     print(json.dumps({"event": "listening", "url": url}), flush=True)
 
 
+Reread = Callable[[], Settings]
+"""Reads the settings again from where they came. Raises BadInput."""
+
+
 async def run(
-    settings: Settings, *, stopping: asyncio.Event | None = None, listening: Callable[[str], None] = print_listening
+    settings: Settings,
+    *,
+    stopping: asyncio.Event | None = None,
+    listening: Callable[[str], None] = print_listening,
+    reread: Reread | None = None,
 ) -> None:
     """Run a bundler until `stopping` is set (None: until SIGTERM or SIGINT), then drain.
 
-    `listening` is called with the URL once requests are served. Raises SetupError, BadInput (key, database, address taken),
+    `listening` is called with the URL once requests are served; `reread` on SIGHUP and at the operator's `reload`.
+    Raises SetupError, BadInput (key, database, address taken),
     NodeError (no node within `node_wait_s`).
     """
     loop = asyncio.get_running_loop()
-    signals = () if stopping is not None else (signal.SIGTERM, signal.SIGINT)
+    stops_by_signal = stopping is None
+    signals = (signal.SIGTERM, signal.SIGINT) if stops_by_signal else ()
     stopping = stopping or asyncio.Event()
     for number in signals:
         loop.add_signal_handler(number, stopping.set)
     executor = settings.executor_key.load()
+    live = LiveSettings(settings)
+    settings = cast(Settings, live)
+    metrics = Metrics()
     store = SqliteStore(settings.database)
     try:
-        async with RpcClient(settings.rpc_url, timeout_s=settings.request_timeout_s) as rpc:
+        async with MeasuredRpc(settings.rpc_url, metrics, timeout_s=settings.request_timeout_s) as rpc:
             chain_id = await _wait_for_chain(rpc, settings)
             fee_model = await choose(rpc, chain_id, settings.fee_model)
             bundler = Bundler(rpc, store, executor, chain_id, settings, fee_model)
+            metrics.watch(bundler)
             bundler.resume()
-            server = Server(bundler, settings)
-            try:
-                await server.start()
-            except OSError as error:
-                raise SetupError(
-                    f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another `port`"
-                ) from error
+            server = Server(bundler, settings, metrics)
+
+            async def reload() -> list[str]:
+                if reread is None:
+                    raise BadInput("these settings came from no file: start the bundler again to change them")
+                changed = live.change_to(reread())
+                bundler.reputation.take_lists(live.allowed_entities, live.denied_entities)
+                server.limits_changed()
+                bundler.wake()
+                log.info("settings read again; changed: %s", ", ".join(changed) or "none")
+                return changed
+
+            admin = None if settings.admin_port is None else Admin(bundler, metrics, settings, reload)
+            for one, host, port in (
+                (server, settings.host, settings.port),
+                (admin, settings.admin_host, settings.admin_port),
+            ):
+                if one is None:
+                    continue
+                try:
+                    await one.start()
+                except OSError as error:
+                    await server.stop()
+                    name = "port" if one is server else "admin_port"
+                    raise SetupError(
+                        f"cannot listen on {host}:{port}: {error.strerror}; choose another `{name}`"
+                    ) from error
+            if stops_by_signal:
+                loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(_on_hangup(reload)))
+            if admin is not None:
+                log.info("metrics and commands: %s", admin.url)
             log.info(
                 "executor %s, chain %d (fee model %s), %s",
                 checksum(executor.address),
@@ -118,11 +158,20 @@ async def run(
             finally:
                 drained.cancel()
                 await server.stop()
+                if admin is not None:
+                    await admin.stop()
                 log.info("stopped; %d operations are on disk for the next start", len(bundler.pool))
     finally:
         await store.close()
-        for number in signals:
+        for number in (*signals, signal.SIGHUP) if stops_by_signal else ():
             loop.remove_signal_handler(number)
+
+
+async def _on_hangup(reload: Callable[[], Awaitable[list[str]]]) -> None:
+    try:
+        await reload()
+    except SeawallError as error:
+        log.warning("the settings stay as they were: %s", error.message)
 
 
 async def _refuse_when(stopping: asyncio.Event, bundler: Bundler) -> None:

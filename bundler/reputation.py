@@ -66,6 +66,10 @@ class Reputation:
         self._denied = frozenset(denied)
         self._changed: set[Address] = set()
 
+    def take_lists(self, allowed: Iterable[Address], denied: Iterable[Address]) -> None:
+        """Other lists of the operator from now on."""
+        self._allowed, self._denied = frozenset(allowed), frozenset(denied)
+
     def load(self, counts: Mapping[Address, Counts], decayed_s: float) -> None:
         """Take up what was stored; `decayed_s` is when it was last decayed (Unix s)."""
         self._counts = dict(counts)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from typing import Any
 
 import msgspec
@@ -14,12 +16,16 @@ from aiohttp import web
 
 from bundler.api import Api
 from bundler.fees import FeeDataError
+from bundler.limits import RateLimit, is_deeper_than
+from bundler.metrics import Metrics
 from bundler.service import Bundler
 from bundler.settings import Settings
 from contracts.errors import NodeError, RpcError, SeawallError
 
 log = logging.getLogger("bundler.server")
 
+LIMIT_EXCEEDED = -32005
+"""Source: EIP-1474."""
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 _JSON = {"Content-Type": "application/json"}
 
@@ -31,9 +37,11 @@ def _error(request_id: Any, code: int, message: str) -> dict[str, Any]:
 class Server:
     """HTTP front of one bundler."""
 
-    def __init__(self, bundler: Bundler, settings: Settings) -> None:
+    def __init__(self, bundler: Bundler, settings: Settings, metrics: Metrics | None = None) -> None:
         self._bundler = bundler
         self._settings = settings
+        self._metrics = metrics
+        self._limit = RateLimit(settings.rate_limit_per_s, settings.rate_limit_burst)
         self._methods = Api(bundler).methods
         app = web.Application(client_max_size=settings.max_body_bytes)
         app.router.add_post("/", self._post)
@@ -57,6 +65,26 @@ class Server:
     async def stop(self) -> None:
         """Answer what is under way, then close."""
         await self._runner.cleanup()
+
+    def limits_changed(self) -> None:
+        """Take up the settings' rate limit; every client begins with a full burst."""
+        self._limit = RateLimit(self._settings.rate_limit_per_s, self._settings.rate_limit_burst)
+
+    def _client(self, request: web.Request) -> str:
+        forwarded = request.headers.get("X-Forwarded-For", "") if self._settings.trust_forwarded_for else ""
+        return forwarded.rpartition(",")[2].strip() or request.remote or ""
+
+    def _over_limit(self, request: web.Request, count: int) -> web.Response | None:
+        wait_s = self._limit.wait_s(self._client(request), count)
+        if wait_s <= 0:
+            return None
+        if self._metrics is not None:
+            self._metrics.limited.inc(count)
+        answer = _error(None, LIMIT_EXCEEDED, f"too many requests: wait {wait_s:.1f} s")
+        response = self._respond(answer)
+        response.set_status(429)
+        response.headers["Retry-After"] = str(math.ceil(wait_s))
+        return response
 
     def _cors(self) -> dict[str, str]:
         origin = self._settings.cors_origin
@@ -89,6 +117,12 @@ class Server:
             document = msgspec.json.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             return self._respond(_error(None, PARSE_ERROR, f"the body is no JSON: {error}"))
+        if is_deeper_than(body, self._settings.max_json_depth):
+            most = self._settings.max_json_depth
+            return self._respond(_error(None, INVALID_REQUEST, f"the request nests deeper than {most} levels"))
+        count = len(document) if isinstance(document, list) else 1
+        if (refused := self._over_limit(request, max(count, 1))) is not None:
+            return refused
         if not isinstance(document, list):
             answer = await self._answer(document)
             return web.Response(status=204, headers=self._cors()) if answer is None else self._respond(answer)
@@ -114,7 +148,12 @@ class Server:
         request_id = request.get("id")
         if isinstance(request_id, bool | list | dict):
             return _error(None, INVALID_REQUEST, "the id of a request must be a number, a string or null")
+        started_s = time.monotonic()
         answer = await self._dispatch(request_id, request["method"], request.get("params"))
+        if self._metrics is not None:
+            method = request["method"] if request["method"] in self._methods else "unknown"
+            outcome = str(answer["error"]["code"]) if "error" in answer else "ok"
+            self._metrics.requests.labels(method, outcome).observe(time.monotonic() - started_s)
         return answer if "id" in request else None
 
     async def _dispatch(self, request_id: Any, name: str, params: Any) -> dict[str, Any]:

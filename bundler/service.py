@@ -13,22 +13,24 @@ from collections.abc import Sequence
 
 from bundler.builder import Blame, Builder, select
 from bundler.chain import Head, read_head
+from bundler.events import Events
 from bundler.fees import FeeModel, Pricing
 from bundler.intake import Intake
 from bundler.lookup import Lookup, find_inclusion, inclusion_of
 from bundler.mempool import Entry, Mempool
-from bundler.reputation import THROTTLED_ENTITY_LIVE_BLOCKS, Reputation, Standing
+from bundler.reputation import THROTTLED_ENTITY_LIVE_BLOCKS, Counts, Reputation, Standing
 from bundler.settings import Settings
 from bundler.store import Inclusion, Store
 from bundler.submit import Submitter
 from contracts.entrypoint import USER_OPERATION_EVENT, EntryPoint
 from contracts.eoa import Eoa
-from contracts.errors import NodeError, SetupError
+from contracts.errors import BadInput, NodeError, SetupError
 from contracts.rpc import RpcClient
-from contracts.types import Address, Hash32, checksum, parse_bytes, to_hex
+from contracts.types import Address, Hash32, Wei, checksum, parse_bytes, to_hex
 
 log = logging.getLogger("bundler.service")
 
+_DEVELOPMENT_CHAINS = frozenset({1337, 31337})
 _BACK_OFF_S = 0.5
 _SETTLE_S = 5.0
 _SELECTIONS = 16
@@ -62,6 +64,7 @@ class Bundler:
         self.intake = Intake(
             rpc, store, self.pool, executor.address, chain_id, settings, self._wake, self.reputation, self.pricing
         )
+        self.events = self.submitter.events = self.intake.events = Events()
         self.lookup = Lookup(rpc, store, settings)
         self.head: Head | None = None
         self.last_error: str | None = None
@@ -69,6 +72,10 @@ class Bundler:
         self._scanned_to: int | None = None
         self._turn = 0
         self._fruitless: tuple[Hash32, int] | None = None
+        self.balance_wei: Wei | None = None
+        """What the executor holds, as of the latest block."""
+        self.paused = False
+        """Send no bundles until the operator resumes."""
         self.manual = False
         """Build only when asked (`debug_bundler_setBundlingMode`)."""
         self.cycling = asyncio.Lock()
@@ -116,7 +123,7 @@ class Bundler:
         """One cycle; a failing node or disk is logged once and tried again, it never ends the loop."""
         try:
             async with self.cycling:
-                await self.cycle(build=build and not self.manual)
+                await self.cycle(build=build and not self.manual and not self.paused)
         except (NodeError, SetupError) as error:
             if self.last_error is None:
                 log.warning("waiting: %s", error.message)
@@ -135,6 +142,7 @@ class Bundler:
             await self.submitter.check_reorganisation(head)
             await self._notice_others(head)
             await self._expire(head)
+            self.balance_wei = await self.rpc.get_balance(self.executor)
             self.head = self.intake.head = head
         await self._keep_reputation()
         interval_over = time.monotonic() - self._last_build_s >= self.settings.bundle_interval_s
@@ -234,6 +242,35 @@ class Bundler:
             await self._keep_reputation()
         return sent
 
+    def wake(self) -> None:
+        """Have the loop look now."""
+        self._wake.set()
+
+    async def give_up(self, op_hash: Hash32) -> str:
+        """Drop one waiting operation at the operator's word. Raises BadInput when it is not waiting."""
+        async with self.cycling:
+            if op_hash not in self.pool:
+                raise BadInput(f"{to_hex(op_hash)} is not in the pool")
+            if self.pool.is_in_flight(op_hash):
+                raise BadInput(f"{to_hex(op_hash)} is in a bundle that was sent: it can no longer be dropped")
+            await self.submitter.drop([(op_hash, "the operator dropped it")])
+        return f"{to_hex(op_hash)} is dropped"
+
+    async def ban(self, address: Address) -> list[Hash32]:
+        """Ban an entity at the operator's word; returns the operations that leave the pool for it."""
+        async with self.cycling:
+            self.reputation.ban(address)
+            gone = [entry.hash for entry in self.pool.referring_to(address) if not self.pool.is_in_flight(entry.hash)]
+            await self._purge([address])
+            await self._keep_reputation()
+        return gone
+
+    async def unban(self, address: Address) -> None:
+        """Forget what is held against an entity."""
+        async with self.cycling:
+            self.reputation.set(address, Counts())
+            await self._keep_reputation()
+
     async def clear(self, *, reputation: bool) -> None:
         """Forget the pool (and reputations): `debug_bundler_clearState`, `debug_bundler_clearMempool`."""
         async with self.cycling:
@@ -308,6 +345,26 @@ class Bundler:
             await self.submitter.drop(overtaken)
         self._scanned_to = head.number
 
+    def problems(self) -> list[str]:
+        """Why it is not ready, for people; empty when it is."""
+        found = []
+        if self.head is None:
+            found.append("no block was read yet")
+        if self.last_error is not None:
+            found.append(f"{self.last_error}: the last cycle failed; see the log")
+        if self.intake.draining:
+            found.append("draining: no new operations are accepted")
+        if self.paused:
+            found.append("paused by the operator: no bundles are sent")
+        age_s = 0.0 if self.head is None else time.time() - self.head.timestamp_s
+        most_s = self.settings.max_head_age_s
+        if most_s and age_s > most_s and self.chain_id not in _DEVELOPMENT_CHAINS:
+            found.append(f"the latest block is {age_s:.0f} s old, at most {most_s:g} s is asked for")
+        least = self.settings.min_executor_balance_wei
+        if self.balance_wei is not None and self.balance_wei < least:
+            found.append(f"the executor {checksum(self.executor)} holds {self.balance_wei} wei, {least} are asked for")
+        return found
+
     def status(self) -> dict[str, object]:
         """`seawall_status`. All of validating, pending and inFlight zero: everything ever accepted is settled."""
         return {
@@ -320,6 +377,9 @@ class Bundler:
             "bundlesInFlight": len(self.submitter.in_flight),
             "lastBlock": hex(self.head.number) if self.head else None,
             "draining": self.intake.draining,
-            "ready": self.head is not None and self.last_error is None and not self.intake.draining,
+            "paused": self.paused,
+            "executorBalance": None if self.balance_wei is None else hex(self.balance_wei),
+            "ready": not self.problems(),
             "problem": self.last_error,
+            "problems": self.problems(),
         }

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bundler.fees.choose import AUTO, check_name
-from bundler.keys import KeyDescriptor, KeyFile, KeySource, Keystore, KeyVariable
+from bundler.keys import KeyDescriptor, KeyFile, KeySource, Keystore, KeyVariable, read_secret
 from contracts.entrypoint import V07, V08, EntryPoint, by_address
 from contracts.errors import BadInput
 from contracts.types import Address, Wei, parse_address
 
+_LEAST_TOKEN = 16
 MAX_TRANSACTION_GAS = 16_777_216
 """Source: EIP-7825."""
 
@@ -98,6 +99,25 @@ class Settings:
     log_format: str = "text"
     """`text` or `json`."""
 
+    # operation
+    max_json_depth: int = 64
+    """How deep a request's lists and objects may nest."""
+    rate_limit_per_s: float = 0.0
+    """Requests a second that one client address may make on average; 0: any number. Each entry of a batch counts."""
+    rate_limit_burst: int = 100
+    """How many at once."""
+    trust_forwarded_for: bool = False
+    """Take the client's address from X-Forwarded-For (its last entry): only behind a proxy that sets it."""
+    max_head_age_s: float = 300.0
+    """Not ready while the latest block is older; 0: any age. Never looked at on development chains (ids 1337 and 31337)."""
+    min_executor_balance_wei: Wei = 1
+    """Not ready while the executor holds less."""
+    admin_host: str = "127.0.0.1"
+    admin_port: int | None = None
+    """Serves metrics and the operator's commands; None: not at all, 0: any free port."""
+    admin_token_file: Path | None = None
+    """0600 file with the token of the operator's commands; without it there are only metrics and status."""
+
     def __post_init__(self) -> None:
         if not 100_000 <= self.max_bundle_gas <= MAX_TRANSACTION_GAS:
             raise BadInput(
@@ -113,13 +133,29 @@ class Settings:
         for name in ("data_fee_margin_percent", "data_fee_tolerance_percent"):
             if not 0 <= getattr(self, name) <= 100:
                 raise BadInput(f"{name} must lie in 0..100, got {getattr(self, name)}")
-        positive = ("max_ops_per_bundle", "max_ops_per_sender", "max_pool_ops", "max_batch", "blocks_before_resubmit")
+        positive = (
+            "max_ops_per_bundle", "max_ops_per_sender", "max_pool_ops", "max_batch", "blocks_before_resubmit",
+            "rate_limit_burst", "max_json_depth",
+        )  # fmt: skip
         for name in positive:
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("poll_interval_s", "idle_poll_interval_s", "request_timeout_s"):
             if getattr(self, name) <= 0:
                 raise BadInput(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("rate_limit_per_s", "max_head_age_s", "min_executor_balance_wei"):
+            if getattr(self, name) < 0:
+                raise BadInput(f"{name} must not be negative, got {getattr(self, name)}")
+
+    def admin_token(self) -> str | None:
+        """The token of the operator's commands. Raises BadInput when the file cannot be read, is readable by others, or too short."""
+        path = self.admin_token_file
+        if path is None:
+            return None
+        token = read_secret(path, "the file of the operator's token").strip()
+        if len(token) < _LEAST_TOKEN:
+            raise BadInput(f"the operator's token in {path} has {len(token)} characters: take at least {_LEAST_TOKEN}")
+        return token
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
@@ -139,8 +175,9 @@ class Settings:
         for name in ("allowed_entities", "denied_entities"):
             if name in given:
                 given[name] = tuple(parse_address(text, name) for text in given[name])
-        if "database" in given:
-            given["database"] = Path(given["database"]).expanduser()
+        for name in ("database", "admin_token_file"):
+            if given.get(name) is not None:
+                given[name] = Path(given[name]).expanduser()
         known = {field.name: str(field.type) for field in fields(cls)}
         for name, value in given.items():
             if name not in known:
@@ -154,6 +191,7 @@ class Settings:
 
 def _plain(name: str, value: Any, kind: str) -> Any:
     """`value` as the plain type `kind`; text (from the environment) is converted. Raises BadInput."""
+    kind = kind.removesuffix(" | None") if value is not None else kind
     if kind in ("int", "Wei", "float", "bool", "str"):
         wanted: type = {"float": float, "bool": bool, "str": str}.get(kind, int)
         if wanted is bool and isinstance(value, str):
@@ -187,6 +225,41 @@ def _key_source(given: dict[str, Any]) -> KeySource:
     if len(sources) != 1:
         raise BadInput("name exactly one source of the executor's key: key_file, keystore, key_env or key_fd")
     return sources[0]
+
+
+class LiveSettings:
+    """Settings that can be replaced while the parts of the bundler hold them: reads as `now`."""
+
+    def __init__(self, now: Settings) -> None:
+        self.now = now
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.now, name)
+
+    def change_to(self, new: Settings) -> list[str]:
+        """Take `new` from now on; returns the names that changed. Raises BadInput when one of them needs a start, and changes nothing."""
+        changed = [f.name for f in fields(Settings) if getattr(self.now, f.name) != getattr(new, f.name)]
+        cold = [name for name in changed if name not in HOT]
+        if cold:
+            raise BadInput(
+                f"{', '.join(cold)} cannot change while the bundler runs: start it again; nothing was changed"
+            )
+        self.now = new
+        return changed
+
+
+HOT = frozenset(
+    (
+        "max_batch", "request_timeout_s", "max_op_bytes", "max_verification_gas", "min_priority_fee_wei", "min_validity_s",
+        "max_ops_per_sender", "max_pool_ops", "simulation_gas", "min_stake_wei", "min_unstake_delay_s", "allowed_entities",
+        "denied_entities", "bundle_interval_s", "max_ops_per_bundle", "max_bundle_gas", "require_profit",
+        "data_fee_margin_percent", "data_fee_tolerance_percent", "allow_data_loss", "blocks_before_resubmit",
+        "resubmit_bump_percent", "max_bundle_fee_wei", "event_search_blocks", "poll_interval_s", "idle_poll_interval_s",
+        "drain_timeout_s", "max_json_depth", "rate_limit_per_s", "rate_limit_burst", "trust_forwarded_for", "max_head_age_s",
+        "min_executor_balance_wei",
+    )
+)  # fmt: skip
+"""What SIGHUP and `reload` change while the bundler runs."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ One nonce of the executor is under way at a time, so that no bundle can appear t
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from dataclasses import replace
 
 from bundler.builder import Builder, Draft, tip_of
 from bundler.chain import Head
+from bundler.events import Event, Events, Kind
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import Reputation
 from bundler.settings import Settings
@@ -32,6 +34,15 @@ _MISSING_POLLS = 5
 """Polls in which a used nonce shows none of our receipts before its transactions count as lost: back ends may lag."""
 _MAX_REVERTS = 3
 _CANCEL_GAS = 21_000
+
+
+_REASON = re.compile(r"[A-Z]{2,5}-?[0-9]+")
+
+
+def _short(why: str) -> str:
+    """The rule or entry point code that a reason names; `operator`, or `other`."""
+    found = _REASON.search(why)
+    return found[0] if found else "operator" if "operator" in why else "other"
 
 
 class Submitter:
@@ -58,6 +69,7 @@ class Submitter:
         self._settings = settings
         self._reputation = reputation
         self._clock = clock
+        self.events = Events()
         self.in_flight: dict[int, list[Attempt]] = {}
         self.included: list[tuple[Attempt, Inclusion]] = []
         self._missing: Counter[int] = Counter()
@@ -134,6 +146,8 @@ class Submitter:
         checkpoint(f"{what}.record.after")
         self.in_flight.setdefault(attempt.nonce, []).append(attempt)
         self._pool.launch(attempt.op_hashes)
+        kind = Kind.SENT if len(self.in_flight[attempt.nonce]) == 1 else Kind.RESENT
+        self.events.tell(Event(kind, attempt.op_hashes, tx_hash=attempt.tx_hash))
         checkpoint(f"{what}.send.before")
         await self._send(attempt)
         checkpoint(f"{what}.send.after")
@@ -192,6 +206,8 @@ class Submitter:
         self._pool.land(released)
         if included:
             self.included.append((attempt, inclusion))
+        kind, block = Kind.INCLUDED if succeeded else Kind.REVERTED, inclusion.block_number
+        self.events.tell(Event(kind, attempt.op_hashes, tx_hash=attempt.tx_hash, block_number=block))
         log.info(
             "bundle %s is in block %d: %s, %d operations",
             to_hex(attempt.tx_hash),
@@ -219,6 +235,7 @@ class Submitter:
         for op_hash, why in reasons:
             self._pool.remove(op_hash)
             self._reverts.pop(op_hash, None)
+            self.events.tell(Event(Kind.DROPPED, (op_hash,), reason=_short(why), detail=why))
             log.info("operation %s is dropped: %s", to_hex(op_hash), why)
 
     async def _lose(self, nonce: int) -> None:
@@ -231,6 +248,7 @@ class Submitter:
         del self.in_flight[nonce]
         del self._missing[nonce]
         self._pool.land(released)
+        self.events.tell(Event(Kind.LOST, tuple(released), tx_hash=attempts[-1].tx_hash))
         log.warning(
             "nonce %d of executor %s was used by a transaction that is not in our records; does another program use the key?",
             nonce,
@@ -275,6 +293,8 @@ class Submitter:
             self._pool.remove(op_hash)
             log.info("operation %s was included by another bundler in %s", to_hex(op_hash), to_hex(inclusion.tx_hash))
         self.included.append((attempt, inclusion))
+        block = inclusion.block_number
+        self.events.tell(Event(Kind.FOREIGN, attempt.op_hashes, tx_hash=inclusion.tx_hash, block_number=block))
 
     async def check_reorganisation(self, head: Head) -> None:
         """Ask again for every inclusion that is not final; what left the chain starts over. Raises NodeError."""
@@ -313,6 +333,7 @@ class Submitter:
         checkpoint("bundler.reorg.record.before")
         await self._store.reopen(attempt)
         checkpoint("bundler.reorg.record.after")
+        self.events.tell(Event(Kind.REORGANISED, attempt.op_hashes, tx_hash=attempt.tx_hash))
         log.warning(
             "a reorganisation took transaction %s out of the chain; its %d operations are pending again",
             to_hex(attempt.tx_hash),

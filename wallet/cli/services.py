@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from contracts.errors import BadInput
-from wallet.cli.output import profile
+from wallet.cli.output import AsJson, emit, profile
 
-bundler = typer.Typer(no_args_is_help=True, help="Run the ERC-4337 bundler.")
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bundler.settings import Settings
+
+bundler = typer.Typer(
+    no_args_is_help=True, help="Run the ERC-4337 bundler, examine its settings, tell a running one what to do."
+)
 paymaster = typer.Typer(no_args_is_help=True, help="Run the ERC-7677 paymaster service.")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The service's own TOML settings.")]
@@ -27,7 +35,7 @@ Sets = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", h
 
 @bundler.callback()
 def _bundler() -> None:
-    """Run the ERC-4337 bundler."""
+    """Run the ERC-4337 bundler, examine its settings, tell a running one what to do."""
 
 
 @paymaster.callback()
@@ -49,6 +57,17 @@ def _given(**flags: Any) -> dict[str, str]:
     return {name: str(value) for name, value in flags.items() if value is not None}
 
 
+Database = Annotated[Path | None, typer.Option(help="SQLite file of operations and receipts.")]
+ExecutorKey = Annotated[
+    str | None, typer.Option(help="Name of the executor's key in the keystore; with --passphrase-file.")
+]
+KeyPassphrase = Annotated[Path | None, typer.Option(metavar="FILE", help="0600 file with that key's passphrase.")]
+ExecutorKeyFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="0600 file with the executor's key instead.")
+]
+ExecutorKeyDescriptor = Annotated[int | None, typer.Option(metavar="N", help="Open descriptor that gives it instead.")]
+
+
 @bundler.command("run")
 def run_bundler(
     ctx: typer.Context,
@@ -56,39 +75,122 @@ def run_bundler(
     rpc_url: RpcUrl = None,
     host: Host = None,
     port: Port = None,
-    database: Annotated[Path | None, typer.Option(help="SQLite file of operations and receipts.")] = None,
-    key: Annotated[
-        str | None, typer.Option(help="Name of the executor's key in the keystore; with --passphrase-file.")
-    ] = None,
-    passphrase_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="0600 file with that key's passphrase.")
-    ] = None,
-    key_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="0600 file with the executor's key instead.")
-    ] = None,
-    key_fd: Annotated[int | None, typer.Option(metavar="N", help="Open descriptor that gives it instead.")] = None,
+    database: Database = None,
+    key: ExecutorKey = None,
+    passphrase_file: KeyPassphrase = None,
+    key_file: ExecutorKeyFile = None,
+    key_fd: ExecutorKeyDescriptor = None,
     sets: Sets = None,
 ) -> None:
-    """Serve until SIGTERM. Prints one JSON line with its address once it listens."""
+    """Serve until SIGTERM; SIGHUP reads the settings again. Prints one JSON line with its address once it listens."""
     from bundler.main import configure_logging, run
+
+    read = _bundler_settings(ctx, config, rpc_url, host, port, database, key, passphrase_file, key_file, key_fd, sets)
+    settings = read()
+    settings.database.parent.mkdir(parents=True, exist_ok=True)
+    configure_logging(settings.log_format)
+    asyncio.run(run(settings, reread=read))
+
+
+def _bundler_settings(
+    ctx: typer.Context,
+    config: Path | None,
+    rpc_url: str | None,
+    host: str | None,
+    port: int | None,
+    database: Path | None,
+    key: str | None,
+    passphrase_file: Path | None,
+    key_file: Path | None,
+    key_fd: int | None,
+    sets: list[str] | None,
+) -> Callable[[], Settings]:
+    """Reads the settings, each time anew: the file, then variables, then flags; later ones win. Raises BadInput."""
     from bundler.settings import Settings, read_environment, read_toml
     from wallet.config import data_directory
 
     own = profile(ctx, {"rpc_url": rpc_url}).profile
-    values: dict[str, Any] = {"rpc_url": own.rpc_url, "database": str(data_directory() / "bundler.db")}
-    values |= (read_toml(config) if config else {}) | read_environment(os.environ)
+    flags: dict[str, Any] = {}
     if key is not None:
         if passphrase_file is None:
             raise BadInput("--key needs --passphrase-file: the bundler starts without a terminal")
-        values |= {"keystore": str(own.keystore / f"{key}.json"), "password_file": str(passphrase_file)}
-    flags = _given(rpc_url=rpc_url, host=host, port=port, database=database, key_file=key_file, key_fd=key_fd)
-    values |= flags | _pairs(sets)
-    if isinstance(values.get("entry_points"), str):
-        values["entry_points"] = values["entry_points"].split(",")
-    Path(values["database"]).parent.mkdir(parents=True, exist_ok=True)
-    settings = Settings.from_mapping(values)
-    configure_logging(settings.log_format)
-    asyncio.run(run(settings))
+        flags |= {"keystore": str(own.keystore / f"{key}.json"), "password_file": str(passphrase_file)}
+    flags |= _given(rpc_url=rpc_url, host=host, port=port, database=database, key_file=key_file, key_fd=key_fd)
+    flags |= _pairs(sets)
+
+    def read() -> Settings:
+        values: dict[str, Any] = {"rpc_url": own.rpc_url, "database": str(data_directory() / "bundler.db")}
+        values |= (read_toml(config) if config else {}) | read_environment(os.environ) | flags
+        if isinstance(values.get("entry_points"), str):
+            values["entry_points"] = values["entry_points"].split(",")
+        return Settings.from_mapping(values)
+
+    return read
+
+
+@bundler.command("doctor")
+def doctor(
+    ctx: typer.Context,
+    config: ConfigFile = None,
+    rpc_url: RpcUrl = None,
+    host: Host = None,
+    port: Port = None,
+    database: Database = None,
+    key: ExecutorKey = None,
+    passphrase_file: KeyPassphrase = None,
+    key_file: ExecutorKeyFile = None,
+    key_fd: ExecutorKeyDescriptor = None,
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look whether a bundler with these settings would work: node, entry points, tracer, fees, key, money, disk, clock. Changes nothing.
+
+    Takes the flags of `run`. Ends with 1 when something would keep it from working.
+    """
+    from bundler.doctor import examine
+
+    read = _bundler_settings(ctx, config, rpc_url, host, port, database, key, passphrase_file, key_file, key_fd, sets)
+    findings = asyncio.run(examine(read()))
+
+    def show(console: Console) -> None:
+        styles = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+        for finding in findings:
+            console.print(f"[{styles[finding.level]}]{finding.level:<8}[/] {finding.what}: ", end="")
+            console.print(finding.text, markup=False)
+            if finding.advice:
+                console.print(f"           {finding.advice}", style="dim", markup=False)
+
+    emit([finding.to_json() for finding in findings], as_json, show)
+    if any(finding.level == "failed" for finding in findings):
+        raise typer.Exit(1)
+
+
+@bundler.command("admin")
+def admin(
+    action: Annotated[str, typer.Argument(help="status, pause, resume, drain, flush, drop, ban, unban or reload.")],
+    argument: Annotated[str | None, typer.Argument(help="The operation's hash, or the entity's address.")] = None,
+    url: Annotated[
+        str, typer.Option(envvar="SEAWALL_BUNDLER_ADMIN_URL", help="The bundler's admin address.")
+    ] = "http://127.0.0.1:4338",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", envvar="SEAWALL_BUNDLER_ADMIN_TOKEN_FILE", help="0600 file with the token."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell a running bundler what to do."""
+    from bundler.admin import ask
+    from bundler.keys import read_secret
+
+    token = None if token_file is None else read_secret(token_file, "the file of the operator's token").strip()
+    result = asyncio.run(ask(url, action, argument, token))
+
+    def show(console: Console) -> None:
+        rows = result.items() if isinstance(result, dict) else [("", result)]
+        for name, value in rows:
+            console.print(f"{name:<16} {value}" if name else f"{value}", markup=False)
+
+    emit(result, as_json, show)
 
 
 @paymaster.command("run")

@@ -9,18 +9,22 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import aiohttp
 import msgspec
 from aiohttp import web
 
-from bundler.api import Api
+from bundler.api import Api, Methods
 from bundler.fees import FeeDataError
 from bundler.limits import RateLimit, is_deeper_than
 from bundler.metrics import Metrics
 from bundler.service import Bundler
 from bundler.settings import Settings
+from bundler.subscriptions import Connection, Subscriptions
 from contracts.errors import NodeError, RpcError, SeawallError
+from contracts.types import Address, Hash32
 
 log = logging.getLogger("bundler.server")
 
@@ -34,6 +38,27 @@ def _error(request_id: Any, code: int, message: str) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}}
 
 
+class _OverLimit(Exception):
+    """The client asked for more than its rate."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(wait_s)
+        self.wait_s = wait_s
+
+    def answer(self) -> dict[str, Any]:
+        return _error(None, LIMIT_EXCEEDED, f"too many requests: wait {self.wait_s:.1f} s")
+
+
+def _subscribing(connection: Connection) -> Methods:
+    async def subscribe(params: Sequence[Any]) -> str:
+        return connection.subscribe(params)
+
+    async def unsubscribe(params: Sequence[Any]) -> bool:
+        return connection.unsubscribe(params)
+
+    return {"eth_subscribe": (subscribe, 1, 2), "eth_unsubscribe": (unsubscribe, 1, 1)}
+
+
 class Server:
     """HTTP front of one bundler."""
 
@@ -45,10 +70,13 @@ class Server:
         self._methods = Api(bundler).methods
         app = web.Application(client_max_size=settings.max_body_bytes)
         app.router.add_post("/", self._post)
+        app.router.add_get("/ws", self._listen)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         if settings.cors_origin is not None:
             app.router.add_options("/", self._preflight)
+        self._subscriptions = Subscriptions(bundler.events, self._sender_of, settings.max_websockets)
+        self._sockets: set[web.WebSocketResponse] = set()
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=settings.request_timeout_s
         )
@@ -64,6 +92,8 @@ class Server:
 
     async def stop(self) -> None:
         """Answer what is under way, then close."""
+        for socket in tuple(self._sockets):
+            await socket.close(code=aiohttp.WSCloseCode.GOING_AWAY)
         await self._runner.cleanup()
 
     def limits_changed(self) -> None:
@@ -73,18 +103,6 @@ class Server:
     def _client(self, request: web.Request) -> str:
         forwarded = request.headers.get("X-Forwarded-For", "") if self._settings.trust_forwarded_for else ""
         return forwarded.rpartition(",")[2].strip() or request.remote or ""
-
-    def _over_limit(self, request: web.Request, count: int) -> web.Response | None:
-        wait_s = self._limit.wait_s(self._client(request), count)
-        if wait_s <= 0:
-            return None
-        if self._metrics is not None:
-            self._metrics.limited.inc(count)
-        answer = _error(None, LIMIT_EXCEEDED, f"too many requests: wait {wait_s:.1f} s")
-        response = self._respond(answer)
-        response.set_status(429)
-        response.headers["Retry-After"] = str(math.ceil(wait_s))
-        return response
 
     def _cors(self) -> dict[str, str]:
         origin = self._settings.cors_origin
@@ -114,34 +132,99 @@ class Server:
             limit_s = self._settings.request_timeout_s
             return self._respond(_error(None, INVALID_REQUEST, f"the request did not arrive within {limit_s:g} s"))
         try:
+            answer = await self._answer_to(body, self._client(request), self._methods)
+        except _OverLimit as over:
+            response = self._respond(over.answer())
+            response.set_status(429)
+            response.headers["Retry-After"] = str(math.ceil(over.wait_s))
+            return response
+        return web.Response(status=204, headers=self._cors()) if answer is None else self._respond(answer)
+
+    async def _answer_to(self, body: bytes, client: str, methods: Methods) -> Any:
+        """What to answer to a request or a batch of them; None: nothing. Raises _OverLimit."""
+        try:
             document = msgspec.json.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            return self._respond(_error(None, PARSE_ERROR, f"the body is no JSON: {error}"))
+            return _error(None, PARSE_ERROR, f"the body is no JSON: {error}")
         if is_deeper_than(body, self._settings.max_json_depth):
             most = self._settings.max_json_depth
-            return self._respond(_error(None, INVALID_REQUEST, f"the request nests deeper than {most} levels"))
-        count = len(document) if isinstance(document, list) else 1
-        if (refused := self._over_limit(request, max(count, 1))) is not None:
-            return refused
+            return _error(None, INVALID_REQUEST, f"the request nests deeper than {most} levels")
+        count = max(len(document), 1) if isinstance(document, list) else 1
+        wait_s = self._limit.wait_s(client, count)
+        if wait_s > 0:
+            if self._metrics is not None:
+                self._metrics.limited.inc(count)
+            raise _OverLimit(wait_s)
         if not isinstance(document, list):
-            answer = await self._answer(document)
-            return web.Response(status=204, headers=self._cors()) if answer is None else self._respond(answer)
+            return await self._answer(document, methods)
         if not document or len(document) > self._settings.max_batch:
-            return self._respond(
-                _error(
-                    None,
-                    INVALID_REQUEST,
-                    f"a batch holds 1 to {self._settings.max_batch} requests, got {len(document)}",
-                )
-            )
-        answers = await asyncio.gather(*(self._answer(item) for item in document))
-        found = [answer for answer in answers if answer is not None]
-        return self._respond(found) if found else web.Response(status=204, headers=self._cors())
+            most = self._settings.max_batch
+            return _error(None, INVALID_REQUEST, f"a batch holds 1 to {most} requests, got {len(document)}")
+        answers = await asyncio.gather(*(self._answer(item, methods) for item in document))
+        return [answer for answer in answers if answer is not None] or None
+
+    # -- websocket ----------------------------------------------------------------------------------------------------------------------
+
+    def _sender_of(self, op_hash: Hash32) -> Address | None:
+        record = self._bundler.store.operation(op_hash)
+        return None if record is None else record.entry.op.sender
+
+    async def _listen(self, request: web.Request) -> web.StreamResponse:
+        """The same methods, and subscriptions (bundler.subscriptions)."""
+        connection = self._subscriptions.connect()
+        if connection is None:
+            return web.Response(status=503, text="as many connections as this bundler takes are listening\n")
+        socket = web.WebSocketResponse(heartbeat=30.0, max_msg_size=self._settings.max_body_bytes)
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            await socket.prepare(request)
+            self._sockets.add(socket)
+            tasks.add(asyncio.ensure_future(self._tell(socket, connection)))
+            methods = self._methods | _subscribing(connection)
+            async for message in socket:
+                if message.type not in (web.WSMsgType.TEXT, web.WSMsgType.BINARY):
+                    break
+                body = message.data.encode() if isinstance(message.data, str) else message.data
+                task = asyncio.ensure_future(self._reply(socket, body, self._client(request), methods))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                if len(tasks) > self._settings.max_batch:  # as many at once as a batch has
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tuple(tasks):
+                task.cancel()
+            self._sockets.discard(socket)
+            self._subscriptions.disconnect(connection)
+        return socket
+
+    async def _reply(self, socket: web.WebSocketResponse, body: bytes, client: str, methods: Methods) -> None:
+        try:
+            answer = await self._answer_to(body, client, methods)
+        except _OverLimit as over:
+            answer = over.answer()
+        if answer is not None:
+            await self._send(socket, answer)
+
+    async def _tell(self, socket: web.WebSocketResponse, connection: Connection) -> None:
+        """Send what waits."""
+        while not connection.overrun.is_set():
+            await self._send(socket, await connection.waiting.get())
+        await socket.close(code=aiohttp.WSCloseCode.TRY_AGAIN_LATER, message=b"too slow")
+
+    async def _send(self, socket: web.WebSocketResponse, message: object) -> None:
+        """One message; whoever does not take it in time is disconnected."""
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                await socket.send_str(msgspec.json.encode(message).decode())
+        except (TimeoutError, ConnectionError):
+            await socket.close(code=aiohttp.WSCloseCode.TRY_AGAIN_LATER, message=b"too slow")
+
+    # -- JSON-RPC -----------------------------------------------------------------------------------------------------------------------
 
     def _respond(self, answer: object) -> web.Response:
         return web.Response(body=msgspec.json.encode(answer), headers=_JSON | self._cors())
 
-    async def _answer(self, request: Any) -> dict[str, Any] | None:
+    async def _answer(self, request: Any, methods: Methods) -> dict[str, Any] | None:
         """One request's answer object; None for a notification (no `id`), which is carried out all the same."""
         if not isinstance(request, dict) or not isinstance(request.get("method"), str):
             return _error(None, INVALID_REQUEST, "a request must be an object with a method name")
@@ -149,15 +232,15 @@ class Server:
         if isinstance(request_id, bool | list | dict):
             return _error(None, INVALID_REQUEST, "the id of a request must be a number, a string or null")
         started_s = time.monotonic()
-        answer = await self._dispatch(request_id, request["method"], request.get("params"))
+        answer = await self._dispatch(request_id, request["method"], request.get("params"), methods)
         if self._metrics is not None:
-            method = request["method"] if request["method"] in self._methods else "unknown"
+            method = request["method"] if request["method"] in methods else "unknown"
             outcome = str(answer["error"]["code"]) if "error" in answer else "ok"
             self._metrics.requests.labels(method, outcome).observe(time.monotonic() - started_s)
         return answer if "id" in request else None
 
-    async def _dispatch(self, request_id: Any, name: str, params: Any) -> dict[str, Any]:
-        found = self._methods.get(name)
+    async def _dispatch(self, request_id: Any, name: str, params: Any, methods: Methods) -> dict[str, Any]:
+        found = methods.get(name)
         if found is None:
             return _error(request_id, METHOD_NOT_FOUND, f"the method {name[:80]!r} does not exist here")
         method, fewest, most = found

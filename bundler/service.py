@@ -246,15 +246,19 @@ class Bundler:
         """Have the loop look now."""
         self._wake.set()
 
-    async def give_up(self, op_hash: Hash32) -> str:
-        """Drop one waiting operation at the operator's word. Raises BadInput when it is not waiting."""
+    async def give_up(self, op_hash: Hash32, why: str = "the operator dropped it") -> str:
+        """Drop one waiting operation at somebody's word. Raises BadInput when it is not waiting."""
+        self._check_waiting(op_hash)
         async with self.cycling:
-            if op_hash not in self.pool:
-                raise BadInput(f"{to_hex(op_hash)} is not in the pool")
-            if self.pool.is_in_flight(op_hash):
-                raise BadInput(f"{to_hex(op_hash)} is in a bundle that was sent: it can no longer be dropped")
-            await self.submitter.drop([(op_hash, "the operator dropped it")])
+            self._check_waiting(op_hash)
+            await self.submitter.drop([(op_hash, why)])
         return f"{to_hex(op_hash)} is dropped"
+
+    def _check_waiting(self, op_hash: Hash32) -> None:
+        if op_hash not in self.pool:
+            raise BadInput(f"{to_hex(op_hash)} is not in the pool")
+        if self.pool.is_in_flight(op_hash):
+            raise BadInput(f"{to_hex(op_hash)} is in a bundle that was sent: it can no longer be dropped")
 
     async def ban(self, address: Address) -> list[Hash32]:
         """Ban an entity at the operator's word; returns the operations that leave the pool for it."""

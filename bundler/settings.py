@@ -106,6 +106,8 @@ class Settings:
     """Requests a second that one client address may make on average; 0: any number. Each entry of a batch counts."""
     rate_limit_burst: int = 100
     """How many at once."""
+    max_websockets: int = 100
+    """Connections that may listen to what happens, at `/ws`; 0: none."""
     trust_forwarded_for: bool = False
     """Take the client's address from X-Forwarded-For (its last entry): only behind a proxy that sets it."""
     max_head_age_s: float = 300.0

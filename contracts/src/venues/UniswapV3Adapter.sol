@@ -131,18 +131,18 @@ contract UniswapV3Adapter is IVenueAdapter {
         return TickPrice.wad(tick, shift);
     }
 
-    function _market(bytes calldata market) private view returns (Market memory m) {
+    function _market(bytes calldata market) internal view returns (Market memory m) {
         if (market.length != 96) revert UnknownMarket(market);
         (m.asset, m.quote, m.fee) = abi.decode(market, (address, address, uint24));
         m.pool = factory.getPool(m.asset, m.quote, m.fee);
         if (m.pool == address(0)) revert UnknownMarket(market);
     }
 
-    function _toWad(uint256 amount, uint8 decimals) private pure returns (uint256) {
+    function _toWad(uint256 amount, uint8 decimals) internal pure returns (uint256) {
         return decimals <= 18 ? amount * 10 ** (18 - decimals) : amount / 10 ** (decimals - 18);
     }
 
-    function _fromWad(uint256 amount, uint8 decimals, Math.Rounding rounding) private pure returns (uint256) {
+    function _fromWad(uint256 amount, uint8 decimals, Math.Rounding rounding) internal pure returns (uint256) {
         if (decimals > 18) return amount * 10 ** (decimals - 18);
         return Math.mulDiv(amount, 1, 10 ** (18 - decimals), rounding);
     }

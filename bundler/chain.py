@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts.eip7702 import delegate_of
-from contracts.errors import NodeUnreachable
+from contracts.errors import NodeError, NodeUnreachable
 from contracts.rpc import RpcClient
-from contracts.types import Address, Hash32, Wei, parse_hash
+from contracts.types import Address, Hash32, Wei, parse_hash, parse_quantity
 from contracts.userop import UserOperation
+
+
+class WrongChain(NodeError):
+    """The node's chain id is not the one that the bundler started with. Nothing it says is acted on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,21 @@ class Head:
 async def read_head(rpc: RpcClient) -> Head:
     """The latest block."""
     return Head.from_rpc(await rpc.block())
+
+
+async def read_head_of(rpc: RpcClient, chain_id: int) -> Head:
+    """The latest block of this chain.
+
+    Raises WrongChain if the node serves another one now: a load balancer that sends requests to a wrong back end would have
+    every transaction look lost and every operation invalid.
+    """
+    block, answer = await rpc.batch([("eth_getBlockByNumber", ("latest", False)), ("eth_chainId", ())])
+    found = parse_quantity(answer, "eth_chainId")
+    if found != chain_id:
+        raise WrongChain(
+            f"the node serves chain {found} now, this bundler works on chain {chain_id}: check `rpc_url` and what is behind it"
+        )
+    return Head.from_rpc(block)
 
 
 async def read_delegate(rpc: RpcClient, op: UserOperation) -> Address | None:

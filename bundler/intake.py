@@ -166,8 +166,6 @@ class Intake:
         )
         if replaced is not None:
             self._pool.remove(replaced.hash)
-            self._reputation.saw(replaced.counted, -1)  # [GREP-050]
-        self._reputation.saw(entry.counted)
         self._pool.reserve(entry)
         # A request that is given up now must not leave disk and pool at odds: what is begun is finished.
         recording = self._recording[op_hash] = asyncio.ensure_future(self._record(entry, replaced))
@@ -176,11 +174,16 @@ class Intake:
 
     async def _record(self, entry: Entry, replaced: Entry | None) -> None:
         """Put a reserved operation on disk and release it to the builder; undo the reservation if the disk fails."""
+        if replaced is not None:
+            self._reputation.saw(replaced.counted, -1)  # [GREP-050]
+        self._reputation.saw(entry.counted)
+        counts = self._reputation.changed()
         try:
             checkpoint("bundler.operation.record.before")
-            await self._store.add_operation(entry, replaced.hash if replaced else None)
+            await self._store.add_operation(entry, replaced.hash if replaced else None, counts)
             checkpoint("bundler.operation.record.after")
         except SeawallError:
+            self._reputation.not_saved(counts)
             self._pool.remove(entry.hash)
             self._reputation.saw(entry.counted, -1)
             if replaced is not None:

@@ -79,6 +79,7 @@ class Mempool:
         self._paymasters: Counter[Address] = Counter()
         self._promised: Counter[tuple[Address, Address]] = Counter()
         self._in_flight: set[Hash32] = set()
+        self._settled: dict[tuple[Address, Address, int], Hash32] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -138,6 +139,22 @@ class Mempool:
     def land(self, hashes: Iterable[Hash32]) -> None:
         """These wait again."""
         self._in_flight.difference_update(hashes)
+
+    def settle(self, entry: Entry) -> None:
+        """It is in a block that is not final: it has left the pool, but its nonce is nobody else's yet.
+
+        After a reorganisation the same bundle comes back, and with it this operation.
+        """
+        self._settled[entry.slot] = entry.hash
+
+    def forget(self, entry: Entry) -> None:
+        """Its block is final, or gone."""
+        if self._settled.get(entry.slot) == entry.hash:
+            del self._settled[entry.slot]
+
+    def settled_at(self, entry_point: Address, sender: Address, nonce: int) -> Hash32 | None:
+        """The operation that used this nonce in a block that is not final."""
+        return self._settled.get((entry_point, sender, nonce))
 
     def is_in_flight(self, op_hash: Hash32) -> bool:
         return op_hash in self._in_flight

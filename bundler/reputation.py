@@ -1,6 +1,7 @@
 """How often an entity's operations were seen and how often they were included, and what it may do for it.   Source: ERC-7562.
 
-Pure: the clock is the caller's, the store keeps what `changed` says.
+Pure: the clock is the caller's, the store keeps what `changed` says: in the transaction that records what was counted, so that
+no crash parts the two.
 """
 
 from __future__ import annotations
@@ -139,6 +140,10 @@ class Reputation:
         found = [(address, self._counts.get(address)) for address in sorted(self._changed)]
         self._changed.clear()
         return found
+
+    def not_saved(self, changes: Iterable[tuple[Address, Counts | None]]) -> None:
+        """The write of what `changed` gave failed: it is to be given again."""
+        self._changed.update(address for address, _ in changes)
 
 
 def check_standing(reputation: Reputation, role: str, address: Address, pending: int) -> None:

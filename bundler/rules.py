@@ -70,8 +70,12 @@ def check_reputation(
 def replaced_by(pool: Mempool, op: UserOperation, entry_point: EntryPoint) -> Entry | None:
     """The pending operation that `op` replaces, None if its nonce is free.
 
-    Raises InvalidFields unless both fees are at least 10 % higher, or when a bundle carries the other one already.
+    Raises InvalidFields unless both fees are at least 10 % higher, or when a bundle carries the other one already: also one in a
+    block that is not final, for a reorganisation brings it back.
     """
+    settled = pool.settled_at(entry_point.address, op.sender, op.nonce)
+    if settled is not None:
+        raise InvalidFields(f"AA25 invalid account nonce: operation {to_hex(settled)} has used it")
     old = pool.at(entry_point.address, op.sender, op.nonce)
     if old is None:
         return None

@@ -11,8 +11,8 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 
-from bundler.builder import Blame, Builder, select
-from bundler.chain import Head, read_head
+from bundler.builder import Blame, Builder, Draft, select
+from bundler.chain import Head, read_head, read_head_of
 from bundler.events import Events
 from bundler.fees import FeeModel, Pricing
 from bundler.intake import Intake
@@ -33,6 +33,11 @@ log = logging.getLogger("bundler.service")
 _DEVELOPMENT_CHAINS = frozenset({1337, 31337})
 _BACK_OFF_S = 0.5
 _SETTLE_S = 5.0
+_BEHIND_S = 3.0
+"""How long a node may answer with an older block of the same chain before that is taken for the truth."""
+_RESCAN_BLOCKS = 5
+"""Blocks whose logs are read again: a back end may know a block before it has indexed its logs. As long an operation whose nonce is
+not right is kept."""
 _SELECTIONS = 16
 """How many bundles' worth of operations that do not pay for their data are looked past on one block."""
 
@@ -70,6 +75,10 @@ class Bundler:
         self.last_error: str | None = None
         self._last_build_s = float("-inf")
         self._scanned_to: int | None = None
+        self._hashes: dict[int, Hash32] = {}
+        self._behind_since_s: float | None = None
+        self._doubted: dict[Hash32, int] = {}
+        """Operations whose nonce was found wrong, and the block at which it was first."""
         self._turn = 0
         self._fruitless: tuple[Hash32, int] | None = None
         self.balance_wei: Wei | None = None
@@ -135,7 +144,9 @@ class Bundler:
 
     async def cycle(self, *, build: bool = True) -> None:
         """Settle, notice, expire, build. Raises NodeError, SetupError."""
-        head = await read_head(self.rpc)
+        head = await read_head_of(self.rpc, self.chain_id)
+        if self._is_behind(head):
+            return
         changed = self.head is None or head.hash != self.head.hash
         await self.submitter.advance(head)
         if changed:
@@ -148,6 +159,26 @@ class Bundler:
         interval_over = time.monotonic() - self._last_build_s >= self.settings.bundle_interval_s
         if build and not self.submitter.in_flight and interval_over and any(True for _ in self.pool.waiting()):
             await self._build(head)
+
+    def _is_behind(self, head: Head) -> bool:
+        """Whether this is an older block of the chain that we saw: a back end that lags, not a reorganisation.
+
+        What has been noticed is not unlearnt then. A block that differs from the one of its height, or no other for `_BEHIND_S`, is
+        a reorganisation.
+        """
+        if (
+            self.head is None
+            or head.number >= self.head.number
+            or self._hashes.get(head.number, head.hash) != head.hash
+        ):
+            self._behind_since_s = None
+            self._hashes = {n: h for n, h in self._hashes.items() if head.number - self.settings.finality_depth <= n}
+            self._hashes[head.number] = head.hash
+            return False
+        now_s = time.monotonic()
+        if self._behind_since_s is None:
+            self._behind_since_s = now_s
+        return now_s - self._behind_since_s < _BEHIND_S
 
     async def _build(self, head: Head) -> None:
         """One bundle, of the first entry point in turn that has something to send.
@@ -163,7 +194,7 @@ class Bundler:
                 continue
             draft = await self.builder.prove(entry_point, entries, head)
             banned = self._learn(draft.blamed)
-            await self._give_up(entry_point, draft.dropped)
+            await self._give_up(entry_point, draft, head)
             await self._purge(banned)
             if draft.entries:
                 self._last_build_s = time.monotonic()
@@ -186,15 +217,12 @@ class Bundler:
     def _learn(self, blamed: Sequence[Blame]) -> list[Address]:
         """What a failed second validation does to reputations; returns who is banned for it.
 
-        [EREP-015] a paymaster answers for no failure of factory or account, [EREP-020] a staked factory does for its account,
-        [EREP-030] a staked account does for its paymaster, [GREP-040] who passes alone and fails in the bundle is banned.
+        [EREP-020] a staked factory answers for its account, [EREP-030] a staked account for its paymaster, [GREP-040] who passes
+        alone and fails in the bundle is banned.
         """
         banned: list[Address] = []
         for blame in blamed:
             op, staked = blame.entry.op, blame.entry.staked
-            innocent = op.paymaster is not None and (blame.role != "paymaster" or op.sender in staked)
-            if innocent and op.paymaster is not None:
-                self.reputation.saw([op.paymaster], -1)
             if not blame.in_company:
                 continue
             guilty: Address | None = op.sender
@@ -220,7 +248,11 @@ class Bundler:
         self.reputation.decay(time.time())
         changed = self.reputation.changed()
         if changed:
-            await self.store.save_reputation(changed, self.reputation.decayed_s)
+            try:
+                await self.store.save_reputation(changed, self.reputation.decayed_s)
+            except SetupError:
+                self.reputation.not_saved(changed)
+                raise
 
     async def send_now(self) -> list[Hash32]:
         """Build one bundle of what waits, and see it settled if the node mines it soon (5 s). Returns its operations.
@@ -287,10 +319,23 @@ class Bundler:
                 self.reputation.clear()
             await self._keep_reputation()
 
-    async def _give_up(self, entry_point: EntryPoint, dropped: tuple[tuple[Hash32, str], ...]) -> None:
-        """Drop what failed, unless it failed because another bundler included it."""
+    async def _give_up(self, entry_point: EntryPoint, draft: Draft, head: Head) -> None:
+        """Drop what failed, unless it failed because another bundler included it.
+
+        [EREP-015] A paymaster answers for no failure of factory or account: an operation that is dropped for one is taken off its
+        count. One that stays is not, or it would be taken off at every try.
+
+        A wrong nonce may be the node's error (it has not indexed the block that used it, or has not seen the one before it):
+        that has to last for some blocks.
+        """
+        self._doubted = {h: block for h, block in self._doubted.items() if h in self.pool}
+        innocent = {
+            blame.entry.hash
+            for blame in draft.blamed
+            if blame.role != "paymaster" or blame.entry.op.sender in blame.entry.staked
+        }
         reasons: list[tuple[Hash32, str]] = []
-        for op_hash, why in dropped:
+        for op_hash, why in draft.dropped:
             entry = self.pool.get(op_hash)
             if entry is None:
                 continue
@@ -299,6 +344,10 @@ class Bundler:
                 if found is not None:
                     await self.submitter.record_foreign(found, [entry])
                     continue
+            if "AA25" in why and head.number - self._doubted.setdefault(op_hash, head.number) < _RESCAN_BLOCKS:
+                continue
+            if op_hash in innocent and entry.op.paymaster is not None:
+                self.reputation.saw([entry.op.paymaster], -1)
             reasons.append((op_hash, why))
         await self.submitter.drop(reasons)
 
@@ -321,6 +370,7 @@ class Bundler:
         """Find operations of ours, or of the same nonce, that somebody else's bundle included."""
         oldest = head.number - self.settings.event_search_blocks
         previous = self._scanned_to if self._scanned_to is not None else head.number - 1
+        previous = min(previous, head.number - _RESCAN_BLOCKS)
         if self.head is not None and head.number <= self.head.number:  # a reorganisation: look at replaced blocks again
             previous = min(previous, head.number - self.settings.finality_depth)
         if not any(True for _ in self.pool.waiting()):

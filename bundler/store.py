@@ -118,20 +118,29 @@ class Attempt:
         return cls(tx_hash, b"", -1, entry_point, b"", op_hashes, 0, 0, 0)
 
 
+Changes = Sequence[tuple[Address, Counts | None]]
+"""New counts of entities; None forgets one."""
+
+
 class Store(Protocol):
     """Durable state. A method has returned only when a crash cannot undo what it did; each is one transaction."""
 
-    async def add_operation(self, entry: Entry, replaces: Hash32 | None) -> None:
-        """A new waiting operation; the one it replaces is dropped."""
+    async def add_operation(self, entry: Entry, replaces: Hash32 | None, counts: Changes = ()) -> None:
+        """A new waiting operation; the one it replaces is dropped. `counts`: reputations that changed by it."""
 
-    async def drop_operations(self, reasons: Sequence[tuple[Hash32, str]]) -> None:
+    async def drop_operations(self, reasons: Sequence[tuple[Hash32, str]], counts: Changes = ()) -> None:
         """These will not be tried again."""
 
     async def add_attempt(self, attempt: Attempt) -> None:
         """A signed transaction, before it is sent: its operations are BUNDLED."""
 
     async def include(
-        self, attempt: Attempt, inclusion: Inclusion, included: Sequence[Hash32], released: Sequence[Hash32]
+        self,
+        attempt: Attempt,
+        inclusion: Inclusion,
+        included: Sequence[Hash32],
+        released: Sequence[Hash32],
+        counts: Changes = (),
     ) -> None:
         """A transaction is in a block, ours or a stranger's. Other attempts of its nonce are LOST, `released` wait again.
 
@@ -141,7 +150,7 @@ class Store(Protocol):
     async def lose(self, tx_hashes: Sequence[Hash32], released: Sequence[Hash32]) -> None:
         """These attempts can never be mined; `released` wait again."""
 
-    async def reopen(self, attempt: Attempt) -> None:
+    async def reopen(self, attempt: Attempt, counts: Changes = ()) -> None:
         """A reorganisation took the transaction out of the chain: ours is IN_FLIGHT again, a stranger's operations wait."""
 
     async def finalise(self, tx_hashes: Sequence[Hash32]) -> None:
@@ -159,7 +168,7 @@ class Store(Protocol):
     async def clear(self) -> None:
         """Forget every operation and bundle that is not history. For tests (`debug_bundler_clearState`)."""
 
-    async def save_reputation(self, changed: Sequence[tuple[Address, Counts | None]], decayed_s: float) -> None:
+    async def save_reputation(self, changed: Changes, decayed_s: float) -> None:
         """New counts of some entities (None: forget it), and when all were last decayed (Unix s)."""
 
     def reputation(self) -> tuple[dict[Address, Counts], float | None]:
@@ -312,8 +321,8 @@ class SqliteStore:
         self._queue.put((statements, done))
         await asyncio.shield(future)
 
-    async def add_operation(self, entry: Entry, replaces: Hash32 | None) -> None:
-        statements: _Statements = []
+    async def add_operation(self, entry: Entry, replaces: Hash32 | None, counts: Changes = ()) -> None:
+        statements: _Statements = _counts(counts)
         if replaces is not None:
             statements.append(_drop(replaces, f"replaced by 0x{entry.hash.hex()}"))
         statements.append(
@@ -335,8 +344,8 @@ class SqliteStore:
         )
         await self._write(statements)
 
-    async def drop_operations(self, reasons: Sequence[tuple[Hash32, str]]) -> None:
-        await self._write([_drop(op_hash, reason) for op_hash, reason in reasons])
+    async def drop_operations(self, reasons: Sequence[tuple[Hash32, str]], counts: Changes = ()) -> None:
+        await self._write([_drop(op_hash, reason) for op_hash, reason in reasons] + _counts(counts))
 
     async def add_attempt(self, attempt: Attempt) -> None:
         statements: _Statements = [_insert(attempt)]
@@ -347,7 +356,12 @@ class SqliteStore:
         await self._write(statements)
 
     async def include(
-        self, attempt: Attempt, inclusion: Inclusion, included: Sequence[Hash32], released: Sequence[Hash32]
+        self,
+        attempt: Attempt,
+        inclusion: Inclusion,
+        included: Sequence[Hash32],
+        released: Sequence[Hash32],
+        counts: Changes = (),
     ) -> None:
         place = (inclusion.block_number, inclusion.block_hash)
         statements: _Statements = [
@@ -369,7 +383,7 @@ class SqliteStore:
             for op_hash in included
         ]
         statements += [_release(op_hash) for op_hash in released]
-        await self._write(statements)
+        await self._write(statements + _counts(counts))
 
     async def lose(self, tx_hashes: Sequence[Hash32], released: Sequence[Hash32]) -> None:
         statements: _Statements = [
@@ -377,7 +391,7 @@ class SqliteStore:
         ]
         await self._write(statements + [_release(op_hash) for op_hash in released])
 
-    async def reopen(self, attempt: Attempt) -> None:
+    async def reopen(self, attempt: Attempt, counts: Changes = ()) -> None:
         if attempt.ours:
             sql = "UPDATE bundles SET status='in_flight', block_number=NULL, block_hash=NULL WHERE tx_hash=?"
         else:
@@ -390,7 +404,7 @@ class SqliteStore:
             )
             for op_hash in attempt.op_hashes
         ]
-        await self._write(statements)
+        await self._write(statements + _counts(counts))
 
     async def finalise(self, tx_hashes: Sequence[Hash32]) -> None:
         await self._write(
@@ -406,15 +420,9 @@ class SqliteStore:
             ]
         )
 
-    async def save_reputation(self, changed: Sequence[tuple[Address, Counts | None]], decayed_s: float) -> None:
-        statements: _Statements = [("INSERT OR REPLACE INTO decayed VALUES (1, ?)", (decayed_s,))]
-        statements += [
-            ("DELETE FROM reputation WHERE address=?", (address,))
-            if counts is None
-            else ("INSERT OR REPLACE INTO reputation VALUES (?,?,?)", (address, counts.seen, counts.included))
-            for address, counts in changed
-        ]
-        await self._write(statements)
+    async def save_reputation(self, changed: Changes, decayed_s: float) -> None:
+        decayed: _Statements = [("INSERT OR REPLACE INTO decayed VALUES (1, ?)", (decayed_s,))]
+        await self._write(decayed + _counts(changed))
 
     def reputation(self) -> tuple[dict[Address, Counts], float | None]:
         rows = self._reader.execute("SELECT address, seen, included FROM reputation").fetchall()
@@ -476,6 +484,15 @@ def _insert(attempt: Attempt) -> tuple[str, Sequence[Any]]:
             attempt.sent_block,
         ),
     )
+
+
+def _counts(changes: Changes) -> _Statements:
+    return [
+        ("DELETE FROM reputation WHERE address=?", (address,))
+        if counts is None
+        else ("INSERT OR REPLACE INTO reputation VALUES (?,?,?)", (address, counts.seen, counts.included))
+        for address, counts in changes
+    ]
 
 
 def _drop(op_hash: Hash32, why: str) -> tuple[str, Sequence[Any]]:

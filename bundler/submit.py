@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from bundler.builder import Builder, Draft, tip_of
@@ -21,11 +21,12 @@ from bundler.reputation import Reputation
 from bundler.settings import Settings
 from bundler.store import Attempt, Inclusion, Store
 from contracts.entrypoint import by_address
+from contracts.entrypoint.base import GET_NONCE
 from contracts.eoa import Eoa
-from contracts.errors import NodeUnreachable, RpcError
+from contracts.errors import NodeUnreachable, RpcError, SetupError
 from contracts.faults import checkpoint
 from contracts.rpc import RpcClient
-from contracts.types import Hash32, Wei, checksum, parse_hash, to_hex
+from contracts.types import Hash32, Wei, checksum, parse_bytes, parse_hash, to_hex
 
 log = logging.getLogger("bundler.submit")
 
@@ -73,15 +74,30 @@ class Submitter:
         self.in_flight: dict[int, list[Attempt]] = {}
         self.included: list[tuple[Attempt, Inclusion]] = []
         self._missing: Counter[int] = Counter()
+        self._unseen: dict[int, int] = {}
+        """By nonce that is used without a receipt: the block at which that was noticed."""
         self._reverts: Counter[Hash32] = Counter()
         self._last_send_s = 0.0
 
     def resume(self) -> None:
         """Take up what the store says is under way or not final."""
         attempts, self.included = self._store.live_attempts()
+        for attempt, _ in self.included:
+            for entry in self._entries_of(attempt.op_hashes):
+                self._pool.settle(entry)
         for attempt in attempts:
             self.in_flight.setdefault(attempt.nonce, []).append(attempt)
             self._pool.launch(attempt.op_hashes)
+
+    def _entries_of(self, op_hashes: Iterable[Hash32]) -> list[Entry]:
+        """From the pool, or from disk when they have left it."""
+        found: list[Entry] = []
+        for op_hash in op_hashes:
+            if (entry := self._pool.get(op_hash)) is not None:
+                found.append(entry)
+            elif (record := self._store.operation(op_hash)) is not None:
+                found.append(record.entry)
+        return found
 
     def is_ours(self, tx_hash: Hash32) -> bool:
         """Whether the transaction is one of those under way or recently included."""
@@ -89,9 +105,14 @@ class Submitter:
             attempt.tx_hash == tx_hash for attempt, _ in self.included
         )
 
-    async def submit(self, draft: Draft, head: Head) -> Attempt:
-        """Record and send a bundle at the executor's next nonce. Raises NodeError before anything is recorded."""
+    async def submit(self, draft: Draft, head: Head) -> Attempt | None:
+        """Record and send a bundle at the executor's next nonce. Raises NodeError before anything is recorded.
+
+        None, and nothing is sent, if an operation was replaced while the bundle was proven: its replacement is acknowledged.
+        """
         nonce = await self._rpc.get_nonce(self._executor.address, "pending")
+        if any(entry.hash not in self._pool for entry in draft.entries):
+            return None
         tip_wei = max(
             min(tip_of(entry, head) for entry in draft.entries),
             self._settings.min_priority_fee_wei,
@@ -141,11 +162,16 @@ class Submitter:
         )
 
     async def _launch(self, attempt: Attempt, what: str) -> None:
+        new = [op_hash for op_hash in attempt.op_hashes if not self._pool.is_in_flight(op_hash)]
+        self._pool.launch(new)  # from here on nothing replaces them
         checkpoint(f"{what}.record.before")
-        await self._store.add_attempt(attempt)
+        try:
+            await self._store.add_attempt(attempt)
+        except SetupError:
+            self._pool.land(new)
+            raise
         checkpoint(f"{what}.record.after")
         self.in_flight.setdefault(attempt.nonce, []).append(attempt)
-        self._pool.launch(attempt.op_hashes)
         kind = Kind.SENT if len(self.in_flight[attempt.nonce]) == 1 else Kind.RESENT
         self.events.tell(Event(kind, attempt.op_hashes, tx_hash=attempt.tx_hash))
         checkpoint(f"{what}.send.before")
@@ -178,12 +204,39 @@ class Submitter:
                 await self._settle(*mined)
             elif used > nonce:
                 self._missing[nonce] += 1
-                if self._missing[nonce] >= _MISSING_POLLS:
+                if self._missing[nonce] >= _MISSING_POLLS and await self._is_lost(nonce, head):
                     await self._lose(nonce)
             elif head.number - attempts[-1].sent_block >= self._settings.blocks_before_resubmit:
                 await self._resubmit(nonce, head)
             elif self._clock() - self._last_send_s >= _RESEND_S:
                 await self._send(attempts[-1])
+
+    async def _is_lost(self, nonce: int, head: Head) -> bool:
+        """Whether a used nonce without a receipt was used by somebody else.
+
+        Back ends index receipts later than they know the state. So the state is asked: as long as one of the operations has run, the
+        receipt of our own bundle may still come, and is waited for as long as for finality.
+        """
+        since = self._unseen.setdefault(nonce, head.number)
+        if head.number - since >= self._settings.finality_depth:
+            return True
+        attempts = self.in_flight[nonce]
+        entries = self._entries_of({op_hash for attempt in attempts for op_hash in attempt.op_hashes})
+        calls = [
+            (
+                "eth_call",
+                (
+                    {
+                        "to": to_hex(entry.entry_point.address),
+                        "data": to_hex(GET_NONCE.encode(entry.op.sender, entry.op.nonce_key)),
+                    },
+                    "latest",
+                ),
+            )
+            for entry in entries
+        ]
+        next_nonces = [GET_NONCE.decode(parse_bytes(answer, "nonce"))[0] for answer in await self._rpc.batch(calls)]
+        return all(free <= entry.op.nonce for free, entry in zip(next_nonces, entries, strict=True))
 
     async def _settle(self, attempt: Attempt, receipt: dict[str, str]) -> None:
         inclusion = Inclusion(
@@ -193,16 +246,16 @@ class Submitter:
         included = attempt.op_hashes if succeeded else ()
         tried = {op_hash for other in self.in_flight[attempt.nonce] for op_hash in other.op_hashes}
         released = sorted(tried - set(included))
-        checkpoint("bundler.inclusion.record.before")
-        await self._store.include(attempt, inclusion, included, released)
-        checkpoint("bundler.inclusion.record.after")
+        entries = self._entries_of(included)
+        await self._include(attempt, inclusion, entries, included, released)
         del self.in_flight[attempt.nonce]
         self._missing.pop(attempt.nonce, None)
+        self._unseen.pop(attempt.nonce, None)
         for op_hash in included:
-            entry = self._pool.remove(op_hash)
+            self._pool.remove(op_hash)
             self._reverts.pop(op_hash, None)
-            if entry is not None:
-                self._reputation.included(entry.counted)
+        for entry in entries:
+            self._pool.settle(entry)
         self._pool.land(released)
         if included:
             self.included.append((attempt, inclusion))
@@ -218,6 +271,28 @@ class Submitter:
         if not succeeded:
             await self._after_revert(attempt)
 
+    async def _include(
+        self,
+        attempt: Attempt,
+        inclusion: Inclusion,
+        entries: Sequence[Entry],
+        included: Sequence[Hash32],
+        released: Sequence[Hash32],
+    ) -> None:
+        """Record an inclusion and what it does to the reputations of `entries`, both or neither. Raises SetupError."""
+        for entry in entries:
+            self._reputation.included(entry.counted)
+        counts = self._reputation.changed()
+        checkpoint("bundler.inclusion.record.before")
+        try:
+            await self._store.include(attempt, inclusion, included, released, counts)
+        except SetupError:
+            self._reputation.not_saved(counts)
+            for entry in entries:
+                self._reputation.included(entry.counted, -1)
+            raise
+        checkpoint("bundler.inclusion.record.after")
+
     async def _after_revert(self, attempt: Attempt) -> None:
         """Operations whose bundles keep reverting although they pass the dry run cost us gas: give them up."""
         self._reverts.update(attempt.op_hashes)
@@ -229,8 +304,13 @@ class Submitter:
         """Give operations up, on disk first."""
         if not reasons:
             return
+        counts = self._reputation.changed()
         checkpoint("bundler.drop.record.before")
-        await self._store.drop_operations(reasons)
+        try:
+            await self._store.drop_operations(reasons, counts)
+        except SetupError:
+            self._reputation.not_saved(counts)
+            raise
         checkpoint("bundler.drop.record.after")
         for op_hash, why in reasons:
             self._pool.remove(op_hash)
@@ -247,6 +327,7 @@ class Submitter:
         checkpoint("bundler.loss.record.after")
         del self.in_flight[nonce]
         del self._missing[nonce]
+        self._unseen.pop(nonce, None)
         self._pool.land(released)
         self.events.tell(Event(Kind.LOST, tuple(released), tx_hash=attempts[-1].tx_hash))
         log.warning(
@@ -284,11 +365,9 @@ class Submitter:
         attempt = Attempt.foreign(
             inclusion.tx_hash, entries[0].entry_point.address, tuple(entry.hash for entry in entries)
         )
-        checkpoint("bundler.inclusion.record.before")
-        await self._store.include(attempt, inclusion, attempt.op_hashes, ())
-        checkpoint("bundler.inclusion.record.after")
+        await self._include(attempt, inclusion, entries, attempt.op_hashes, ())
         for entry in entries:
-            self._reputation.included(entry.counted)
+            self._pool.settle(entry)
         for op_hash in attempt.op_hashes:
             self._pool.remove(op_hash)
             log.info("operation %s was included by another bundler in %s", to_hex(op_hash), to_hex(inclusion.tx_hash))
@@ -304,7 +383,7 @@ class Submitter:
             [("eth_getTransactionReceipt", (to_hex(attempt.tx_hash),)) for attempt, _ in self.included]
         )
         remaining: list[tuple[Attempt, Inclusion]] = []
-        final: list[Hash32] = []
+        final: list[Attempt] = []
         lost: list[Attempt] = []
         for (attempt, inclusion), receipt in zip(self.included, receipts, strict=True):
             if receipt is None:
@@ -318,20 +397,33 @@ class Submitter:
                 await self._store.include(attempt, place, attempt.op_hashes, ())
                 checkpoint("bundler.inclusion.record.after")
             if head.number - place.block_number >= self._settings.finality_depth:
-                final.append(attempt.tx_hash)
+                final.append(attempt)
             else:
                 remaining.append((attempt, place))
         if final:
             checkpoint("bundler.finality.record.before")
-            await self._store.finalise(final)
+            await self._store.finalise([attempt.tx_hash for attempt in final])
             checkpoint("bundler.finality.record.after")
+            for entry in self._entries_of(op_hash for attempt in final for op_hash in attempt.op_hashes):
+                self._pool.forget(entry)
         self.included = remaining
         for attempt in lost:
             await self._reopen(attempt, head)
 
     async def _reopen(self, attempt: Attempt, head: Head) -> None:
+        entries = self._entries_of(attempt.op_hashes)
+        returning = [entry for entry in entries if self._pool.at(*entry.slot) is None]
+        for entry in returning:
+            self._reputation.included(entry.counted, -1)
+        counts = self._reputation.changed()
         checkpoint("bundler.reorg.record.before")
-        await self._store.reopen(attempt)
+        try:
+            await self._store.reopen(attempt, counts)
+        except SetupError:
+            self._reputation.not_saved(counts)
+            for entry in returning:
+                self._reputation.included(entry.counted)
+            raise
         checkpoint("bundler.reorg.record.after")
         self.events.tell(Event(Kind.REORGANISED, attempt.op_hashes, tx_hash=attempt.tx_hash))
         log.warning(
@@ -339,11 +431,11 @@ class Submitter:
             to_hex(attempt.tx_hash),
             len(attempt.op_hashes),
         )
-        for op_hash in attempt.op_hashes:
-            record = self._store.operation(op_hash)
-            if record is not None and self._pool.at(*record.entry.slot) is None:
-                self._pool.add(record.entry)
-                self._reputation.included(record.entry.counted, -1)
+        for entry in entries:
+            self._pool.forget(entry)
+        for entry in returning:
+            if self._pool.at(*entry.slot) is None:
+                self._pool.add(entry)
         if attempt.ours:
             attempt = replace(attempt, sent_block=head.number)
             self.in_flight.setdefault(attempt.nonce, []).append(attempt)

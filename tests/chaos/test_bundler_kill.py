@@ -17,10 +17,11 @@ from contracts.devnet.chain import CHAIN_ID
 from contracts.entrypoint import V08
 from contracts.eoa import TransactionSender
 from contracts.errors import NodeUnreachable
-from contracts.types import Address, Hash32
+from contracts.types import Address, Hash32, checksum, to_hex
 from contracts.userop import UserOperation
 from tests.bundler.rig import (
     GWEI,
+    PAYMASTER_OK,
     Chain,
     Client,
     Process,
@@ -34,13 +35,6 @@ from tests.bundler.rig import (
 
 pytestmark = pytest.mark.chaos
 T = TypeVar("T")
-
-
-@pytest.fixture(scope="session")
-async def saved_chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Address]]:
-    """A chain with entry points and account factories, on disk."""
-    state = tmp_path_factory.mktemp("chain") / "state.json"
-    return state, await Chain.build(state)
 
 
 @pytest.fixture
@@ -172,3 +166,20 @@ async def test_killed_anywhere_every_acknowledged_operation_is_included_exactly_
         await included_once(chain, operator, last)
         await operator.settled()
     assert operator.deaths == 1
+
+
+@pytest.mark.parametrize("point", ["bundler.operation.record.after", "bundler.inclusion.record.after"])
+async def test_reputation_and_operations_survive_together(chain: Chain, tmp_path: Path, point: str) -> None:
+    """What a paymaster's operation adds to its counts is on disk with the operation itself, not some time later."""
+    settings = settings_for(chain, tmp_path, debug=True)
+    paymaster = await chain.put(PAYMASTER_OK, deposit_on=V08, deposit_wei=10**20)
+    account = await chain.account(deployed=True)
+    op = account.sign(with_limits((await account.draft()).replace(paymaster=paymaster)))
+    async with contextlib.AsyncExitStack() as lives:
+        operator = Operator(lives, settings, await lives.enter_async_context(process(settings, crash_at=point)))
+        op_hash = await operator.ask(lambda client: client.send(op))
+        await included_once(chain, operator, op_hash)
+        dump = await operator.ask(lambda client: client.rpc.call("debug_bundler_dumpReputation", to_hex(V08.address)))
+        assert operator.deaths == 1
+    (counts,) = [one for one in dump if one["address"] == checksum(paymaster)]
+    assert (counts["opsSeen"], counts["opsIncluded"]) == ("0x1", "0x1")

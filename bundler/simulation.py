@@ -335,8 +335,8 @@ async def validate(
         raise NodeError("the node's trace does not show the account's validation; try again")
     await _judge(rpc, entry_point, entities, phases, trace_)
     used = {address for phase in phases for address in touched(phase.frame)} - {entry_point.address, op.sender}
-    if op.real_factory is None and candidate.authorization is None:
-        used.add(op.sender)
+    if not any(one.op.real_factory is not None or one.authorization is not None for one in candidates):
+        used.add(op.sender)  # else its code is still to come, with this operation or one before it
     return Validation(
         head,
         data,

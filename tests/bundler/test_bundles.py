@@ -63,6 +63,26 @@ async def test_culprit_is_dropped_with_its_reason_and_the_others_are_included(ow
         await client.settled()
 
 
+async def test_an_operation_behind_the_one_that_deploys_its_account_outlives_the_deployment(
+    own_chain: Chain, tmp_path: Path
+) -> None:
+    """[COD-010] is about code that changed; here there was none when the operation came."""
+    account = await own_chain.account()
+    async with serving(settings_for(own_chain, tmp_path)) as client:
+        await own_chain.automine(False)
+        draft = await account.draft()
+        first = await client.send(account.sign(with_limits(draft)))
+        await client.sent(first, own_chain)
+        later = draft.replace(nonce=1, factory=None, factory_data=b"")
+        await own_chain.rpc.call("anvil_dropAllTransactions")
+        second = await client.send(account.sign(with_limits(later)))
+        await own_chain.automine(True)
+        await own_chain.mine()
+        await client.settled()
+        for op_hash in (first, second):
+            assert (await client.status(op_hash) or {})["status"] == "included"
+
+
 async def test_operations_that_fail_only_together_are_included_one_after_the_other(
     own_chain: Chain, tmp_path: Path
 ) -> None:

@@ -39,13 +39,13 @@ async def test_a_full_disk_refuses_what_it_cannot_keep_and_loses_nothing(chain: 
     """No file of the bundler may grow any more, then it may again. What was not kept was not acknowledged."""
     await chain.automine(False)
     settings = settings_for(chain, tmp_path)
-    wal = Path(f"{settings.database}-wal")
+    wal = f"{settings.database}-wal"
     async with process(settings) as running:
         early = await running.client.send(await (await chain.account()).operation())
         await running.client.sent(early, chain)
         pid = running.process.pid
         _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (wal.stat().st_size, hard))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (os.stat(wal).st_size, hard))
         refused = await (await chain.account()).operation()
 
         async def is_refused() -> bool:

@@ -179,7 +179,11 @@ async def test_a_node_of_another_chain_is_not_believed(chain: Chain, proxy: Faul
     await chain.automine(True)
     await chain.mine()
     assert (await client.included(op_hash))["success"] is True
-    assert (await client.service())["problem"] is None
+
+    async def well() -> bool:
+        return (await client.service())["problem"] is None
+
+    await until(well, "the bundler serves again")
 
 
 async def test_a_restarted_node_that_forgot_its_mempool_gets_the_bundle_again(

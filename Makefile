@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 NODE ?= system
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test fuzz gas lint format contracts contracts-test chaos lock clean node-present
+.PHONY: help setup demo test fuzz gas lint format contracts contracts-test chaos soundness lock clean node-present
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -55,6 +55,9 @@ chaos: $(VENV)/.installed node_modules/.installed ## kill every service at every
 
 fuzz: $(VENV)/.installed ## the policy engine against the independent evaluator, the long form (minutes)
 	SEAWALL_FUZZ=1 $(BIN)/python -m pytest tests/policies/test_against_naive.py $(ARGS)
+
+soundness: $(VENV)/.installed node_modules/.installed ## the bundler's cheap pass against the full trace, 10,000 made-up contracts (half an hour)
+	SEAWALL_SOUNDNESS=$${SEAWALL_SOUNDNESS:-10000} $(BIN)/python -m pytest tests/bundler/erc7562/test_soundness.py -s $(ARGS)
 
 gas: $(VENV)/.installed node_modules/.installed ## what operations cost on chain, beside other accounts; fails when it got worse
 	$(BIN)/python -m benchmarks.gas.accounts $(ARGS)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from bundler import simulation
 from bundler.chain import Head
+from bundler.cheap import CheapPass
 from bundler.erc7562.entities import Role
 from bundler.erc7562.rules import RuleBroken
 from bundler.fees import NO_CHARGE, DataCharge, Pricing
@@ -160,7 +161,9 @@ class Builder:
         executor: Address,
         beneficiary: Address,
         pricing: Pricing,
+        cheap: CheapPass | None = None,
     ) -> None:
+        self._cheap = cheap
         self._rpc = rpc
         self._pool = pool
         self._settings = settings
@@ -280,6 +283,7 @@ class Builder:
             executor=self._executor,
             prefix=prefix,
             floor=simulation.stake_floor(self._settings),
+            cheap=self._cheap,
         )
 
     def _without(self, entries: list[Entry], culprit: Entry) -> list[Entry]:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 from bundler import rules, simulation
 from bundler.chain import Head, read_delegate, read_head
+from bundler.cheap import CheapPass
 from bundler.checks import check, check_authorization, execution_floor
 from bundler.erc7562.entities import Stake, entity_addresses
 from bundler.events import Event, Events, Kind
@@ -52,6 +53,7 @@ class Intake:
         reputation: Reputation,
         pricing: Pricing,
         clock: Callable[[], float] = time.time,
+        cheap: CheapPass | None = None,
     ) -> None:
         self._rpc = rpc
         self._store = store
@@ -63,6 +65,7 @@ class Intake:
         self._clock = clock
         self._reputation = reputation
         self._pricing = pricing
+        self._cheap = cheap
         self._locks: dict[Address, tuple[asyncio.Lock, list[None]]] = {}
         self._recording: dict[Hash32, asyncio.Future[None]] = {}
         self.events = Events()
@@ -227,6 +230,7 @@ class Intake:
                     prefix=prefix,
                     min_validity_s=self._settings.min_validity_s,
                     floor=floor,
+                    cheap=self._cheap,
                 )
             except simulation.PredecessorFailed as error:
                 if not error.failed.reason.startswith("AA25"):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from bundler.builder import Blame, Builder, Draft, select
 from bundler.chain import Head, read_head, read_head_of
+from bundler.cheap import CheapPass
 from bundler.events import Events
 from bundler.fees import FeeModel, Pricing
 from bundler.intake import Intake
@@ -63,11 +64,21 @@ class Bundler:
         self._wake = asyncio.Event()
         beneficiary = settings.beneficiary or executor.address
         self.pricing = Pricing(rpc, chain_id, executor.address, beneficiary, fee_model)
-        self.builder = Builder(rpc, self.pool, settings, executor.address, beneficiary, self.pricing)
+        self.cheap = CheapPass(rpc) if settings.safe and settings.cheap_pass else None
+        self.builder = Builder(rpc, self.pool, settings, executor.address, beneficiary, self.pricing, self.cheap)
         self.reputation = Reputation(time.time(), settings.allowed_entities, settings.denied_entities)
         self.submitter = Submitter(rpc, store, self.pool, self.builder, executor, chain_id, settings, self.reputation)
         self.intake = Intake(
-            rpc, store, self.pool, executor.address, chain_id, settings, self._wake, self.reputation, self.pricing
+            rpc,
+            store,
+            self.pool,
+            executor.address,
+            chain_id,
+            settings,
+            self._wake,
+            self.reputation,
+            self.pricing,
+            cheap=self.cheap,
         )
         self.events = self.submitter.events = self.intake.events = Events()
         self.lookup = Lookup(rpc, store, settings)
@@ -430,6 +441,7 @@ class Bundler:
             "inFlight": self.pool.in_flight,
             "bundlesInFlight": len(self.submitter.in_flight),
             "lastBlock": hex(self.head.number) if self.head else None,
+            "validations": dict(self.cheap.counts) if self.cheap else {},
             "draining": self.intake.draining,
             "paused": self.paused,
             "executorBalance": None if self.balance_wei is None else hex(self.balance_wei),

@@ -55,6 +55,9 @@ class Settings:
     safe: bool = True
     """Judge every operation by the rules of ERC-7562. The node must take JavaScript tracers then. Without it a stranger's operation can
     cost a bundle its gas: only for accounts and paymasters you trust."""
+    cheap_pass: bool = True
+    """Safe mode first tries to prove conformance by a cheap run of trapped code, and traces in full only what that leaves open. It never
+    accepts what the full trace would refuse."""
     min_stake_wei: Wei = 10**17
     """What counts as staked. Source: ERC-7562 [SREP-010], MIN_STAKE_VALUE: adjust it to the chain."""
     min_unstake_delay_s: int = 86_400

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bundler.chain import Head
+from bundler.cheap import CheapPass, Finding
 from bundler.erc7562.entities import (
     VALIDATE_PAYMASTER_USER_OP,
     VALIDATE_USER_OP,
@@ -22,15 +23,9 @@ from bundler.erc7562.entities import (
     entity_addresses,
     phases_of,
 )
-from bundler.erc7562.rules import Context, Edition, check_validation, storage_contracts
-from bundler.erc7562.trace import (
-    ValidationTrace,
-    code_hash_call,
-    parse,
-    split_hashes,
-    touched,
-    tracer_options,
-)
+from bundler.erc7562.probe import StateProbe, stake_of
+from bundler.erc7562.rules import Context, Edition, check_validation, storage_contracts, violations
+from bundler.erc7562.trace import ValidationTrace, parse, touched, tracer_options
 from bundler.gas import validation_gas_limit
 from bundler.mempool import FOREVER
 from bundler.reverts import reason
@@ -224,7 +219,10 @@ def overrides(candidates: Sequence[Candidate]) -> dict[str, Any]:
 async def read_stakes(rpc: RpcClient, entry_point: EntryPoint, addresses: Sequence[Address]) -> dict[Address, Stake]:
     """What each address has deposited and staked. Raises NodeError."""
     answers = await rpc.batch([_deposit_info(entry_point, address) for address in addresses])
-    return {address: _stake(answer) for address, answer in zip(addresses, answers, strict=True)}
+    return {
+        address: stake_of(parse_bytes(answer, "deposit info"))
+        for address, answer in zip(addresses, answers, strict=True)
+    }
 
 
 def _deposit_info(entry_point: EntryPoint, address: Address) -> tuple[str, Sequence[object]]:
@@ -232,21 +230,13 @@ def _deposit_info(entry_point: EntryPoint, address: Address) -> tuple[str, Seque
     return "eth_call", (call, "latest")
 
 
-def _stake(answer: object) -> Stake:
-    deposit_wei, _, stake_wei, delay_s, withdraw_time = GET_DEPOSIT_INFO.decode(parse_bytes(answer, "deposit info"))[0]
-    # A stake whose withdrawal has begun is no stake: the entry point sets `staked` to false and a time of withdrawal.
-    return Stake(deposit_wei, 0 if withdraw_time else stake_wei, delay_s)
-
-
 async def read_code_hashes(rpc: RpcClient, addresses: Sequence[Address]) -> tuple[tuple[Address, Hash32], ...]:
     """EXTCODEHASH of each address on the latest block, in one call. Raises NodeError."""
     if not addresses:
         return ()
-    data, size = code_hash_call(list(addresses))
-    answer = parse_bytes(await rpc.call("eth_call", {"data": to_hex(data)}, "latest"), "code hashes")
-    if len(answer) != size:
-        raise NodeError(f"the node answered {len(answer)} bytes of code hashes, {size} were asked for")
-    return tuple(zip(addresses, split_hashes(answer), strict=True))
+    probe = StateProbe(bytes(20), tuple(addresses), ())
+    answer = parse_bytes(await rpc.call("eth_call", {"data": to_hex(probe.code())}, "latest"), "code hashes")
+    return tuple(probe.decode(answer)[0].items())
 
 
 async def _safe_trace(
@@ -269,8 +259,27 @@ async def _safe_trace(
             "without them run with `safe = false`, for accounts and paymasters you trust",
             data=error.data,
         ) from error
-    stakes = {address: _stake(answer) for address, answer in zip(addresses, infos, strict=True)}
+    stakes = {a: stake_of(parse_bytes(answer, "deposit info")) for a, answer in zip(addresses, infos, strict=True)}
     return Head.from_rpc(block), parse(result), stakes
+
+
+def _plain_calls(found: Finding, entry_point: EntryPoint) -> dict[str, Any]:
+    """The entry point's own calls of a cheap run in callTracer's form."""
+    return {
+        "error": found.tree.error,
+        "output": to_hex(found.tree.output),
+        "calls": [
+            {
+                "from": to_hex(entry_point.address),
+                "to": to_hex(call.to),
+                "input": to_hex(call.data),
+                "output": to_hex(call.output),
+                "error": call.error,
+            }
+            for call in found.tree.calls
+            if call.parent < 0
+        ],
+    }
 
 
 def _plain_frame(trace: ValidationTrace) -> dict[str, Any]:
@@ -300,51 +309,126 @@ async def validate(
     prefix: Sequence[Candidate] = (),
     min_validity_s: int = 0,
     floor: StakeFloor | None = None,
+    cheap: CheapPass | None = None,
 ) -> Validation:
     """Return what validation of `candidate` answers on the latest block after `prefix` (its sender's earlier operations) has run.
 
-    With `floor` in safe mode: the rules of ERC-7562 are judged, with that stake. An operation whose *execution* reverts is valid.
+    With `floor` in safe mode: the rules of ERC-7562 are judged, with that stake; with `cheap` on a cheap run first, which may accept,
+    and on the full trace if that proves nothing. An operation whose *execution* reverts is valid.
     Raises an OperationRejected (BadSignature, TimeRange, RejectedByPaymaster, PaymasterDepositTooLow, UnsupportedAggregator,
     RejectedByEntryPoint, RuleBroken), PredecessorFailed, NodeError.
     """
-    op = candidate.op
     candidates = [*prefix, candidate]
     ops = [one.op for one in candidates]
-    gas = validation_gas_limit(entry_point, ops[:-1], op)
+    gas = validation_gas_limit(entry_point, ops[:-1], ops[-1])
     call = handle_ops_call(entry_point, ops, executor, executor, gas)
-    trace_: ValidationTrace | None = None
-    stakes: dict[Address, Stake] = {}
     if floor is None:
         head, frame = await trace(rpc, call, state=overrides(candidates))
-    else:
-        head, trace_, stakes = await _safe_trace(rpc, entry_point, call, candidates)
-        frame = _plain_frame(trace_)
-    data = _check_answers(entry_point, ops, frame)
-    now_s = head.timestamp_s
-    if data.valid_until_s < now_s + min_validity_s:
-        raise TimeRange(
-            f"the operation expires too soon: valid until {data.valid_until_s}, the latest block is at {now_s} and "
-            f"{min_validity_s} s must remain; sign it with a later validUntil",
-            rule="AA22",
-        )
-    if trace_ is None or floor is None:
+        data = _check_answers(entry_point, ops, frame)
+        _check_expiry(data, head, min_validity_s)
         return Validation(head, data)
-    entities = entities_of(op, stakes, floor.stake_wei, floor.unstake_delay_s)
+    if cheap is not None:
+        passed = await validate_cheaply(cheap, entry_point, candidates, call, min_validity_s, floor)
+        if passed is not None:
+            cheap.counts["cheap"] += 1
+            return passed
+    return await validate_in_full(rpc, entry_point, candidates, call, min_validity_s, floor, cheap)
+
+
+async def validate_in_full(
+    rpc: RpcClient,
+    entry_point: EntryPoint,
+    candidates: Sequence[Candidate],
+    call: Mapping[str, str],
+    min_validity_s: int,
+    floor: StakeFloor,
+    cheap: CheapPass | None = None,
+) -> Validation:
+    """Validate the last candidate by a trace of every step; `cheap` learns from it. Raises what `validate` does."""
+    candidate, ops = candidates[-1], [one.op for one in candidates]
+    head, trace_, stakes = await _safe_trace(rpc, entry_point, call, candidates)
+    data = _check_answers(entry_point, ops, _plain_frame(trace_))
+    _check_expiry(data, head, min_validity_s)
+    entities = entities_of(candidate.op, stakes, floor.stake_wei, floor.unstake_delay_s)
     phases = phases_of(trace_, ops, sender_creator(entry_point.address))[-1]
     if not any(phase.role == "account" for phase in phases):
         raise NodeError("the node's trace does not show the account's validation; try again")
     await _judge(rpc, entry_point, entities, phases, trace_)
-    used = {address for phase in phases for address in touched(phase.frame)} - {entry_point.address, op.sender}
+    hashes = await read_code_hashes(rpc, sorted(_used(phases, candidates, entry_point)))
+    if cheap is not None:
+        cheap.counts["full"] += 1
+        cheap.learn(phases, trace_, dict(hashes))
+    return _validation(head, data, entities, phases, candidate, hashes, stakes)
+
+
+async def validate_cheaply(
+    cheap: CheapPass,
+    entry_point: EntryPoint,
+    candidates: Sequence[Candidate],
+    call: Mapping[str, str],
+    min_validity_s: int,
+    floor: StakeFloor,
+) -> Validation | None:
+    """The validation that a cheap run proves to keep the rules; None when the full trace must decide. Raises what `validate` does."""
+    found = await cheap.find(entry_point, candidates, call)
+    if found is None:
+        return None
+    candidate, ops = candidates[-1], [one.op for one in candidates]
+    data = _check_answers(entry_point, ops, _plain_calls(found, entry_point))
+    if found.trace is None:
+        return None
+    _check_expiry(data, found.head, min_validity_s)
+    entities = entities_of(candidate.op, found.stakes, floor.stake_wei, floor.unstake_delay_s)
+    phases = phases_of(found.trace, ops, sender_creator(entry_point.address))[-1]
+    if not any(phase.role == "account" for phase in phases):
+        return None
+    context = Context(entry_point.address, entities, found.trace.preimages, {}, _edition(entry_point))
+    if any(True for phase in phases for _ in violations(phase, context)):
+        return None
+    hashes = tuple((a, found.code_hashes[a]) for a in sorted(_used(phases, candidates, entry_point)))
+    return _validation(found.head, data, entities, phases, candidate, hashes, found.stakes)
+
+
+def _used(phases: Sequence[Phase], candidates: Sequence[Candidate], entry_point: EntryPoint) -> set[Address]:
+    """[COD-010]: whose code must stay what it is."""
+    sender = candidates[-1].op.sender
+    used = {address for phase in phases for address in touched(phase.frame)} - {entry_point.address, sender}
     if not any(one.op.real_factory is not None or one.authorization is not None for one in candidates):
-        used.add(op.sender)  # else its code is still to come, with this operation or one before it
+        used.add(sender)  # else its code is still to come, with this operation or one before it
+    return used
+
+
+def _validation(
+    head: Head,
+    data: ValidationData,
+    entities: Entities,
+    phases: Sequence[Phase],
+    candidate: Candidate,
+    hashes: tuple[tuple[Address, Hash32], ...],
+    stakes: Mapping[Address, Stake],
+) -> Validation:
     return Validation(
         head,
         data,
         entities,
-        await read_code_hashes(rpc, sorted(used)),
-        storage_contracts(phases, op.sender),
+        hashes,
+        storage_contracts(phases, candidate.op.sender),
         {address: stake.deposit_wei for address, stake in stakes.items()},
     )
+
+
+def _check_expiry(data: ValidationData, head: Head, min_validity_s: int) -> None:
+    """Raises TimeRange if the operation does not stay valid for `min_validity_s` beyond `head`."""
+    if data.valid_until_s < head.timestamp_s + min_validity_s:
+        raise TimeRange(
+            f"the operation expires too soon: valid until {data.valid_until_s}, the latest block is at {head.timestamp_s} and "
+            f"{min_validity_s} s must remain; sign it with a later validUntil",
+            rule="AA22",
+        )
+
+
+def _edition(entry_point: EntryPoint) -> Edition:
+    return "v0.7" if entry_point is V07 else "current"
 
 
 def _check_answers(entry_point: EntryPoint, ops: Sequence[UserOperation], frame: Mapping[str, Any]) -> ValidationData:
@@ -377,5 +461,5 @@ async def _judge(
     if halted:
         answers = await rpc.batch([("eth_getCode", (to_hex(address), "latest")) for address in halted])
         codes = {a: parse_bytes(answer, "code") for a, answer in zip(halted, answers, strict=True)}
-    edition: Edition = "v0.7" if entry_point is V07 else "current"
-    check_validation(phases, Context(entry_point.address, entities, trace.preimages, codes, edition))
+    context = Context(entry_point.address, entities, trace.preimages, codes, _edition(entry_point))
+    check_validation(phases, context)

@@ -15,7 +15,7 @@ from typing import Any
 from bundler.erc7562 import opcodes
 from contracts.entrypoint.base import BEFORE_EXECUTION
 from contracts.errors import NodeError
-from contracts.types import Address, Hash32, keccak, to_hex
+from contracts.types import Address, keccak, to_hex
 
 READ, WRITE = 0b0101, 0b1010
 """Bits of `Frame.slots`: SLOAD 1, SSTORE 2, TLOAD 4, TSTORE 8; transient storage follows the same rules ([OP-070])."""
@@ -83,10 +83,12 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class ValidationTrace:
-    """`root` is the entry point; its calls are validation, in order. `preimages`: (A, keccak(A || x)) for every x that was hashed so."""
+    """`root` is the entry point; its calls are validation, in order. `preimages`: (A, keccak(A || x)) for every x that was hashed so;
+    `namespaces` the same as (A, x)."""
 
     root: Frame
     preimages: tuple[tuple[Address, int], ...]
+    namespaces: tuple[tuple[Address, bytes], ...] = ()
 
 
 @cache
@@ -125,13 +127,12 @@ def parse(result: object) -> ValidationTrace:
                 frame.context = parent.context
         root = frames[0]
         root.error, root.output = result["error"], _bytes(result["output"])
-        preimages = tuple(
-            (preimage[12:32], int.from_bytes(keccak(preimage)))
-            for preimage in (bytes.fromhex(text) for text in result["keccaks"])
-        )
+        hashed = [bytes.fromhex(text) for text in result["keccaks"]]
+        preimages = tuple((preimage[12:32], int.from_bytes(keccak(preimage))) for preimage in hashed)
+        namespaces = tuple((preimage[12:32], preimage[32:]) for preimage in hashed)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise NodeError(f"the node's validation trace cannot be read: {type(error).__name__} {error}") from error
-    return ValidationTrace(root, preimages)
+    return ValidationTrace(root, preimages, namespaces)
 
 
 def _frame(item: Mapping[str, Any]) -> Frame:
@@ -169,30 +170,3 @@ def touched(frame: Frame) -> set[Address]:
     """Every address whose code the frame and those below ran or looked at, precompiles aside."""
     found = {f.code for f in frame.walk()} | {use.address for f in frame.walk() for use in f.uses}
     return {address for address in found if int.from_bytes(address) not in opcodes.PRECOMPILES}
-
-
-def code_hash_call(addresses: list[Address]) -> tuple[bytes, int]:
-    """Init code for an `eth_call` without `to` that returns a zero word and the EXTCODEHASH of each address, and that answer's length.
-
-    [COD-010]; needs no state override, so that it works on any node. The addresses stand behind the program as 32-byte words:
-    copy them to memory, replace each by its hash, return all. The zero in front is for EIP-3541: no creation may return 0xEF first.
-    """
-    size = 32 * len(addresses)
-    length, end = size.to_bytes(3), (size + 32).to_bytes(3)
-    program = bytearray()
-    program += b"\x62" + length + b"\x60\x00" + b"\x60\x20\x39"  # CODECOPY(32, start, size); start is patched below
-    program += b"\x60\x20"  # i = 32
-    loop = len(program)
-    program += b"\x5b"  # JUMPDEST
-    program += b"\x80\x51\x3f\x81\x52"  # MSTORE(i, EXTCODEHASH(MLOAD(i)))
-    program += b"\x60\x20\x01"  # i += 32
-    program += b"\x80\x62" + end + b"\x11"  # size + 32 > i
-    program += b"\x60" + bytes([loop]) + b"\x57"  # JUMPI
-    program += b"\x62" + end + b"\x5f\xf3"  # RETURN(0, size + 32)
-    program[5] = len(program)
-    return bytes(program) + b"".join(address.rjust(32, b"\0") for address in addresses), size + 32
-
-
-def split_hashes(answer: bytes) -> list[Hash32]:
-    """The hashes in `code_hash_call`'s answer."""
-    return [answer[i : i + 32] for i in range(32, len(answer), 32)]

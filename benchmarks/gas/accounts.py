@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,8 @@ class Bench:
     net: Devnet
     sender: TransactionSender
     token: Address
+    watch: Callable[[str, bytes], Awaitable[None]] | None = None
+    """Told each column's name and the call to the entry point, before it is sent."""
 
     async def operation(self, account: Address, key: int, calls: Sequence[Call], **fields: Any) -> UserOperation:
         answer = await self.net.rpc.eth_call(V08.address, GET_NONCE.encode(account, key))
@@ -121,6 +123,12 @@ class Bench:
         assert len(events) == len(ops), "an operation left no event"
         assert all(int(log["data"][66:130], 16) == 1 for log in events), "an operation's call reverted"
         return int(receipt["gasUsed"], 16)
+
+    async def column(self, name: str, op: UserOperation) -> int:
+        """Gas of the one operation that a column measures."""
+        if self.watch is not None:
+            await self.watch(name, V08.encode_handle_ops([op], BENEFICIARY))
+        return await self.handle([op])
 
     async def born(self, owner: Eoa, modules: tuple[ModuleInit, ...], salt: bytes) -> tuple[Address, Birth]:
         """A funded account, not deployed yet."""
@@ -150,11 +158,12 @@ async def owner_path(bench: Bench, owner: Eoa) -> tuple[int, int, int, int]:
 
     noop = [Call(RECIPIENT, b"")]
     send_eth, send_token = [Call(RECIPIENT, b"", 1)], [Call(bench.token, TRANSFER.encode(RECIPIENT, 1))]
-    created = await bench.handle([await signed(noop, factory=birth.factory, factory_data=birth.factory_data)])
+    birth_op = await signed(noop, factory=birth.factory, factory_data=birth.factory_data)
+    created = await bench.column("create + noop", birth_op)
     await bench.handle([await signed(send_eth)])
     await bench.handle([await signed(send_token)])
-    eth = await bench.handle([await signed(send_eth)])
-    erc20 = await bench.handle([await signed(send_token)])
+    eth = await bench.column("ETH", await signed(send_eth))
+    erc20 = await bench.column("ERC-20", await signed(send_token))
     return created, eth, erc20, await _bundle(bench, owner)
 
 
@@ -193,7 +202,7 @@ async def attested(bench: Bench, owner: Eoa, engine: Eoa) -> int:
         )
         packed = attestation.encode(engine.address, engine.sign_hash(attestation.digest(bench.net.chain_id, validator)))
         signature = encode_attested_envelope(owner.sign_hash(digest), [packed])
-        used = await bench.handle([op.replace(signature=signature)])
+        used = await bench.column("RiskValidator, one engine", op.replace(signature=signature))
     return used
 
 
@@ -210,8 +219,16 @@ async def by_session(bench: Bench, owner: Eoa, key: Eoa) -> int:
             account, nonce_key(validator, LANE_KEEPER), [Call(bench.token, TRANSFER.encode(RECIPIENT, 1))]
         )
         signature = key.sign_hash(V08.user_op_hash(op, bench.net.chain_id))
-        used = await bench.handle([op.replace(signature=encode_session_envelope(session.session_id, signature))])
+        signed = op.replace(signature=encode_session_envelope(session.session_id, signature))
+        used = await bench.column("session key", signed)
     return used
+
+
+async def warm(bench: Bench) -> None:
+    """Recipient and beneficiary exist and hold something before anything is measured."""
+    await bench.sender.transact(RECIPIENT, value=1)
+    await bench.sender.transact(bench.token, TRANSFER.encode(RECIPIENT, 1))
+    await bench.sender.transact(BENEFICIARY, value=1)
 
 
 async def measure() -> dict[str, int]:
@@ -219,9 +236,7 @@ async def measure() -> dict[str, int]:
         sender = TransactionSender(net.rpc, net.accounts.deployer, net.chain_id)
         token = await deploy(sender, token_code() + encode(["address"], [net.accounts.deployer.address]))
         bench, people = Bench(net, sender, token), net.accounts
-        await sender.transact(RECIPIENT, value=1)
-        await sender.transact(token, TRANSFER.encode(RECIPIENT, 1))
-        await sender.transact(BENEFICIARY, value=1)
+        await warm(bench)
         figures = dict(zip(COLUMNS, await owner_path(bench, people.owner), strict=True))
         figures["RiskValidator, one engine"] = await attested(bench, people.owner, people.engine)
         figures["session key"] = await by_session(bench, people.owner, people.keeper)

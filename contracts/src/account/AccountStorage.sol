@@ -4,6 +4,7 @@ pragma solidity ^0.8.28;
 import {
     AccountERC7579HookedUpgradeable
 } from "@openzeppelin/contracts-upgradeable/account/extensions/draft-AccountERC7579HookedUpgradeable.sol";
+import {AccountProxy} from "./AccountProxy.sol";
 import {RiskState} from "../interfaces/IRiskState.sol";
 
 /// @title Where a risk account keeps what
@@ -15,25 +16,28 @@ abstract contract AccountStorage is AccountERC7579HookedUpgradeable {
     /// The word that OpenZeppelin's hooked account keeps its hook in, and beside it our state. OpenZeppelin declares only `hook` and
     /// writes only those 160 bits.
     /// @param attested how many installed validators close the native owner path.
+    /// @param flags `STORED`, `JOINED`. @param upgraded tells the proxy to look into the ERC-1967 slot (see `AccountProxy`).
     struct StateWord {
         address hook;
         RiskState state;
         uint8 attested;
         uint64 epoch;
+        uint8 flags;
+        uint8 upgraded;
     }
 
     /// @custom:storage-location erc7201:seawall.storage.RiskAccount
-    /// @param activeCap prefund cap while ACTIVE (wei), saturated at 2^88 - 1, which no deposit can reach.
-    /// @param installs grows with every installation; announcements made before it are void.
+    /// @param signer kind (8) | owner (160) | prefund cap while ACTIVE (88 bits), as in the birth data. This slot, `limits` and `ownerKey` count
+    /// only while the flag `STORED` is set; before, the birth data in the account's code does.
+    /// @param limits cap while REDUCE_ONLY (88) | while FROZEN (88) | admin delay (48), in the upper 224 bits.
+    /// @param installs grows with every installation; announcements made before it are void. Never falls.
+    /// @param fallbacks how many selectors have a handler.
     struct RiskAccountStorage {
-        address owner;
-        uint8 ownerKind;
-        uint88 activeCap;
+        uint256 signer;
+        uint256 limits;
         address authority;
-        uint48 adminDelay;
         uint48 installs;
-        uint128 reduceOnlyCap;
-        uint128 frozenCap;
+        uint48 fallbacks;
         bytes ownerKey;
         mapping(bytes32 actionHash => Announcement) announcements;
         mapping(address validator => bool) attested;
@@ -44,6 +48,13 @@ abstract contract AccountStorage is AccountERC7579HookedUpgradeable {
         uint48 executableAt;
         uint48 installs;
     }
+
+    /// Owner, caps and delay are in storage: they were changed since birth, or the account has no birth data.
+    uint8 internal constant STORED = 0x01;
+    /// An EIP-7702 account has joined: its modules count.
+    uint8 internal constant JOINED = 0x02;
+    uint256 internal constant STORED_BIT = uint256(STORED) << 240;
+    uint256 internal constant JOINED_BIT = uint256(JOINED) << 240;
 
     // keccak256(abi.encode(uint256(keccak256("openzeppelin.storage.AccountERC7579Hooked")) - 1)) & ~bytes32(uint256(0xff))
     bytes32 internal constant STATE_WORD_SLOT = 0x2b49b75317ffc1021ca7da4ca3423bf8403e18b223e63e6bc7abe8f39a5ed700;
@@ -60,6 +71,47 @@ abstract contract AccountStorage is AccountERC7579HookedUpgradeable {
     function _requireActive() internal view {
         RiskState state = _word().state;
         if (state != RiskState.ACTIVE) revert NotInState(state);
+    }
+
+    /// @dev kind (8) | owner (160) | prefund cap while ACTIVE (88 bits). An account without birth data and storage is an EIP-7702 delegation
+    /// that has not joined: its owner is its own key, which no contract can have.
+    function _signer(uint256 word) internal view returns (uint256 signer) {
+        if (word & STORED_BIT != 0) return _storage().signer;
+        signer = AccountProxy.birthWord(0);
+        if (signer == 0) signer = uint256(uint160(address(this))) << 88 | type(uint88).max;
+    }
+
+    /// @dev Cap while REDUCE_ONLY (88) | while FROZEN (88) | admin delay (48 bits) | unused (32).
+    function _limits(uint256 word) internal view returns (uint256 limits) {
+        if (word & STORED_BIT != 0) return _storage().limits;
+        limits = AccountProxy.birthWord(32) >> 32 << 32; // the owner key begins there
+        // Without birth data there are no caps: an account that binds nobody yet.
+        if (limits == 0 && AccountProxy.birthWord(0) == 0) limits = type(uint256).max << 80;
+    }
+
+    function _ownerKey(uint256 word) internal view returns (bytes memory) {
+        return word & STORED_BIT != 0 ? _storage().ownerKey : AccountProxy.birthKey();
+    }
+
+    /// @dev Make storage the place of owner, caps and delay, with what they are now.
+    function _store() internal returns (RiskAccountStorage storage $) {
+        uint256 word = _rawWord();
+        $ = _storage();
+        if (word & STORED_BIT != 0) return $;
+        $.signer = _signer(word) & ~(uint256(AccountProxy.UNFINISHED) << 248);
+        $.limits = _limits(word);
+        $.ownerKey = _ownerKey(word);
+        _word().flags |= STORED;
+    }
+
+    function _adminDelay() internal view returns (uint48) {
+        return uint48(_limits(_rawWord()) >> 32);
+    }
+
+    function _rawWord() internal view returns (uint256 raw) {
+        assembly ("memory-safe") {
+            raw := sload(STATE_WORD_SLOT)
+        }
     }
 
     function _word() internal pure returns (StateWord storage word) {

@@ -37,7 +37,7 @@ abstract contract AnnouncedAdmin is AccountStorage, UUPSUpgradeable, IRiskAccoun
 
     /// @inheritdoc IRiskAccount
     function adminDelay() external view returns (uint48) {
-        return _storage().adminDelay;
+        return _adminDelay();
     }
 
     /// @inheritdoc IRiskAccount
@@ -70,7 +70,7 @@ abstract contract AnnouncedAdmin is AccountStorage, UUPSUpgradeable, IRiskAccoun
         bool alive = standing.executableAt != 0 && standing.installs == $.installs
             && block.timestamp <= standing.executableAt + ADMIN_WINDOW;
         if (alive) revert AlreadyAnnounced(actionHash);
-        uint48 executableAt = uint48(block.timestamp) + $.adminDelay;
+        uint48 executableAt = uint48(block.timestamp) + _adminDelay();
         $.announcements[actionHash] = Announcement({executableAt: executableAt, installs: $.installs});
         emit AdminScheduled(actionHash, data, executableAt);
     }

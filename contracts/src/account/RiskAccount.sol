@@ -22,9 +22,12 @@ import {
 } from "@openzeppelin/contracts/interfaces/draft-IERC7579.sol";
 import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
 import {ERC1155Holder} from "@openzeppelin/contracts/token/ERC1155/utils/ERC1155Holder.sol";
+import {ERC1967Utils} from "@openzeppelin/contracts/proxy/ERC1967/ERC1967Utils.sol";
 import {IERC721Receiver} from "@openzeppelin/contracts/token/ERC721/IERC721Receiver.sol";
 import {ERC721Holder} from "@openzeppelin/contracts/token/ERC721/utils/ERC721Holder.sol";
 import {AbstractSigner} from "@openzeppelin/contracts/utils/cryptography/signers/AbstractSigner.sol";
+import {Errors} from "@openzeppelin/contracts/utils/Errors.sol";
+import {LowLevelCall} from "@openzeppelin/contracts/utils/LowLevelCall.sol";
 import {EnumerableSet} from "@openzeppelin/contracts/utils/structs/EnumerableSet.sol";
 import {LibCall} from "solady/utils/LibCall.sol";
 import {IAttestedValidator} from "../interfaces/IAttestedValidator.sol";
@@ -33,6 +36,7 @@ import {AccountConfig, IRiskAccount} from "../interfaces/IRiskAccount.sol";
 import {IRiskState, RiskState} from "../interfaces/IRiskState.sol";
 import {OwnerLib} from "../libraries/OwnerLib.sol";
 import {UserOpLib} from "../libraries/UserOpLib.sol";
+import {AccountProxy} from "./AccountProxy.sol";
 import {AnnouncedAdmin} from "./AnnouncedAdmin.sol";
 
 /// @title The account whose promises hold when nobody is watching
@@ -68,6 +72,8 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
     error InvalidModule(address module);
     /// The authority must be installed as an executor.
     error AuthorityNotInstalled(address authority);
+    /// Another delegate of this EIP-7702 account left modules behind: `leave` removes them.
+    error ForeignModules();
     /// A forced uninstallation needs enough gas to give the module its fair share.
     error InsufficientGas();
 
@@ -76,25 +82,31 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
     /// Gas that `onUninstall` gets in a forced uninstallation.
     uint256 public constant FORCED_UNINSTALL_GAS = 200_000;
     uint256 private constant MARKER_GAS = 30_000;
+    /// The field `attested` of the state word.
+    uint256 private constant ATTESTED_MASK = 0xff << 168;
 
     IEntryPoint private immutable ENTRY_POINT;
     bool private immutable WRAPS_HASH;
+    address private immutable SELF;
 
     /// @param entryPoint_ the only entry point whose operations the account accepts.
     constructor(IEntryPoint entryPoint_) {
         ENTRY_POINT = entryPoint_;
         WRAPS_HASH = entryPoint_ == ERC4337Utils.ENTRYPOINT_V07;
-        _disableInitializers();
+        SELF = address(this);
     }
 
     // ------------------------------------------------------------------ birth
 
     /// @inheritdoc IRiskAccount
-    function initialize(AccountConfig calldata config) external initializer {
+    function initialize(AccountConfig calldata config) external {
         RiskAccountStorage storage $ = _storage();
-        _setOwner(config.owner);
-        _setPrefundCaps(config.prefundCaps);
-        $.adminDelay = config.adminDelay;
+        if (uint8(AccountProxy.birthWord(0) >> 248) & AccountProxy.UNFINISHED != 0) {
+            // The factory, in the transaction of the birth. Whoever is born with modules has an installation behind him afterwards.
+            if (address(this) == SELF || $.installs != 0) revert InvalidInitialization();
+        } else {
+            _join(config);
+        }
         $.authority = config.authority;
         for (uint256 i = 0; i < config.modules.length; ++i) {
             _installModule(config.modules[i].moduleTypeId, config.modules[i].module, config.modules[i].initData);
@@ -103,6 +115,21 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
             _requireInstalledAuthority(config.authority);
             emit AuthorityChanged(config.authority);
         }
+    }
+
+    /// @dev An EIP-7702 account takes its configuration, by its own call or operation: only its own key can make one before.
+    function _join(AccountConfig calldata config) private {
+        if (_word().flags & JOINED != 0 || !AccountProxy.isDelegated()) revert InvalidInitialization();
+        _checkEntryPointOrSelf();
+        AccountERC7579Storage storage modules = _modules();
+        // What another delegate left in OpenZeppelin's sets would become ours.
+        if (modules._validators.length() + modules._executors.length() != 0 || _word().hook != address(0)) {
+            revert ForeignModules();
+        }
+        _word().flags |= STORED | JOINED;
+        _setOwner(config.owner);
+        _setPrefundCaps(config.prefundCaps);
+        _storage().limits |= uint256(config.adminDelay) << 32;
     }
 
     // ------------------------------------------------------------------ what it is
@@ -122,6 +149,11 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
         return uint256(mode) & ~(uint256(0x0101) << 240) == 0;
     }
 
+    /// @notice The implementation in force (ERC-897; the ERC-1967 slot is empty until the first upgrade).
+    function implementation() external view returns (address) {
+        return SELF;
+    }
+
     /// @inheritdoc IRiskState
     function riskState() external view returns (RiskState state, uint64 epoch) {
         StateWord storage word = _word();
@@ -135,13 +167,15 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
 
     /// @inheritdoc IRiskAccount
     function ownerSigner() external view returns (bytes memory) {
-        RiskAccountStorage storage $ = _storage();
-        return abi.encodePacked($.ownerKind, $.owner, $.ownerKey);
+        uint256 word = _rawWord();
+        uint256 signer = _signer(word);
+        return abi.encodePacked(_kindOf(signer), _ownerOf(signer), _ownerKey(word));
     }
 
     /// @inheritdoc IRiskAccount
     function isOwnerSignature(bytes32 hash, bytes calldata signature) external view returns (bool) {
-        return _isOwnerSignature(hash, signature);
+        uint256 word = _rawWord();
+        return _isOwnerSignature(word, _signer(word), hash, signature);
     }
 
     /// @inheritdoc IRiskAccount
@@ -151,8 +185,9 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
 
     /// @inheritdoc IRiskAccount
     function prefundCaps() external view returns (uint128[3] memory) {
-        RiskAccountStorage storage $ = _storage();
-        return [uint128($.activeCap), $.reduceOnlyCap, $.frozenCap];
+        uint256 word = _rawWord();
+        (uint256 signer, uint256 limits) = (_signer(word), _limits(word));
+        return [uint128(uint88(signer)), uint128(limits >> 168), uint128(uint88(limits >> 80))];
     }
 
     /// @notice ERC-165: the account's own interfaces, ERC-1271 and the token receivers.
@@ -166,42 +201,85 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
 
     /// @dev The nonce key names the path: no validator and lane 0 is the owner's own signature, open only while no validator that needs
     /// an attestation is installed; an installed validator decides its own operations; everything else fails. Gas is value, so what
-    /// the account pays itself is capped by state.
-    function _validateUserOp(PackedUserOperation calldata userOp, bytes32 userOpHash, bytes calldata signature)
-        internal
-        override
-        returns (uint256)
-    {
-        StateWord memory word = _word();
-        if (_paymasterOf(userOp) == address(0) && userOp.requiredPrefund() > _prefundCap(word.state)) {
-            return ERC4337Utils.SIG_VALIDATION_FAILED;
-        }
-        bytes32 signable = _signableUserOpHash(userOp, userOpHash);
-        address validator = userOp.validatorOf();
-        if (validator == address(0)) {
-            bool open = word.attested == 0 && userOp.laneOf() == UserOpLib.LANE_OWNER;
-            return open && _isOwnerSignature(signable, signature)
-                ? ERC4337Utils.SIG_VALIDATION_SUCCESS
-                : ERC4337Utils.SIG_VALIDATION_FAILED;
-        }
-        if (!_modules()._validators.contains(validator)) return ERC4337Utils.SIG_VALIDATION_FAILED;
-        return IERC7579Validator(validator).validateUserOp(userOp, signable);
-    }
-
-    /// @dev The entry point asks for no more than the operation's required prefund; a direct call that does gets nothing.
+    /// the account pays itself is capped by state. The entry point asks for no more than the operation's required prefund; a direct
+    /// call that does gets nothing.
     function validateUserOp(PackedUserOperation calldata userOp, bytes32 userOpHash, uint256 missingAccountFunds)
         public
         override
         onlyEntryPoint
         returns (uint256 validationData)
     {
-        validationData = _validateUserOp(userOp, userOpHash, userOp.signature);
-        if (missingAccountFunds != 0) {
-            uint256 required = userOp.requiredPrefund();
-            if (missingAccountFunds <= required && required <= _prefundCap(_word().state)) {
-                _payPrefund(missingAccountFunds);
-            }
+        uint256 word = _rawWord();
+        uint256 signer = _signer(word);
+        uint256 prefund = userOp.requiredPrefund();
+        bool affordable = prefund <= _prefundCap(word, signer);
+        validationData = affordable || _paymasterOf(userOp) != address(0)
+            ? _validate(userOp, userOpHash, word, signer)
+            : ERC4337Utils.SIG_VALIDATION_FAILED;
+        if (missingAccountFunds != 0 && affordable && missingAccountFunds <= prefund) _payPrefund(missingAccountFunds);
+    }
+
+    function _validate(PackedUserOperation calldata userOp, bytes32 userOpHash, uint256 word, uint256 signer)
+        private
+        returns (uint256)
+    {
+        bytes32 signable = _signableUserOpHash(userOp, userOpHash);
+        uint256 path = userOp.nonce >> 88; // validator (160) | lane kind (8)
+        if (path >> 8 == 0) {
+            bool signed = path == UserOpLib.LANE_OWNER && word & ATTESTED_MASK == 0
+                && _isOwnerSignature(word, signer, signable, userOp.signature);
+            return signed ? ERC4337Utils.SIG_VALIDATION_SUCCESS : ERC4337Utils.SIG_VALIDATION_FAILED;
         }
+        address validator = address(uint160(path >> 8));
+        if (!_isValidator(word, validator)) return ERC4337Utils.SIG_VALIDATION_FAILED;
+        return _askValidator(validator, signable);
+    }
+
+    /// @dev `IERC7579Validator.validateUserOp(userOp, signable)` with the operation as it lies in this call's data: both functions take the
+    /// operation and its hash first, so only selector and hash are replaced. The third argument stays where no decoder looks.
+    function _askValidator(address validator, bytes32 signable) private returns (uint256 validationData) {
+        bytes4 selector = IERC7579Validator.validateUserOp.selector;
+        bool success;
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            calldatacopy(at, 0, calldatasize())
+            mstore(at, or(selector, and(mload(at), shr(32, not(0)))))
+            mstore(add(at, 0x24), signable)
+            success := call(gas(), validator, 0, at, calldatasize(), 0x00, 0x20)
+            validationData := mload(0x00)
+        }
+        if (!success) LowLevelCall.bubbleRevert();
+        if (LowLevelCall.returnDataSize() < 32) return ERC4337Utils.SIG_VALIDATION_FAILED;
+    }
+
+    /// @dev An EIP-7702 account that has not joined has no modules, whatever another delegate left in their storage.
+    function _isValidator(uint256 word, address validator) private view returns (bool) {
+        return _modules()._validators.contains(validator) && _modulesCount(word);
+    }
+
+    function _modulesCount(uint256 word) private view returns (bool) {
+        return word & JOINED_BIT != 0 || !AccountProxy.isDelegated();
+    }
+
+    /// @notice Whether `module` is installed. None is on an EIP-7702 account that has not joined.
+    function isModuleInstalled(uint256 moduleTypeId, address module, bytes calldata context)
+        public
+        view
+        override
+        returns (bool)
+    {
+        return super.isModuleInstalled(moduleTypeId, module, context) && _modulesCount(_rawWord());
+    }
+
+    /// @notice The installed hook, or zero.
+    function hook() public view override returns (address hook_) {
+        uint256 word = _rawWord();
+        hook_ = address(uint160(word));
+        if (hook_ != address(0) && !_modulesCount(word)) return address(0);
+    }
+
+    function _fallbackHandler(bytes4 selector) internal view override returns (address) {
+        return _modulesCount(_rawWord()) ? super._fallbackHandler(selector) : address(0);
     }
 
     /// @dev The hash that owners sign and validators get: v0.7's is wrapped in EIP-712, later ones already are EIP-712.
@@ -236,8 +314,11 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
     {
         if (signature.length < 20) return false;
         (address validator, bytes calldata inner) = _extractSignatureValidator(signature);
-        if (validator == address(0)) return _word().attested == 0 && _isOwnerSignature(hash, inner);
-        if (!_modules()._validators.contains(validator)) return false;
+        uint256 word = _rawWord();
+        if (validator == address(0)) {
+            return word & ATTESTED_MASK == 0 && _isOwnerSignature(word, _signer(word), hash, inner);
+        }
+        if (!_isValidator(word, validator)) return false;
         try IERC7579Validator(validator).isValidSignatureWithSender(msg.sender, hash, inner) returns (bytes4 magic) {
             return magic == IERC1271.isValidSignature.selector;
         } catch {
@@ -247,7 +328,29 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
 
     // ------------------------------------------------------------------ execution
 
-    /// @dev Every execution passes here: `execute` by the entry point or the account, `executeFromExecutor` by an executor.
+    /// @notice Execute calls (ERC-7579). Entry point or self.
+    /// @dev One plain call of an ACTIVE account without a hook, which most operations are, is made here, as ERC7579Utils would make it
+    /// (a fuzz test compares), without copying what it returns.
+    function execute(bytes32 mode, bytes calldata executionCalldata) public payable override onlyEntryPointOrSelf {
+        if (mode != bytes32(0) || uint168(_rawWord()) != 0) {
+            _execute(Mode.wrap(mode), executionCalldata);
+            return;
+        }
+        (address target, uint256 value, bytes calldata data) = ERC7579Utils.decodeSingle(executionCalldata);
+        bool success;
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            calldatacopy(at, data.offset, data.length)
+            if iszero(target) { target := address() }
+            success := call(gas(), target, value, at, data.length, 0x00, 0x00)
+        }
+        if (!success) {
+            if (LowLevelCall.returnDataSize() == 0) revert Errors.FailedCall();
+            LowLevelCall.bubbleRevert();
+        }
+    }
+
+    /// @dev Every other execution passes here: `execute` by the entry point or the account, `executeFromExecutor` by an executor.
     function _execute(Mode mode, bytes calldata executionCalldata) internal override returns (bytes[] memory) {
         if (!supportsExecutionMode(Mode.unwrap(mode))) revert UnsupportedExecutionMode(Mode.unwrap(mode));
         StateWord memory word = _word();
@@ -431,21 +534,34 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
         _setPrefundCaps(caps);
     }
 
-    function _authorizeUpgrade(address) internal override onlyAnnounced {}
+    /// @dev From now on the proxy looks into the ERC-1967 slot, which UUPSUpgradeable writes next.
+    function _authorizeUpgrade(address) internal override onlyAnnounced {
+        _word().upgraded = 1;
+    }
+
+    /// @dev Through a proxy whose implementation this is: named in its code while it was never upgraded, in the ERC-1967 slot else.
+    function _checkProxy() internal view override {
+        address current = ERC1967Utils.getImplementation();
+        bool sound = address(this) != SELF && !AccountProxy.isDelegated()
+            && (current == SELF || (current == address(0) && _word().upgraded == 0));
+        if (!sound) revert UUPSUnauthorizedCallContext();
+    }
 
     // ------------------------------------------------------------------ inside
 
     function _setOwner(bytes memory owner) private {
-        RiskAccountStorage storage $ = _storage();
-        ($.ownerKind, $.owner, $.ownerKey) = OwnerLib.decode(owner);
+        RiskAccountStorage storage $ = _store();
+        (uint8 kind, address signer, bytes memory key) = OwnerLib.decode(owner);
+        $.signer = uint256(kind) << 248 | uint256(uint160(signer)) << 88 | uint88($.signer);
+        $.ownerKey = key;
         emit OwnerChanged(owner);
     }
 
     function _setPrefundCaps(uint128[3] calldata caps) private {
-        RiskAccountStorage storage $ = _storage();
-        $.activeCap = caps[0] > type(uint88).max ? type(uint88).max : uint88(caps[0]);
-        $.reduceOnlyCap = caps[1];
-        $.frozenCap = caps[2];
+        RiskAccountStorage storage $ = _store();
+        $.signer = $.signer >> 88 << 88 | AccountProxy.saturate(caps[0]);
+        $.limits = uint256(AccountProxy.saturate(caps[1])) << 168 | uint256(AccountProxy.saturate(caps[2])) << 80
+            | uint80($.limits);
         emit PrefundCapsChanged(caps);
     }
 
@@ -453,17 +569,30 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
         if (!_modules()._executors.contains(authority)) revert AuthorityNotInstalled(authority);
     }
 
-    function _prefundCap(RiskState state) private view returns (uint256) {
-        RiskAccountStorage storage $ = _storage();
-        if (state == RiskState.ACTIVE) return $.activeCap;
-        return state == RiskState.REDUCE_ONLY ? $.reduceOnlyCap : $.frozenCap;
+    function _prefundCap(uint256 word, uint256 signer) private view returns (uint256) {
+        uint8 state = uint8(word >> 160);
+        if (state == uint8(RiskState.ACTIVE)) return uint88(signer);
+        uint256 limits = _limits(word);
+        return state == uint8(RiskState.REDUCE_ONLY) ? limits >> 168 : uint88(limits >> 80);
     }
 
-    function _isOwnerSignature(bytes32 hash, bytes calldata signature) private view returns (bool) {
-        RiskAccountStorage storage $ = _storage();
-        (uint8 kind, address signer) = ($.ownerKind, $.owner);
-        if (kind == OwnerLib.KIND_ECDSA) return OwnerLib.isValidEcdsa(signer, hash, signature);
-        return OwnerLib.isValid(kind, signer, $.ownerKey, hash, signature);
+    function _isOwnerSignature(uint256 word, uint256 signer, bytes32 hash, bytes calldata signature)
+        private
+        view
+        returns (bool)
+    {
+        uint8 kind = _kindOf(signer);
+        if (kind == OwnerLib.KIND_ECDSA) return OwnerLib.isValidEcdsa(_ownerOf(signer), hash, signature);
+        bytes memory key = kind == OwnerLib.KIND_ERC7913 ? _ownerKey(word) : bytes("");
+        return OwnerLib.isValid(kind, _ownerOf(signer), key, hash, signature);
+    }
+
+    function _kindOf(uint256 signer) private pure returns (uint8) {
+        return uint8(signer >> 248) & ~AccountProxy.UNFINISHED;
+    }
+
+    function _ownerOf(uint256 signer) private pure returns (address) {
+        return address(uint160(signer >> 88));
     }
 
     function _paymasterOf(PackedUserOperation calldata userOp) private pure returns (address) {

@@ -3,13 +3,15 @@ pragma solidity ^0.8.26;
 
 import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
 import {IEntryPoint} from "@openzeppelin/contracts/interfaces/IERC4337.sol";
-import {LibClone} from "solady/utils/LibClone.sol";
+import {Create2} from "@openzeppelin/contracts/utils/Create2.sol";
 import {AccountConfig} from "../interfaces/IRiskAccount.sol";
 import {IRiskAccountFactory} from "../interfaces/IRiskAccountFactory.sol";
+import {OwnerLib} from "../libraries/OwnerLib.sol";
+import {AccountProxy} from "./AccountProxy.sol";
 import {RiskAccount} from "./RiskAccount.sol";
 
 /// @title Deterministic deployment of risk accounts
-/// @notice Deploys upgradeable ERC-1967 proxies. Deployed through the CREATE2 deployer with the same arguments it has the same address
+/// @notice Deploys upgradeable proxies (see `AccountProxy`). Deployed through the CREATE2 deployer with the same arguments it has the same address
 /// on every chain, and so have its accounts. An account's creation writes storage of its modules that belongs to the account, which
 /// ERC-7562 [STO-022] allows in an operation only when the factory is staked; its owner manages that stake and nothing else.
 contract RiskAccountFactory is IRiskAccountFactory, Ownable {
@@ -31,16 +33,18 @@ contract RiskAccountFactory is IRiskAccountFactory, Ownable {
     /// @inheritdoc IRiskAccountFactory
     function createAccount(AccountConfig calldata config, bytes32 userSalt) external returns (address account) {
         bytes32 salt = _salt(config, userSalt);
-        bool alreadyDeployed;
-        (alreadyDeployed, account) = LibClone.createDeterministicERC1967(implementation, salt);
-        if (alreadyDeployed) return account;
-        RiskAccount(payable(account)).initialize(config);
+        bytes memory code = _creationCode(config);
+        account = Create2.computeAddress(salt, keccak256(code));
+        if (account.code.length != 0) return account;
+        OwnerLib.decode(config.owner);
+        Create2.deploy(0, salt, code);
+        if (_isUnfinished(config)) RiskAccount(payable(account)).initialize(config);
         emit AccountCreated(account, salt);
     }
 
     /// @inheritdoc IRiskAccountFactory
     function getAccountAddress(AccountConfig calldata config, bytes32 userSalt) external view returns (address) {
-        return LibClone.predictDeterministicAddressERC1967(implementation, _salt(config, userSalt), address(this));
+        return Create2.computeAddress(_salt(config, userSalt), keccak256(_creationCode(config)));
     }
 
     /// @notice Lock the sent value as stake for at least `unstakeDelaySec`.
@@ -56,6 +60,29 @@ contract RiskAccountFactory is IRiskAccountFactory, Ownable {
     /// @notice Withdraw the unlocked stake.
     function withdrawStake(address payable to) external onlyOwner {
         entryPoint.withdrawStake(to);
+    }
+
+    /// @dev Modules and an authority do not fit into the code: the account is told about them right after its birth.
+    function _isUnfinished(AccountConfig calldata config) private pure returns (bool) {
+        return config.modules.length != 0 || config.authority != address(0);
+    }
+
+    function _creationCode(AccountConfig calldata config) private view returns (bytes memory) {
+        bytes calldata owner = config.owner;
+        if (owner.length < 21) revert OwnerLib.InvalidOwner(owner);
+        uint8 kind = uint8(owner[0]) | (_isUnfinished(config) ? AccountProxy.UNFINISHED : 0);
+        return AccountProxy.creationCode(
+            implementation,
+            abi.encodePacked(
+                kind,
+                bytes20(owner[1:21]),
+                AccountProxy.saturate(config.prefundCaps[0]),
+                AccountProxy.saturate(config.prefundCaps[1]),
+                AccountProxy.saturate(config.prefundCaps[2]),
+                config.adminDelay,
+                owner[21:]
+            )
+        );
     }
 
     function _salt(AccountConfig calldata config, bytes32 userSalt) private pure returns (bytes32) {

@@ -7,7 +7,7 @@ pragma solidity ^0.8.26;
 interface ISessionValidator {
     /// @param key the session's secp256k1 address.
     /// @param prefundBudget wei of required prefund that all operations of the session may cost the account together; operations a
-    /// paymaster pays do not count. What a thief of the key can burn by bundling for himself is at most this.
+    /// paymaster pays do not count. At most 2^80 - 1 (1.2 million ether). What a thief of the key can burn by bundling for himself is at most this.
     struct Session {
         address key;
         uint48 validAfter;

@@ -49,11 +49,12 @@ library UserOpLib {
     /// @dev The most (wei) the entry point can charge the account for `op`: all gas limits times maxFeePerGas. The entry point keeps
     /// every factor below 2^120; anything larger reverts here.
     function requiredPrefund(PackedUserOperation calldata op) internal pure returns (uint256) {
-        return (op.verificationGasLimit()
-                + op.callGasLimit()
-                + op.paymasterVerificationGasLimit()
-                + op.paymasterPostOpGasLimit()
-                + op.preVerificationGas) * op.maxFeePerGas();
+        uint256 limits = uint256(op.accountGasLimits);
+        uint256 gas = (limits >> 128) + uint128(limits) + op.preVerificationGas;
+        if (op.paymasterAndData.length != 0) {
+            gas += op.paymasterVerificationGasLimit() + op.paymasterPostOpGasLimit();
+        }
+        return gas * uint128(uint256(op.gasFees));
     }
 
     /// @dev The argument `executionCalldata` of `execute(bytes32 mode, bytes executionCalldata)` when `callData` is the canonical

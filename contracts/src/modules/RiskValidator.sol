@@ -45,23 +45,26 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
     error EscapeUnderWay(uint48 openAt);
     error NoEscape();
 
-    /// @param generation of the installation; engines carry it, so that none survives an uninstallation.
+    /// @param firstEngine the engine that was enabled first (zero: disabled since); any others are in `_engines`. An operation with its
+    /// attestation reads the first two slots and nothing else of this module.
     /// @param policyEpoch never falls, not even over installations. @param escapeNonce likewise.
     /// @param ownKeys the account's owner is kept here (foreign account), else the account is asked.
+    /// @param generation of the installation; engines carry it, so that none survives an uninstallation.
     struct Config {
-        uint64 generation;
+        address firstEngine;
         uint64 policyEpoch;
-        uint48 escapeDelay;
-        uint48 escapeOpenAt;
         uint8 threshold;
-        uint8 engines;
         bool installed;
         bool ownKeys;
         bytes32 policyId;
-        address owner;
+        uint64 generation;
+        uint48 escapeDelay;
+        uint48 escapeOpenAt;
+        uint64 escapeNonce;
+        uint8 engines;
         uint8 ownerKind;
         uint8 ownerKeyLength;
-        uint64 escapeNonce;
+        address owner;
         bytes32[4] ownerKey;
     }
 
@@ -74,7 +77,8 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         uint8 signers;
     }
 
-    /// What all attestations of one operation must agree with, and the window they leave.
+    /// What all attestations of one operation must agree with, and the window they leave. `firstEngine`, `policyId` and `policyEpoch` are
+    /// the configuration's, read once.
     /// @param decision and `quorumId` are what each attestation must say; the first one says which quorums are asked.
     struct Claim {
         address account;
@@ -82,6 +86,9 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         bytes32 hash;
         bytes32 intentHash;
         bytes32 quorumId;
+        bytes32 policyId;
+        uint64 policyEpoch;
+        address firstEngine;
         Decision decision;
         bool ok;
         uint48 validAfter;
@@ -103,6 +110,7 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         )
     );
 
+    bytes4 private constant ENTRY_POINT_SELECTOR = bytes4(keccak256("entryPoint()"));
     uint8 private constant TYPE_ATTESTED = 0x01;
     uint8 private constant TYPE_ESCAPE = 0x03;
     uint8 private constant TYPE_QUORUM = 0x04;
@@ -136,7 +144,7 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         ++config.generation;
         _setEscapeDelay(config, init.escapeDelay);
         config.escapeOpenAt = 0;
-        config.engines = 0;
+        (config.engines, config.firstEngine) = (0, address(0));
         for (uint256 i = 0; i < init.engines.length; ++i) {
             _setEngine(config, init.engines[i], true);
         }
@@ -324,6 +332,8 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         bytes calldata ownerSignature;
         (shaped, ownerSignature, rest) = _prefixed(rest);
         if (!shaped || !config.installed) return _failed(claim);
+        (claim.firstEngine, claim.policyEpoch, claim.policyId) =
+        (config.firstEngine, config.policyEpoch, config.policyId);
 
         if (rest.length == 0) return _failed(claim);
         uint256 count = uint8(rest[0]);
@@ -335,10 +345,11 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
             (shaped, attestation, rest) = _prefixed(rest);
             if (!shaped || attestation.length != ATTESTATION_LENGTH) return _failed(claim);
             address engine = address(bytes20(attestation));
-            if (engine <= last || !_engineEnabled(config, account, engine)) claim.ok = false;
+            bool enabled = engine == claim.firstEngine || _engineEnabled(config, account, engine);
+            if (engine <= last || !enabled) claim.ok = false;
             last = engine;
             if (approved) _checkQuorumNamed(claim, i == 0, attestation);
-            _checkAttestation(config, claim, engine, attestation);
+            _checkAttestation(claim, engine, attestation);
         }
 
         if (rest.length == 0) return _failed(claim);
@@ -425,31 +436,37 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         return needed == 0;
     }
 
-    /// @dev Narrow the claim's window by one attestation and fail it when the attestation is not an engine's permission.
-    function _checkAttestation(Config storage config, Claim memory claim, address engine, bytes calldata attestation)
-        private
-        view
-    {
-        uint48 validAfter = uint48(bytes6(attestation[117:123]));
-        uint48 validUntil = uint48(bytes6(attestation[123:129]));
-        uint8 decision = uint8(attestation[84]);
-        bytes32 structHash = keccak256(
-            abi.encode(
-                ATTESTATION_TYPEHASH,
-                claim.account,
-                claim.entryPoint,
-                claim.hash,
-                bytes32(attestation[20:52]),
-                config.policyId,
-                config.policyEpoch,
-                bytes32(attestation[52:84]),
-                decision,
-                bytes32(attestation[85:117]),
-                validAfter,
-                validUntil
-            )
-        );
-        bool signed = OwnerLib.isValidEcdsa(engine, _hashTypedDataV4(structHash), attestation[129:]);
+    /// @dev Narrow the claim's window by one attestation (of `ATTESTATION_LENGTH` bytes) and fail it when it is not an engine's permission.
+    function _checkAttestation(Claim memory claim, address engine, bytes calldata attestation) private view {
+        bytes32 structHash;
+        uint256 decision;
+        uint48 validAfter;
+        uint48 validUntil;
+        bytes calldata signature;
+        bytes32 typehash = ATTESTATION_TYPEHASH;
+        // keccak256(abi.encode(ATTESTATION_TYPEHASH, account, entryPoint, hash, intentHash, policyId, policyEpoch, factsHash, decision, quorumId,
+        // validAfter, validUntil)), with what the attestation says read where it lies: engine (20), intentHash (32), factsHash (32), decision
+        // (1), quorumId (32), validAfter (6), validUntil (6), signature (65). A fuzz test compares.
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            let from := attestation.offset
+            decision := byte(0, calldataload(add(from, 84)))
+            validAfter := shr(208, calldataload(add(from, 117)))
+            validUntil := shr(208, calldataload(add(from, 123)))
+            signature.offset := add(from, 129)
+            signature.length := 65
+            mstore(at, typehash)
+            mcopy(add(at, 0x20), claim, 0x60) // account, entryPoint, hash
+            mstore(add(at, 0x80), calldataload(add(from, 20)))
+            mcopy(add(at, 0xa0), add(claim, 0xa0), 0x40) // policyId, policyEpoch
+            mstore(add(at, 0xe0), calldataload(add(from, 52)))
+            mstore(add(at, 0x100), decision)
+            mstore(add(at, 0x120), calldataload(add(from, 85)))
+            mstore(add(at, 0x140), validAfter)
+            mstore(add(at, 0x160), validUntil)
+            structHash := keccak256(at, 0x180)
+        }
+        bool signed = OwnerLib.isValidEcdsa(engine, _hashTypedDataV4(structHash), signature);
         // The top bit would make a time a block number on entry point v0.9.
         bool timed = (validAfter | validUntil) & ERC4337Utils.BLOCK_RANGE_FLAG == 0;
         if (!signed || !timed || decision != uint8(claim.decision)) claim.ok = false;
@@ -518,12 +535,16 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
 
     /// @dev Split `uint16 length || bytes` off the front.
     function _prefixed(bytes calldata data) private pure returns (bool ok, bytes calldata head, bytes calldata tail) {
-        head = data[0:0];
-        tail = data[0:0];
-        if (data.length < 2) return (false, head, tail);
-        uint256 end = 2 + uint256(uint16(bytes2(data[0:2])));
-        if (data.length < end) return (false, head, tail);
-        return (true, data[2:end], data[end:]);
+        (head, tail) = (data, data);
+        assembly ("memory-safe") {
+            let length := shr(240, calldataload(data.offset))
+            ok := iszero(or(lt(data.length, 2), lt(data.length, add(length, 2))))
+            if iszero(ok) { length := 0 }
+            head.offset := add(data.offset, 2)
+            head.length := length
+            tail.offset := add(head.offset, length)
+            tail.length := mul(ok, sub(data.length, add(length, 2)))
+        }
     }
 
     function _failed(Claim memory claim) private pure returns (Claim memory) {
@@ -536,7 +557,7 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         view
         returns (bool)
     {
-        if (!config.ownKeys) return IRiskAccount(account).isOwnerSignature(hash, signature);
+        if (!config.ownKeys) return _askAccount(account, hash, signature);
         (uint8 kind, address owner) = (config.ownerKind, config.owner);
         if (kind == OwnerLib.KIND_ECDSA) return OwnerLib.isValidEcdsa(owner, hash, signature);
         bytes memory key = abi.encodePacked(config.ownerKey);
@@ -547,7 +568,23 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         return OwnerLib.isValid(kind, owner, key, hash, signature);
     }
 
+    /// @dev `IRiskAccount(account).isOwnerSignature(hash, signature)`, false when it reverts.
+    function _askAccount(address account, bytes32 hash, bytes calldata signature) private view returns (bool answer) {
+        bytes4 selector = IRiskAccount.isOwnerSignature.selector;
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            mstore(at, selector)
+            mstore(add(at, 0x04), hash)
+            mstore(add(at, 0x24), 0x40)
+            mstore(add(at, 0x44), signature.length)
+            calldatacopy(add(at, 0x64), signature.offset, signature.length)
+            let success := staticcall(gas(), account, at, add(0x64, signature.length), 0x00, 0x20)
+            answer := and(success, and(eq(returndatasize(), 0x20), eq(mload(0x00), 1)))
+        }
+    }
+
     function _engineEnabled(Config storage config, address account, address engine) private view returns (bool) {
+        if (engine != address(0) && engine == config.firstEngine) return config.installed;
         uint64 generation = _engines[engine][account];
         return generation != 0 && generation == config.generation && config.installed;
     }
@@ -556,7 +593,13 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
         if (engine == address(0) || _engineEnabled(config, msg.sender, engine) == enabled) {
             revert InvalidEngine(engine);
         }
-        _engines[engine][msg.sender] = enabled ? config.generation : 0;
+        if (enabled && config.engines == 0) {
+            config.firstEngine = engine;
+        } else if (engine == config.firstEngine) {
+            config.firstEngine = address(0);
+        } else {
+            _engines[engine][msg.sender] = enabled ? config.generation : 0;
+        }
         config.engines = enabled ? config.engines + 1 : config.engines - 1;
         emit EngineSet(msg.sender, engine, enabled);
     }
@@ -629,16 +672,19 @@ contract RiskValidator is IRiskValidator, IERC7579Validator, IAttestedValidator,
 
     /// @dev Zero when the account does not say.
     function _entryPointOf(address account) private view returns (address) {
-        return _addressFrom(account, abi.encodeWithSignature("entryPoint()"));
+        return _addressFrom(account, ENTRY_POINT_SELECTOR);
     }
 
     /// @dev Zero when the account keeps no risk state of its own.
     function _authorityOf(address account) private view returns (address) {
-        return _addressFrom(account, abi.encodeCall(IRiskState.riskAuthority, ()));
+        return _addressFrom(account, IRiskState.riskAuthority.selector);
     }
 
-    function _addressFrom(address account, bytes memory question) private view returns (address) {
-        (bool success, bytes memory answer) = account.staticcall(question);
-        return success && answer.length == 32 ? address(uint160(uint256(bytes32(answer)))) : address(0);
+    function _addressFrom(address account, bytes4 question) private view returns (address answer) {
+        assembly ("memory-safe") {
+            mstore(0x00, question)
+            let success := staticcall(gas(), account, 0x00, 0x04, 0x00, 0x20)
+            answer := mul(and(success, eq(returndatasize(), 0x20)), shr(96, shl(96, mload(0x00))))
+        }
     }
 }

@@ -36,25 +36,31 @@ contract SessionValidator is ISessionValidator, IERC7579Validator {
     uint8 private constant SIGNATURE_TYPE = 0x02;
     uint256 private constant SIGNATURE_LENGTH = 1 + 32 + 65;
 
-    /// @param generation of the installation in which the session was enabled.
-    struct Entry {
+    /// What a session's view needs and its validation does not: `Terms`, and the signature's recovery of the key, give the session id, which
+    /// commits to all of it.
+    struct Detail {
         address key;
-        uint48 validAfter;
-        uint48 validUntil;
         address target;
         bytes4 selector;
-        uint64 generation;
-        uint128 prefundBudget;
-        uint128 prefundSpent;
     }
 
+    /// The one slot that a validation reads and writes.
+    struct Terms {
+        uint48 validAfter;
+        uint48 validUntil;
+        uint80 prefundBudget;
+        uint80 prefundSpent;
+    }
+
+    /// @param generation grows with every installation, and is part of the place of a session's terms.
     struct Installation {
         uint64 generation;
         bool installed;
     }
 
     mapping(address account => Installation) private _installations;
-    mapping(bytes32 sessionId => mapping(address account => Entry)) private _sessions;
+    mapping(bytes32 idAndGeneration => mapping(address account => Terms)) private _terms;
+    mapping(bytes32 sessionId => mapping(address account => Detail)) private _details;
 
     // ------------------------------------------------------------------ module
 
@@ -98,9 +104,11 @@ contract SessionValidator is ISessionValidator, IERC7579Validator {
 
     /// @inheritdoc ISessionValidator
     function revokeSession(bytes32 sessionId) external {
-        Entry storage entry = _sessions[sessionId][msg.sender];
-        if (!_alive(entry, msg.sender)) revert SessionUnknown(sessionId);
-        delete _sessions[sessionId][msg.sender];
+        Terms storage terms = _termsOf(sessionId, msg.sender);
+        if (terms.validUntil == 0) revert SessionUnknown(sessionId);
+        terms.validUntil = 0;
+        (terms.validAfter, terms.prefundBudget, terms.prefundSpent) = (0, 0, 0);
+        delete _details[sessionId][msg.sender];
         emit SessionRevoked(msg.sender, sessionId);
     }
 
@@ -110,17 +118,18 @@ contract SessionValidator is ISessionValidator, IERC7579Validator {
         view
         returns (Session memory session, uint128 prefundSpent)
     {
-        Entry storage entry = _sessions[sessionId][account];
-        if (!_alive(entry, account)) return (session, 0);
+        Terms memory terms = _termsOf(sessionId, account);
+        if (terms.validUntil == 0) return (session, 0);
+        Detail memory detail = _details[sessionId][account];
         session = Session({
-            key: entry.key,
-            validAfter: entry.validAfter,
-            validUntil: entry.validUntil,
-            target: entry.target,
-            selector: entry.selector,
-            prefundBudget: entry.prefundBudget
+            key: detail.key,
+            validAfter: terms.validAfter,
+            validUntil: terms.validUntil,
+            target: detail.target,
+            selector: detail.selector,
+            prefundBudget: terms.prefundBudget
         });
-        prefundSpent = entry.prefundSpent;
+        prefundSpent = terms.prefundSpent;
     }
 
     // ------------------------------------------------------------------ validation
@@ -128,22 +137,36 @@ contract SessionValidator is ISessionValidator, IERC7579Validator {
     /// @inheritdoc IERC7579Validator
     /// @dev Fails, never reverts, so that gas can be estimated with a signature that has only the right shape; for the same reason the
     /// budget is charged before the signature is known to be right (the entry point undoes it together with the operation).
+    /// The session id is the hash of all terms. So the operation's own target and selector, the key that its signature recovers to, and the
+    /// stored times and budget are the session's if and only if they hash to the id: one slot is enough.
     function validateUserOp(PackedUserOperation calldata userOp, bytes32 userOpHash) external returns (uint256) {
         bytes calldata signature = userOp.signature;
         bool shaped = userOp.sender == msg.sender && userOp.laneOf() == UserOpLib.LANE_KEEPER
             && signature.length == SIGNATURE_LENGTH && uint8(signature[0]) == SIGNATURE_TYPE;
         if (!shaped) return ERC4337Utils.SIG_VALIDATION_FAILED;
-
-        Entry storage entry = _sessions[bytes32(signature[1:33])][msg.sender];
-        if (!_alive(entry, msg.sender)) return ERC4337Utils.SIG_VALIDATION_FAILED;
-        if (!_isSessionCall(userOp.callData, entry.target, entry.selector)) return ERC4337Utils.SIG_VALIDATION_FAILED;
-        if (ERC4337Utils.paymaster(userOp) == address(0)) {
-            uint256 spent = entry.prefundSpent + userOp.requiredPrefund();
-            if (spent > entry.prefundBudget) return ERC4337Utils.SIG_VALIDATION_FAILED;
-            entry.prefundSpent = uint128(spent);
+        bytes32 id;
+        bytes calldata ecdsa;
+        assembly ("memory-safe") {
+            id := calldataload(add(signature.offset, 1))
+            ecdsa.offset := add(signature.offset, 33)
+            ecdsa.length := 65
         }
-        bool signed = OwnerLib.isValidEcdsa(entry.key, userOpHash, signature[33:]);
-        return ERC4337Utils.packValidationData(signed, entry.validAfter, entry.validUntil);
+
+        (bool single, address target, bytes4 selector) = _sessionCall(userOp.callData);
+        Terms storage place = _termsOf(id, msg.sender);
+        Terms memory terms = place;
+        if (!single || terms.validUntil == 0) return ERC4337Utils.SIG_VALIDATION_FAILED;
+        if (userOp.paymasterAndData.length == 0 || ERC4337Utils.paymaster(userOp) == address(0)) {
+            uint256 spent = terms.prefundSpent + userOp.requiredPrefund();
+            if (spent > terms.prefundBudget) return ERC4337Utils.SIG_VALIDATION_FAILED;
+            place.prefundSpent = uint80(spent);
+        }
+        address key = OwnerLib.recover(userOpHash, ecdsa);
+        bytes32 actual =
+            keccak256(abi.encode(key, terms.validAfter, terms.validUntil, target, selector, terms.prefundBudget));
+        bool signed = key != address(0) && actual == id;
+        return (signed ? 0 : ERC4337Utils.SIG_VALIDATION_FAILED) | uint256(terms.validUntil) << 160
+            | uint256(terms.validAfter) << 208;
     }
 
     /// @inheritdoc IERC7579Validator
@@ -154,36 +177,49 @@ contract SessionValidator is ISessionValidator, IERC7579Validator {
 
     // ------------------------------------------------------------------ inside
 
-    /// @dev Whether `callData` is, canonically encoded, a single default-mode `execute` of `target`.`selector` without value.
-    function _isSessionCall(bytes calldata callData, address target, bytes4 selector) private pure returns (bool) {
-        (bool ok, bytes32 mode, bytes calldata call) = UserOpLib.decodeExecute(callData);
-        return ok && mode == bytes32(0) && call.length >= 56 && address(bytes20(call[0:20])) == target
-            && uint256(bytes32(call[20:52])) == 0 && bytes4(call[52:56]) == selector;
+    /// @dev Target and selector when `callData` is, canonically encoded, a single default-mode `execute` of a call without value.
+    function _sessionCall(bytes calldata callData) private pure returns (bool ok, address target, bytes4 selector) {
+        bytes32 mode;
+        bytes calldata call;
+        (ok, mode, call) = UserOpLib.decodeExecute(callData);
+        if (!ok || mode != bytes32(0) || call.length < 56) return (false, target, selector);
+        uint256 value;
+        assembly ("memory-safe") {
+            target := shr(96, calldataload(call.offset))
+            value := calldataload(add(call.offset, 20))
+            selector := and(calldataload(add(call.offset, 52)), shl(224, 0xffffffff))
+        }
+        ok = value == 0;
     }
 
-    function _alive(Entry storage entry, address account) private view returns (bool) {
+    /// @dev Where the terms of a session of the present installation are; of none when there is no installation.
+    function _termsOf(bytes32 sessionId, address account) private view returns (Terms storage) {
         Installation memory installation = _installations[account];
-        return installation.installed && entry.key != address(0) && entry.generation == installation.generation;
+        return _termsAt(sessionId, installation.installed ? installation.generation : 0, account);
+    }
+
+    function _termsAt(bytes32 sessionId, uint256 generation, address account) private view returns (Terms storage) {
+        bytes32 key;
+        assembly ("memory-safe") {
+            mstore(0x00, sessionId)
+            mstore(0x20, generation)
+            key := keccak256(0x00, 0x40)
+        }
+        return _terms[key][account];
     }
 
     function _enable(Session memory session, uint64 generation) private returns (bytes32 sessionId) {
         bool sound = session.key != address(0) && session.validUntil > session.validAfter
-            && (session.validUntil | session.validAfter) & ERC4337Utils.BLOCK_RANGE_FLAG == 0;
+            && (session.validUntil | session.validAfter) & ERC4337Utils.BLOCK_RANGE_FLAG == 0
+            && session.prefundBudget <= type(uint80).max;
         if (!sound) revert InvalidSession();
         _checkTarget(session.target, session.selector);
         sessionId = sessionIdOf(session);
-        Entry storage entry = _sessions[sessionId][msg.sender];
-        if (_alive(entry, msg.sender)) revert SessionAlreadyEnabled(sessionId);
-        _sessions[sessionId][msg.sender] = Entry({
-            key: session.key,
-            validAfter: session.validAfter,
-            validUntil: session.validUntil,
-            target: session.target,
-            selector: session.selector,
-            generation: generation,
-            prefundBudget: session.prefundBudget,
-            prefundSpent: 0
-        });
+        Terms storage terms = _termsAt(sessionId, generation, msg.sender);
+        if (terms.validUntil != 0) revert SessionAlreadyEnabled(sessionId);
+        (terms.validAfter, terms.validUntil) = (session.validAfter, session.validUntil);
+        (terms.prefundBudget, terms.prefundSpent) = (uint80(session.prefundBudget), 0);
+        _details[sessionId][msg.sender] = Detail(session.key, session.target, session.selector);
         emit SessionEnabled(msg.sender, sessionId, session);
     }
 

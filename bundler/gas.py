@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from contracts.eip7702 import AUTHORIZATION_GAS
-from contracts.entrypoint import EntryPoint
+from contracts.entrypoint import V08, EntryPoint
 from contracts.types import keccak
 from contracts.userop import UserOperation
 
@@ -33,9 +34,12 @@ def calldata_tokens(data: bytes) -> int:
     return 4 * len(data) - 3 * data.count(0)
 
 
-def _op_calldata(entry_point: EntryPoint, op: UserOperation) -> bytes:
-    """The operation's own part of `handleOps` call data: all of it but selector, beneficiary and the array's head."""
-    return entry_point.encode_handle_ops([op], bytes(20))[4 + 3 * 32 :]
+@lru_cache(maxsize=1024)
+def _op_calldata(op: UserOperation) -> tuple[int, int]:
+    """Tokens and 32-byte words of the operation's own part of `handleOps` call data: all of it but selector, beneficiary and the array's
+    head. The same for every entry point. Remembered, for one operation's are asked for again and again on its way into a bundle."""
+    data = V08.encode_handle_ops([op], bytes(20))[4 + 3 * 32 :]
+    return calldata_tokens(data), len(data) // 32
 
 
 def pre_verification_gas(
@@ -46,14 +50,11 @@ def pre_verification_gas(
     transaction + max(bundle overhead + op overhead + standard calldata, floor calldata - what the entry point measures anyway).
     Rounds nothing; favours the bundler by assuming no sharing. Covers no L1 data fee. Each EIP-7702 authorisation is paid for, too.
     """
-    data = _op_calldata(entry_point, op)
-    tokens = calldata_tokens(data)
-    overhead = BUNDLE_OVERHEAD + OP_OVERHEAD[entry_point.version] + OP_WORD_GAS * (len(data) // 32)
+    tokens, words = _op_calldata(op)
+    overhead = BUNDLE_OVERHEAD + OP_OVERHEAD[entry_point.version] + OP_WORD_GAS * words
     if other_beneficiary:
         overhead += OTHER_BENEFICIARY
-    executed = max(
-        overhead + TOKEN_GAS * tokens, FLOOR_TOKEN_GAS * tokens + OP_WORD_GAS * (len(data) // 32) - MEASURED_AT_LEAST
-    )
+    executed = max(overhead + TOKEN_GAS * tokens, FLOOR_TOKEN_GAS * tokens + OP_WORD_GAS * words - MEASURED_AT_LEAST)
     return TRANSACTION_GAS + AUTHORIZATION_GAS * authorizations + executed
 
 
@@ -95,12 +96,12 @@ def execution_limits(op: UserOperation) -> int:
     )
 
 
-def bundle_gas_limit(entry_point: EntryPoint, ops: Sequence[UserOperation], authorizations: int = 0) -> int:
+def bundle_gas_limit(entry_point: EntryPoint, ops: Sequence[UserOperation], authorizations: int = 0) -> int:  # noqa: ARG001 (all alike so far)
     """Gas limit under which `handleOps(ops)` cannot run short, whatever the operations do.
 
     Sum of all limits, plus 1/63 for what a call may not pass on, plus calldata at its floor, plus overhead.
     """
-    tokens = sum(calldata_tokens(_op_calldata(entry_point, op)) for op in ops)
+    tokens = sum(_op_calldata(op)[0] for op in ops)
     limits = sum(execution_limits(op) for op in ops)
     overhead = TRANSACTION_GAS + 2 * BUNDLE_OVERHEAD + 45_000 * len(ops) + AUTHORIZATION_GAS * authorizations
     return limits * 64 // 63 + FLOOR_TOKEN_GAS * tokens + overhead

@@ -16,8 +16,13 @@ _INFO_BYTES = 5 * 32
 
 
 def stake_of(answer: bytes) -> Stake:
-    """The answer of `getDepositInfo`. A stake whose withdrawal has begun is no stake: it has a time of withdrawal."""
-    deposit_wei, _, stake_wei, delay_s, withdraw_time = GET_DEPOSIT_INFO.decode(answer)[0]
+    """The answer of `getDepositInfo`, five words. A stake whose withdrawal has begun is no stake: it has a time of withdrawal.
+
+    Raises NodeError if it is none.
+    """
+    if len(answer) < _INFO_BYTES:
+        raise NodeError(f"the deposit information has {len(answer)} bytes, fewer than {_INFO_BYTES}")
+    deposit_wei, _, stake_wei, delay_s, withdraw_time = (int.from_bytes(answer[i : i + 32]) for i in range(0, 160, 32))
     return Stake(deposit_wei, 0 if withdraw_time else stake_wei, delay_s)
 
 
@@ -42,7 +47,7 @@ class StateProbe:
             program += b"\x73" + address + b"\x3f" + _push(at) + b"\x52"  # MSTORE(at, EXTCODEHASH(address))
             at += 32
         for address in self.deposited:
-            call = GET_DEPOSIT_INFO.encode(address).ljust(64, b"\0")
+            call = (GET_DEPOSIT_INFO.selector + address.rjust(32, b"\0")).ljust(64, b"\0")
             program += b"\x7f" + call[:32] + _push(scratch) + b"\x52"
             program += b"\x7f" + call[32:] + _push(scratch + 32) + b"\x52"
             program += _push(_INFO_BYTES) + _push(at) + _push(36) + _push(scratch)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contracts import abi
-from contracts.entrypoint.base import EntryPoint, packed_hash_fields
+from contracts.entrypoint.base import EntryPoint, packed_hash_words
 from contracts.typed_data import digest, domain_separator
 from contracts.types import Address, Hash32, keccak
 from contracts.userop import UserOperation
@@ -15,8 +14,7 @@ _TYPE_HASH = keccak(
 
 
 def _user_op_hash(op: UserOperation, entry_point: Address, chain_id: int, delegate: Address | None) -> Hash32:
-    types, values = packed_hash_fields(op, delegate)
-    struct = keccak(abi.encode(["bytes32", *types], [_TYPE_HASH, *values]))
+    struct = keccak(_TYPE_HASH + packed_hash_words(op, delegate))
     return digest(domain_separator("ERC4337", "1", chain_id, entry_point), struct)
 
 

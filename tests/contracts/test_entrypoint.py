@@ -8,10 +8,11 @@ import pytest
 from eth_abi.abi import encode
 from eth_account.messages import _hash_eip191_message, encode_typed_data
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from contracts.devnet import Devnet
 from contracts.entrypoint import ENTRY_POINTS, V07, V08, EntryPoint, FailedOp, by_address, decode_failed_op
-from contracts.entrypoint.base import FAILED_OP, FAILED_OP_WITH_REVERT, GET_USER_OP_HASH, unpack
+from contracts.entrypoint.base import FAILED_OP, FAILED_OP_WITH_REVERT, GET_USER_OP_HASH, HANDLE_OPS, unpack
 from contracts.errors import InvalidFields
 from contracts.types import checksum, keccak
 from contracts.userop import UserOperation
@@ -104,6 +105,21 @@ def test_any_operation_hashes_as_foreign_code_says(op: UserOperation) -> None:
 def test_packing_round_trips_through_a_bundle(op: UserOperation) -> None:
     assert unpack(V08.pack(op)) == op
     assert V08.decode_handle_ops(V08.encode_handle_ops([op, PLAIN], b"\x11" * 20)) == ([op, PLAIN], b"\x11" * 20)
+
+
+@given(st.lists(operations(), max_size=3), st.binary(min_size=20, max_size=20))
+def test_a_bundle_is_encoded_as_the_general_encoder_does_it(ops: list[UserOperation], beneficiary: bytes) -> None:
+    assert V08.encode_handle_ops(ops, beneficiary) == HANDLE_OPS.encode([V08.pack(op) for op in ops], beneficiary)
+
+
+def test_a_field_that_does_not_fit_its_word_is_named() -> None:
+    for changes, words in (
+        ({"nonce": 2**256}, "nonce"),
+        ({"pre_verification_gas": 2**256}, "preVerificationGas"),
+        ({"sender": b"\1"}, "address"),
+    ):
+        with pytest.raises(InvalidFields, match=words):
+            V08.encode_handle_ops([PLAIN.replace(**changes)], b"\x11" * 20)
 
 
 @pytest.mark.parametrize("field", ["call_gas_limit", "max_fee_per_gas"])

@@ -86,6 +86,10 @@ async def _here(settings: Settings) -> AsyncIterator[Finding]:
         settings.admin_token()
     except SeawallError as error:
         yield Finding("failed", "operator's token", error.message)
+    try:
+        settings.api_keys()
+    except SeawallError as error:
+        yield Finding("failed", "clients' keys", error.message)
     if not settings.safe:
         yield Finding(
             "warning", "rules", "safe = false: a stranger's operation can cost a bundle its gas",

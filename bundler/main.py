@@ -116,9 +116,11 @@ async def run(
             async def reload() -> list[str]:
                 if reread is None:
                     raise BadInput("these settings came from no file: start the bundler again to change them")
-                changed = live.change_to(reread())
+                new = reread()
+                keys = new.api_keys()  # before anything changes: a bad file changes nothing
+                changed = live.change_to(new)
                 bundler.reputation.take_lists(live.allowed_entities, live.denied_entities)
-                server.limits_changed()
+                server.limits_changed(keys)
                 bundler.wake()
                 log.info("settings read again; changed: %s", ", ".join(changed) or "none")
                 return changed

@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -18,7 +19,7 @@ from aiohttp import web
 
 from bundler.api import Api, Methods
 from bundler.fees import FeeDataError
-from bundler.limits import RateLimit, is_deeper_than
+from bundler.limits import ApiKey, Clients, UnknownKey, is_deeper_than
 from bundler.metrics import Metrics
 from bundler.service import Bundler
 from bundler.settings import Settings
@@ -30,6 +31,7 @@ log = logging.getLogger("bundler.server")
 
 LIMIT_EXCEEDED = -32005
 """Source: EIP-1474."""
+UNAUTHORISED = -32001
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 _JSON = {"Content-Type": "application/json"}
 
@@ -49,6 +51,29 @@ class _OverLimit(Exception):
         return _error(None, LIMIT_EXCEEDED, f"too many requests: wait {self.wait_s:.1f} s")
 
 
+class _NoKey(Exception):
+    """The client has no key that is known here."""
+
+    def answer(self) -> dict[str, Any]:
+        how = "send X-Api-Key: KEY, Authorization: Bearer KEY, or ?apikey=KEY"
+        return _error(None, UNAUTHORISED, f"the API key is missing or unknown: {how}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """Who asks."""
+
+    address: str
+    key: str | None
+
+
+def _key_of(request: web.Request) -> str | None:
+    """The key that a request carries: a header, or for websockets of browsers and for wallets that know a URL only, the query."""
+    bearer = request.headers.get("Authorization", "")
+    named = request.headers.get("X-Api-Key") or request.query.get("apikey")
+    return named or (bearer[7:].strip() if bearer.startswith("Bearer ") else None)
+
+
 def _subscribing(connection: Connection) -> Methods:
     async def subscribe(params: Sequence[Any]) -> str:
         return connection.subscribe(params)
@@ -59,6 +84,10 @@ def _subscribing(connection: Connection) -> Methods:
     return {"eth_subscribe": (subscribe, 1, 2), "eth_unsubscribe": (unsubscribe, 1, 1)}
 
 
+def _clients(settings: Settings, keys: Sequence[ApiKey]) -> Clients:
+    return Clients(settings.rate_limit_per_s, settings.rate_limit_burst, keys, need_key=settings.require_api_key)
+
+
 class Server:
     """HTTP front of one bundler."""
 
@@ -66,7 +95,7 @@ class Server:
         self._bundler = bundler
         self._settings = settings
         self._metrics = metrics
-        self._limit = RateLimit(settings.rate_limit_per_s, settings.rate_limit_burst)
+        self._clients = _clients(settings, settings.api_keys())
         self._methods = Api(bundler).methods
         app = web.Application(client_max_size=settings.max_body_bytes)
         app.router.add_post("/", self._post)
@@ -96,20 +125,21 @@ class Server:
             await socket.close(code=aiohttp.WSCloseCode.GOING_AWAY)
         await self._runner.cleanup()
 
-    def limits_changed(self) -> None:
-        """Take up the settings' rate limit; every client begins with a full burst."""
-        self._limit = RateLimit(self._settings.rate_limit_per_s, self._settings.rate_limit_burst)
+    def limits_changed(self, keys: Sequence[ApiKey]) -> None:
+        """Take up the settings' rate limit and the clients' keys; every client begins with a full burst."""
+        self._clients = _clients(self._settings, keys)
 
-    def _client(self, request: web.Request) -> str:
+    def _client(self, request: web.Request) -> _Client:
         forwarded = request.headers.get("X-Forwarded-For", "") if self._settings.trust_forwarded_for else ""
-        return forwarded.rpartition(",")[2].strip() or request.remote or ""
+        return _Client(forwarded.rpartition(",")[2].strip() or request.remote or "", _key_of(request))
 
     def _cors(self) -> dict[str, str]:
         origin = self._settings.cors_origin
         return {} if origin is None else {"Access-Control-Allow-Origin": origin}
 
     async def _preflight(self, request: web.Request) -> web.Response:  # noqa: ARG002
-        allow = {"Access-Control-Allow-Methods": "POST", "Access-Control-Allow-Headers": "Content-Type"}
+        headers = "Content-Type, X-Api-Key, Authorization"
+        allow = {"Access-Control-Allow-Methods": "POST", "Access-Control-Allow-Headers": headers}
         return web.Response(headers=self._cors() | allow)
 
     async def _health(self, request: web.Request) -> web.Response:  # noqa: ARG002
@@ -138,10 +168,14 @@ class Server:
             response.set_status(429)
             response.headers["Retry-After"] = str(math.ceil(over.wait_s))
             return response
+        except _NoKey as refused:
+            response = self._respond(refused.answer())
+            response.set_status(401)
+            return response
         return web.Response(status=204, headers=self._cors()) if answer is None else self._respond(answer)
 
-    async def _answer_to(self, body: bytes, client: str, methods: Methods) -> Any:
-        """What to answer to a request or a batch of them; None: nothing. Raises _OverLimit."""
+    async def _answer_to(self, body: bytes, client: _Client, methods: Methods) -> Any:
+        """What to answer to a request or a batch of them; None: nothing. Raises _OverLimit, _NoKey."""
         try:
             document = msgspec.json.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -150,7 +184,10 @@ class Server:
             most = self._settings.max_json_depth
             return _error(None, INVALID_REQUEST, f"the request nests deeper than {most} levels")
         count = max(len(document), 1) if isinstance(document, list) else 1
-        wait_s = self._limit.wait_s(client, count)
+        try:
+            wait_s = self._clients.wait_s(client.address, client.key, count)
+        except UnknownKey:
+            raise _NoKey from None
         if wait_s > 0:
             if self._metrics is not None:
                 self._metrics.limited.inc(count)
@@ -171,6 +208,11 @@ class Server:
 
     async def _listen(self, request: web.Request) -> web.StreamResponse:
         """The same methods, and subscriptions (bundler.subscriptions)."""
+        client = self._client(request)
+        try:
+            self._clients.wait_s(client.address, client.key, 0)
+        except UnknownKey:
+            return web.json_response(_NoKey().answer(), status=401)
         connection = self._subscriptions.connect()
         if connection is None:
             return web.Response(status=503, text="as many connections as this bundler takes are listening\n")
@@ -185,7 +227,7 @@ class Server:
                 if message.type not in (web.WSMsgType.TEXT, web.WSMsgType.BINARY):
                     break
                 body = message.data.encode() if isinstance(message.data, str) else message.data
-                task = asyncio.ensure_future(self._reply(socket, body, self._client(request), methods))
+                task = asyncio.ensure_future(self._reply(socket, body, client, methods))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
                 if len(tasks) > self._settings.max_batch:  # as many at once as a batch has
@@ -197,11 +239,11 @@ class Server:
             self._subscriptions.disconnect(connection)
         return socket
 
-    async def _reply(self, socket: web.WebSocketResponse, body: bytes, client: str, methods: Methods) -> None:
+    async def _reply(self, socket: web.WebSocketResponse, body: bytes, client: _Client, methods: Methods) -> None:
         try:
             answer = await self._answer_to(body, client, methods)
-        except _OverLimit as over:
-            answer = over.answer()
+        except (_OverLimit, _NoKey) as refused:
+            answer = refused.answer()
         if answer is not None:
             await self._send(socket, answer)
 

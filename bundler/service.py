@@ -36,11 +36,22 @@ _BACK_OFF_S = 0.5
 _SETTLE_S = 5.0
 _BEHIND_S = 3.0
 """How long a node may answer with an older block of the same chain before that is taken for the truth."""
+_WRITE_S = 10.0
+"""How long an idle bundler may believe that its store can be written to."""
 _RESCAN_BLOCKS = 5
 """Blocks whose logs are read again: a back end may know a block before it has indexed its logs. As long an operation whose nonce is
 not right is kept."""
 _SELECTIONS = 16
 """How many bundles' worth of operations that do not pay for their data are looked past on one block."""
+
+
+_MEANING = {
+    "NodeUnreachable": "the node does not answer",
+    "RpcError": "the node answers with errors",
+    "WrongChain": "the node serves another chain",
+    "SetupError": "the store cannot be written to",
+}
+"""What a failed cycle's error means for who may not see its words: they can hold addresses and paths."""
 
 
 class Bundler:
@@ -85,6 +96,8 @@ class Bundler:
         self.head: Head | None = None
         self.last_error: str | None = None
         self._last_build_s = float("-inf")
+        self._written_s = float("-inf")
+        """When the store took something last, by the monotonic clock."""
         self._scanned_to: int | None = None
         self._hashes: dict[int, Hash32] = {}
         self._behind_since_s: float | None = None
@@ -255,15 +268,17 @@ class Bundler:
             await self.submitter.drop([(entry.hash, why) for entry in referring])
 
     async def _keep_reputation(self) -> None:
-        """Decay by the hour, and put what changed on disk."""
+        """Decay by the hour, and put what changed on disk; a write now and then in any case, to know that the disk takes one."""
         self.reputation.decay(time.time())
         changed = self.reputation.changed()
-        if changed:
+        if changed or time.monotonic() - self._written_s >= _WRITE_S:
             try:
                 await self.store.save_reputation(changed, self.reputation.decayed_s)
             except SetupError:
                 self.reputation.not_saved(changed)
+                self._written_s = float("-inf")
                 raise
+            self._written_s = time.monotonic()
 
     async def send_now(self) -> list[Hash32]:
         """Build one bundle of what waits, and see it settled if the node mines it soon (5 s). Returns its operations.
@@ -416,7 +431,7 @@ class Bundler:
         if self.head is None:
             found.append("no block was read yet")
         if self.last_error is not None:
-            found.append(f"{self.last_error}: the last cycle failed; see the log")
+            found.append(f"{self.last_error}: {_MEANING.get(self.last_error, 'the last cycle failed')}; see the log")
         if self.intake.draining:
             found.append("draining: no new operations are accepted")
         if self.paused:

@@ -11,6 +11,7 @@ from typing import Any
 
 from bundler.fees.choose import AUTO, check_name
 from bundler.keys import KeyDescriptor, KeyFile, KeySource, Keystore, KeyVariable, read_secret
+from bundler.limits import ApiKey, parse_api_keys
 from contracts.entrypoint import V07, V08, EntryPoint, by_address
 from contracts.errors import BadInput
 from contracts.types import Address, Wei, parse_address
@@ -109,6 +110,10 @@ class Settings:
     """Requests a second that one client address may make on average; 0: any number. Each entry of a batch counts."""
     rate_limit_burst: int = 100
     """How many at once."""
+    api_keys_file: Path | None = None
+    """0600 TOML file of clients with a key and a rate of their own (bundler.limits.ApiKey); read again at `reload`."""
+    require_api_key: bool = False
+    """Answer only clients with such a key."""
     max_websockets: int = 100
     """Connections that may listen to what happens, at `/ws`; 0: none."""
     trust_forwarded_for: bool = False
@@ -151,6 +156,8 @@ class Settings:
         for name in ("rate_limit_per_s", "max_head_age_s", "min_executor_balance_wei"):
             if getattr(self, name) < 0:
                 raise BadInput(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.require_api_key and self.api_keys_file is None:
+            raise BadInput("require_api_key needs api_keys_file: name the file with the clients' keys")
 
     def admin_token(self) -> str | None:
         """The token of the operator's commands. Raises BadInput when the file cannot be read, is readable by others, or too short."""
@@ -161,6 +168,11 @@ class Settings:
         if len(token) < _LEAST_TOKEN:
             raise BadInput(f"the operator's token in {path} has {len(token)} characters: take at least {_LEAST_TOKEN}")
         return token
+
+    def api_keys(self) -> tuple[ApiKey, ...]:
+        """The clients with a key of their own. Raises BadInput or SetupError when the file is readable by others, or wrong."""
+        path = self.api_keys_file
+        return () if path is None else parse_api_keys(read_secret(path, "the file of the clients' keys"), str(path))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
@@ -180,7 +192,7 @@ class Settings:
         for name in ("allowed_entities", "denied_entities"):
             if name in given:
                 given[name] = tuple(parse_address(text, name) for text in given[name])
-        for name in ("database", "admin_token_file"):
+        for name in ("database", "admin_token_file", "api_keys_file"):
             if given.get(name) is not None:
                 given[name] = Path(given[name]).expanduser()
         known = {field.name: str(field.type) for field in fields(cls)}
@@ -261,7 +273,7 @@ HOT = frozenset(
         "data_fee_margin_percent", "data_fee_tolerance_percent", "allow_data_loss", "blocks_before_resubmit",
         "resubmit_bump_percent", "max_bundle_fee_wei", "event_search_blocks", "poll_interval_s", "idle_poll_interval_s",
         "drain_timeout_s", "max_json_depth", "rate_limit_per_s", "rate_limit_burst", "trust_forwarded_for", "max_head_age_s",
-        "min_executor_balance_wei",
+        "min_executor_balance_wei", "api_keys_file", "require_api_key",
     )
 )  # fmt: skip
 """What SIGHUP and `reload` change while the bundler runs."""

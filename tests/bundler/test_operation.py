@@ -8,6 +8,7 @@ import json
 import re
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -23,11 +24,11 @@ from bundler.admin import ask
 from bundler.doctor import examine
 from bundler.events import Event, Events, Kind
 from bundler.keys import KeyFile
-from bundler.limits import RateLimit, is_deeper_than
+from bundler.limits import Clients, RateLimit, UnknownKey, is_deeper_than, parse_api_keys
 from bundler.settings import HOT, LiveSettings, Settings
 from contracts.errors import BadInput, NodeUnreachable, RpcError, SetupError
 from contracts.types import Address, checksum, to_hex
-from tests.bundler.rig import ROOT, Chain, Client, serving, settings_for, until
+from tests.bundler.rig import ROOT, Chain, Client, process, serving, settings_for, until
 
 TOKEN = "a token of an operator"
 
@@ -402,3 +403,131 @@ def test_the_unit_and_the_container_name_flags_that_exist() -> None:
             for line in text.splitlines():
                 if f'bundler {command} "' in line.replace('", "', " ") or f"bundler {command} " in line:
                     assert set(re.findall(r"--[a-z][a-z-]+", line.partition("bundler")[2])) <= known, line
+
+
+# -- clients with keys -----------------------------------------------------------------------------------------------------------------
+
+KEYS = """
+[desk]
+key = "the desk's key, long"
+rate_per_s = 0.001
+burst = 2
+
+[trusted]
+key = "nobody limits this one"
+"""
+CHAIN_ID_REQUEST = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
+
+
+def keys_file(folder: Path, text: str = KEYS) -> Path:
+    path = folder / "keys.toml"
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return path
+
+
+async def posted(url: str, **options: Any) -> tuple[int, dict[str, Any]]:
+    async with aiohttp.ClientSession() as session, session.post(url, json=CHAIN_ID_REQUEST, **options) as response:
+        return response.status, await response.json()
+
+
+async def test_a_client_with_a_key_has_a_rate_of_its_own_whatever_others_do(chain: Chain, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"api_keys_file": keys_file(tmp_path), "rate_limit_per_s": 0.001, "rate_limit_burst": 1}
+    async with operated(chain, tmp_path, **changes) as (client, _):
+        url, desk = client.rpc.url, "the desk's key, long"
+        assert [(await posted(url))[0] for _ in range(2)] == [200, 429]
+        ways: list[dict[str, Any]] = [
+            {"headers": {"X-Api-Key": desk}},
+            {"headers": {"Authorization": f"Bearer {desk}"}},
+            {"params": {"apikey": desk}},
+        ]
+        assert [(await posted(url, **way))[0] for way in ways] == [200, 200, 429]
+        trusted = {"X-Api-Key": "nobody limits this one"}
+        assert {(await posted(url, headers=trusted))[0] for _ in range(5)} == {200}
+
+
+async def test_where_a_key_is_asked_for_nobody_is_answered_without(chain: Chain, tmp_path: Path) -> None:
+    keys = keys_file(tmp_path)
+    settings = settings_for(chain, tmp_path, api_keys_file=keys, require_api_key=True)
+    async with serving(settings) as client, aiohttp.ClientSession() as session:
+        for headers in ({}, {"X-Api-Key": "a guess that is wrong"}):
+            status, answer = await posted(client.rpc.url, headers=headers)
+            assert (status, answer["error"]["code"]) == (401, -32001)
+            assert "guess" not in json.dumps(answer)
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await session.ws_connect(f"{client.rpc.url}/ws", headers=headers)
+            assert refused.value.status == 401
+        known = {"apikey": "nobody limits this one"}
+        async with session.ws_connect(f"{client.rpc.url}/ws", params=known) as socket:
+            await socket.send_json(CHAIN_ID_REQUEST)
+            assert (await socket.receive_json(timeout=10))["result"] == hex(1337)
+        async with session.get(f"{client.rpc.url}/health") as response:
+            assert response.status == 200
+    with pytest.raises(BadInput, match="require_api_key needs api_keys_file"):
+        replace(settings, api_keys_file=None)
+
+
+def test_guesses_of_keys_count_against_the_address() -> None:
+    clients = Clients(0.001, 2, parse_api_keys(KEYS, "here"), need_key=True)
+    for _ in range(2):
+        with pytest.raises(UnknownKey):
+            clients.wait_s("10.0.0.1", "a guess", 1)
+    assert clients.wait_s("10.0.0.1", "another guess", 1) > 0
+    with pytest.raises(UnknownKey):
+        clients.wait_s("10.0.0.2", None, 1)
+    assert Clients(0, 1, (), need_key=False).wait_s("10.0.0.1", "a header of some proxy", 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[a", "is no TOML"),
+        ('a = "secret words here"', "client 'a' .* has no key"),
+        ('[a]\nkey = "secret"', "is short"),
+        ('[a]\nkey = "secret words here"\nrate = 5', "'rate' of the client 'a' .* is unknown"),
+        ('[a]\nkey = "secret words here"\nburst = 1.5', "burst .* of a wrong type"),
+        ('[a]\nkey = "secret words here"\nrate_per_s = -1', "rate_per_s of 0 or more"),
+        ('[a]\nkey = "secret words here"\nrate_per_s = nan', "rate_per_s of 0 or more"),
+        ('[a]\nkey = "secret words here"\n[b]\nkey = "secret words here"', "same key"),
+    ],
+)
+def test_a_wrong_file_of_keys_is_told_without_a_key(text: str, words: str) -> None:
+    with pytest.raises(BadInput, match=words) as caught:
+        parse_api_keys(text, "keys.toml")
+    assert "secret" not in str(caught.value)
+
+
+async def test_not_ready_while_the_store_takes_no_writes(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bundler.service._WRITE_S", 0.05)
+    settings = settings_for(chain, tmp_path)
+    async with serving(settings) as client:
+        await until(lambda: _is_ready(client), "it is ready")
+        other = sqlite3.connect(settings.database, timeout=5, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")  # as a full disk does: every write fails until it ends
+        try:
+            await until(lambda: _problem(client, "the store cannot be written to"), "the store is a problem")
+        finally:
+            other.rollback()
+            other.close()
+        await until(lambda: _is_ready(client), "it is ready again")
+
+
+async def test_neither_the_nodes_access_key_nor_clients_keys_are_in_the_log(chain: Chain, tmp_path: Path) -> None:
+    node = chain.anvil.url.replace("http://", "http://user:nodepassword@") + "/?token=nodetoken"
+    settings = settings_for(
+        chain, tmp_path, rpc_url=node, api_keys_file=keys_file(tmp_path), require_api_key=True, log_format="json"
+    )
+    async with process(settings) as running:
+        url = running.client.rpc.url
+        assert (await posted(url, params={"apikey": "nobody limits this one"}))[0] == 200
+        assert (await posted(url, params={"apikey": "a wrong guess of a key"}))[0] == 401
+        running.process.terminate()
+        assert await running.died() == 0
+        lines = running.output().splitlines()
+    assert all({"time", "level", "logger", "message"} <= set(json.loads(line)) for line in lines)
+    text = "\n".join(lines)
+    assert "stopped" in text
+    for secret in ("nodepassword", "nodetoken", "nobody limits", "wrong guess"):
+        assert secret not in text

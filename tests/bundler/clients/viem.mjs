@@ -1,5 +1,5 @@
 // Sends operations of a SimpleAccount through a bundler with viem, unmodified, and prints what viem read back as JSON.
-// Reads {nodeUrl, bundlerUrl, factory, ownerKey, chainId} from stdin.
+// Reads {nodeUrl, bundlerUrl, factory, ownerKey, chainId, to} from stdin.
 import { createPublicClient, defineChain, encodeFunctionData, http, parseAbi } from 'viem'
 import {
   createBundlerClient,
@@ -12,7 +12,7 @@ import { privateKeyToAccount } from 'viem/accounts'
 
 const chunks = []
 for await (const chunk of process.stdin) chunks.push(chunk)
-const { nodeUrl, bundlerUrl, factory, ownerKey, chainId } = JSON.parse(Buffer.concat(chunks).toString())
+const { nodeUrl, bundlerUrl, factory, ownerKey, chainId, to } = JSON.parse(Buffer.concat(chunks).toString())
 
 const chain = defineChain({
   id: chainId,
@@ -66,7 +66,6 @@ const account = await toSmartAccount({
 })
 
 const bundler = createBundlerClient({ account, chain, client, transport: http(bundlerUrl), pollingInterval: 50 })
-const to = '0x000000000000000000000000000000000000beef'
 const answers = []
 for (const calls of [[{ to, value: 3n }], [{ to, value: 4n }, { to, value: 5n }]]) {
   const hash = await bundler.sendUserOperation({ calls })

@@ -209,7 +209,8 @@ class Bundler:
 
         When nothing could be sent (nothing due, or it does not pay), the next try waits for a new block or operation.
         """
-        if self._fruitless == (head.hash, self.intake.accepted_count):
+        occasion = (head.hash, self.intake.accepted_count)  # before anything is awaited: what comes meanwhile is a new one
+        if self._fruitless == occasion:
             return
         for offset in range(len(self.settings.entry_points)):
             entry_point = self.settings.entry_points[(self._turn + offset) % len(self.settings.entry_points)]
@@ -225,7 +226,7 @@ class Bundler:
                 self._turn += offset + 1
                 await self.submitter.submit(draft, head)
                 return
-        self._fruitless = (head.hash, self.intake.accepted_count)
+        self._fruitless = occasion
 
     async def _select(self, entry_point: EntryPoint, head: Head) -> list[Entry]:
         """The best bundle's operations. What does not pay for its data now keeps no place from what does."""

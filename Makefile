@@ -51,7 +51,7 @@ test: $(VENV)/.installed node_modules/.installed contracts-test ## everything th
 	$(BIN)/python -m pytest $(ARGS)
 
 chaos: $(VENV)/.installed node_modules/.installed ## kill every service at every point, the long form
-	SEAWALL_CHAOS_ROUNDS=200 $(BIN)/python -m pytest tests/chaos -m "chaos or not chaos" $(ARGS)
+	SEAWALL_CHAOS_ROUNDS=200 SEAWALL_CHAOS_CROWD=10000 $(BIN)/python -m pytest tests/chaos -m "chaos or not chaos" $(ARGS)
 
 fuzz: $(VENV)/.installed ## the policy engine against the independent evaluator, the long form (minutes)
 	SEAWALL_FUZZ=1 $(BIN)/python -m pytest tests/policies/test_against_naive.py $(ARGS)

@@ -218,8 +218,10 @@ class Storm:
             self.proxy.heal()
             await asyncio.gather(*people)
             async with process(self.settings) as self.running:
-                await self.settle()
-                self.keep_log()
+                try:
+                    await self.settle()
+                finally:
+                    self.keep_log()
         finally:
             for task in (*world, *people):
                 task.cancel()
@@ -250,7 +252,7 @@ class Storm:
             status = await running.client.service()
             return not (status["validating"] or status["pending"] or status["inFlight"] or status["bundlesInFlight"])
 
-        await until(settled, "everything is settled", 60)
+        await until(settled, "everything is settled", 180)
         await self.chain.mine(FINALITY + 1)
         head = await self.chain.rpc.block_number()
 

@@ -12,6 +12,7 @@ from bundler.chain import Head
 from bundler.cheap import CheapPass
 from bundler.erc7562.entities import Role
 from bundler.erc7562.rules import RuleBroken
+from bundler.events import Events
 from bundler.fees import NO_CHARGE, DataCharge, Pricing
 from bundler.fees.shaping import shape
 from bundler.gas import bundle_gas_limit
@@ -164,6 +165,7 @@ class Builder:
         cheap: CheapPass | None = None,
     ) -> None:
         self._cheap = cheap
+        self.events = Events()
         self._rpc = rpc
         self._pool = pool
         self._settings = settings
@@ -252,7 +254,7 @@ class Builder:
     async def _second(self, entry: Entry) -> Entry | OperationRejected | None:
         """The entry with what was found now, why it fails, or None when that cannot be said (a predecessor fails)."""
         try:
-            found = await self._validate(entry)
+            found = await self.events.timed(self._validate(entry), entry.hash, "second")
         except simulation.PredecessorFailed:
             return None
         except OperationRejected as error:

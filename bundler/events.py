@@ -6,18 +6,22 @@ Told after it is on disk. A listener is called in the service's loop and must be
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol, TypeVar
 
+from bundler.economics import Economics
 from contracts.types import Address, Hash32
 
 log = logging.getLogger("bundler.events")
 
 
 class Kind(StrEnum):
-    """Operations: accepted, refused, replaced, dropped, foreign (included by another bundler). Bundles: the others."""
+    """Operations: validated (on the node), accepted, refused, replaced, dropped, foreign (included by another bundler). Bundles: the others."""
 
+    VALIDATED = "validated"
     ACCEPTED = "accepted"
     REFUSED = "refused"
     REPLACED = "replaced"
@@ -43,10 +47,17 @@ class Event:
     reason: str = ""
     detail: str = ""
     seconds: float | None = None
-    """How long it took, where that is known: the validation of what was accepted or refused."""
-    gas_limit: int | None = None
+    """How long it took, where that is known: of what was accepted or refused, from its arrival; of what was validated, on the node."""
+    economics: Economics | None = None
+    """Of a bundle that is in a block."""
 
 
+class _Validated(Protocol):
+    @property
+    def way(self) -> str: ...
+
+
+_V = TypeVar("_V", bound=_Validated)
 Listener = Callable[[Event], None]
 
 
@@ -55,6 +66,17 @@ class Events:
     """The listeners."""
 
     listeners: list[Listener] = field(default_factory=list)
+
+    async def timed(self, validation: Awaitable[_V], op_hash: Hash32, turn: str) -> _V:
+        """Await a validation and tell how long it took: `reason` is the turn (first, second), `detail` the way, or `refused`."""
+        started_s, way = time.monotonic(), "refused"
+        try:
+            found = await validation
+            way = found.way
+        finally:
+            took_s = time.monotonic() - started_s
+            self.tell(Event(Kind.VALIDATED, (op_hash,), reason=turn, detail=way, seconds=took_s))
+        return found
 
     def tell(self, event: Event) -> None:
         """Call every listener."""

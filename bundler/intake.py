@@ -145,7 +145,7 @@ class Intake:
         staked = frozenset(a for a, stake in stakes.items() if self._suffices(stake))
         if replaced is None and rules.sender_is_full(self._pool, op, self._settings):
             rules.check_sender_stake(op, op.sender in staked, self._settings)
-        validation = await self._validate(candidate, entry_point)
+        validation = await self.events.timed(self._validate(candidate, entry_point), op_hash, "first")
         if validation.entities is not None:
             staked = validation.entities.staked
         # Other senders' operations, and bundles, moved on meanwhile: what concerns them is judged again, now without a pause.

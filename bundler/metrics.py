@@ -1,4 +1,4 @@
-"""Prometheus metrics of one bundler. Names are stable; docs/grafana/bundler.json draws them, docs/bundler.md lists them."""
+"""Prometheus metrics of one bundler. Names are stable; docs/deploy/grafana-bundler.json draws them, docs/bundler.md lists them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bundler.events import Event, Kind
 from contracts.errors import RpcError
 from contracts.rpc import RpcClient
 from contracts.types import checksum
+from contracts.userop import UserOperation
 
 if TYPE_CHECKING:
     from bundler.service import Bundler
@@ -21,10 +22,18 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+_GAS = (50_000, 100_000, 200_000, 400_000, 800_000, 1_600_000, 3_200_000, 6_400_000, 12_800_000)
 _INCLUSION = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 _OPERATION_KINDS = frozenset({Kind.ACCEPTED, Kind.REFUSED, Kind.REPLACED, Kind.DROPPED, Kind.FOREIGN})
 _REMEMBERED = 100_000
 """Operations whose acceptance is remembered for the time to inclusion."""
+
+
+def _size_bytes(op: UserOperation) -> int:
+    """Of an operation as it goes into a bundle, without padding: six words beside what has a length of its own."""
+    variable = (op.call_data, op.signature, op.factory_data, op.paymaster_data)
+    fixed = 20 * (op.factory is not None) + 52 * (op.paymaster is not None)
+    return 192 + fixed + sum(len(one) for one in variable)
 
 
 class Metrics:
@@ -51,6 +60,29 @@ class Metrics:
             "seawall_bundler_validation_seconds", "From an operation's arrival to its answer.", ["outcome"], buckets=_FAST,
             registry=self.registry,
         )  # fmt: skip
+        self.simulation = Histogram(
+            "seawall_bundler_simulation_seconds",
+            "One validation on the node: which (first, second), and the way it was found (cheap, full, plain, refused).",
+            ["turn", "way"],
+            buckets=_FAST,
+            registry=self.registry,
+        )
+        self.bundle_gas = Histogram(
+            "seawall_bundler_bundle_gas",
+            "Gas that a bundle in a block used.",
+            buckets=_GAS,
+            registry=self.registry,
+        )
+        self.revenue = Counter(
+            "seawall_bundler_revenue_wei",
+            "What operations paid in bundles of this process; reorganisations are not taken back.",
+            registry=self.registry,
+        )
+        self.cost = Counter(
+            "seawall_bundler_cost_wei",
+            "What those bundles cost, the ones that reverted too.",
+            registry=self.registry,
+        )
         self.inclusion = Histogram(
             "seawall_bundler_inclusion_seconds", "From acceptance to a block, as this process saw it.", buckets=_INCLUSION,
             registry=self.registry,
@@ -83,6 +115,9 @@ class Metrics:
 
     def note(self, event: Event) -> None:
         """Count one event."""
+        if event.kind is Kind.VALIDATED:
+            self.simulation.labels(event.reason, event.detail).observe(event.seconds or 0.0)
+            return
         if event.kind in _OPERATION_KINDS:
             for _ in event.op_hashes or (None,):
                 self.operations.labels(event.kind.value, event.reason).inc()
@@ -92,6 +127,10 @@ class Metrics:
             self.bundles.labels(event.kind.value).inc()
         if event.kind in (Kind.SENT, Kind.RESENT):
             self.bundle_size.observe(len(event.op_hashes))
+        if event.economics is not None:
+            self.bundle_gas.observe(event.economics.gas_used)
+            self.revenue.inc(event.economics.revenue_wei)
+            self.cost.inc(event.economics.cost_wei)
         now_s = time.monotonic()
         for op_hash in event.op_hashes:
             if event.kind is Kind.ACCEPTED:
@@ -115,6 +154,8 @@ class Metrics:
         pool.add_metric(["in_flight"], bundler.pool.in_flight)
         pool.add_metric(["validating"], bundler.intake.validating)
         yield pool
+        size = sum(_size_bytes(entry.op) for entry in bundler.pool)
+        yield GaugeMetricFamily("seawall_bundler_pool_bytes", "Packed size of the pool's operations.", value=size)
         yield GaugeMetricFamily(
             "seawall_bundler_bundles_in_flight", "Nonces under way.", value=len(bundler.submitter.in_flight)
         )

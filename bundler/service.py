@@ -91,7 +91,7 @@ class Bundler:
             self.pricing,
             cheap=self.cheap,
         )
-        self.events = self.submitter.events = self.intake.events = Events()
+        self.events = self.submitter.events = self.intake.events = self.builder.events = Events()
         self.lookup = Lookup(rpc, store, settings)
         self.head: Head | None = None
         self.last_error: str | None = None

@@ -8,7 +8,7 @@ Source: ERC-4337, ERC-7562, ERC-7769.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bundler.chain import Head
@@ -102,6 +102,8 @@ class Validation:
     """[STO-041]: whose storage it touched, the sender aside."""
     deposits: Mapping[Address, Wei] = field(default_factory=dict)
     """Of the entities, at the entry point."""
+    way: str = field(default="plain", compare=False)
+    """How it was found: `plain` outside safe mode, `cheap` or `full` in it."""
 
 
 class PredecessorFailed(OperationRejected):
@@ -331,8 +333,9 @@ async def validate(
         passed = await validate_cheaply(cheap, entry_point, candidates, call, min_validity_s, floor)
         if passed is not None:
             cheap.counts["cheap"] += 1
-            return passed
-    return await validate_in_full(rpc, entry_point, candidates, call, min_validity_s, floor, cheap)
+            return replace(passed, way="cheap")
+    found = await validate_in_full(rpc, entry_point, candidates, call, min_validity_s, floor, cheap)
+    return replace(found, way="full")
 
 
 async def validate_in_full(

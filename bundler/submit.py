@@ -12,9 +12,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from bundler.builder import Builder, Draft, tip_of
 from bundler.chain import Head
+from bundler.economics import economics_of
 from bundler.events import Event, Events, Kind
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import Reputation
@@ -238,7 +240,7 @@ class Submitter:
         next_nonces = [GET_NONCE.decode(parse_bytes(answer, "nonce"))[0] for answer in await self._rpc.batch(calls)]
         return all(free <= entry.op.nonce for free, entry in zip(next_nonces, entries, strict=True))
 
-    async def _settle(self, attempt: Attempt, receipt: dict[str, str]) -> None:
+    async def _settle(self, attempt: Attempt, receipt: dict[str, Any]) -> None:
         inclusion = Inclusion(
             attempt.tx_hash, int(receipt["blockNumber"], 16), parse_hash(receipt["blockHash"], "block hash")
         )
@@ -260,7 +262,10 @@ class Submitter:
         if included:
             self.included.append((attempt, inclusion))
         kind, block = Kind.INCLUDED if succeeded else Kind.REVERTED, inclusion.block_number
-        self.events.tell(Event(kind, attempt.op_hashes, tx_hash=attempt.tx_hash, block_number=block))
+        economics = economics_of(receipt, attempt.entry_point)
+        self.events.tell(
+            Event(kind, attempt.op_hashes, tx_hash=attempt.tx_hash, block_number=block, economics=economics)
+        )
         log.info(
             "bundle %s is in block %d: %s, %d operations",
             to_hex(attempt.tx_hash),

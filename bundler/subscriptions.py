@@ -77,7 +77,9 @@ class Connection:
         return self._wishes.pop(str(params[0]) if params else "", None) is not None
 
     def note(self, event: Event) -> None:
-        """Queue what the subscriptions want of an event."""
+        """Queue what the subscriptions want of an event. A validation is no news of its own: what follows from it is."""
+        if event.kind is Kind.VALIDATED:
+            return
         for number, wish in self._wishes.items():
             for result in self._results(wish, event):
                 params = {"subscription": number, "result": result}

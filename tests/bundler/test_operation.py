@@ -26,6 +26,7 @@ from bundler.events import Event, Events, Kind
 from bundler.keys import KeyFile
 from bundler.limits import Clients, RateLimit, UnknownKey, is_deeper_than, parse_api_keys
 from bundler.settings import HOT, LiveSettings, Settings
+from contracts.entrypoint import V08
 from contracts.errors import BadInput, NodeUnreachable, RpcError, SetupError
 from contracts.types import Address, checksum, to_hex
 from tests.bundler.rig import ROOT, Chain, Client, process, serving, settings_for, until
@@ -77,6 +78,16 @@ async def test_metrics_follow_an_operation_to_its_block(chain: Chain, tmp_path: 
             await client.send(replace(await account.operation(), signature=b"\x01" * 65))
         await client.settled()
         found = await scraped(admin)
+        for turn, way, count in (("first", "full", 1), ("first", "refused", 1)):
+            labels = (("turn", turn), ("way", way))
+            assert found["seawall_bundler_simulation_seconds_count", labels] == count
+        receipt = (await client.receipt(op_hash) or {})["receipt"]
+        cost_wei = int(receipt["gasUsed"], 16) * int(receipt["effectiveGasPrice"], 16)
+        event = (await chain.receipts_of(V08, op_hash))[0]
+        assert found["seawall_bundler_cost_wei_total", ()] == cost_wei
+        assert found["seawall_bundler_revenue_wei_total", ()] == int(event["data"][2 + 2 * 64 : 2 + 3 * 64], 16)
+        assert found["seawall_bundler_bundle_gas_sum", ()] == int(receipt["gasUsed"], 16)
+        assert found["seawall_bundler_pool_bytes", ()] == 0
         assert found["seawall_bundler_operations_total", (("outcome", "accepted"), ("reason", ""))] == 1
         assert found["seawall_bundler_operations_total", (("outcome", "included"), ("reason", ""))] == 1
         assert found["seawall_bundler_operations_total", (("outcome", "refused"), ("reason", "AA23"))] == 1
@@ -145,6 +156,8 @@ async def test_paused_it_accepts_and_sends_nothing_and_says_so(chain: Chain, tmp
         account = await chain.account()
         op_hash = await client.send(await account.operation())
         status = await client.service()
+        size = (await scraped(admin))["seawall_bundler_pool_bytes", ()]
+        assert 400 < size < 1_000  # six words, two packed fields, calldata, signature, and the factory's
         assert not status["ready"]
         assert status["problems"] == ["paused by the operator: no bundles are sent"]
         async with aiohttp.ClientSession() as session, session.get(f"{client.rpc.url}/ready") as response:

@@ -209,7 +209,10 @@ class Bundler:
 
         When nothing could be sent (nothing due, or it does not pay), the next try waits for a new block or operation.
         """
-        occasion = (head.hash, self.intake.accepted_count)  # before anything is awaited: what comes meanwhile is a new one
+        occasion = (
+            head.hash,
+            self.intake.accepted_count,
+        )  # before anything is awaited: what comes meanwhile is a new one
         if self._fruitless == occasion:
             return
         for offset in range(len(self.settings.entry_points)):

@@ -227,9 +227,11 @@ class _Run:
             others = untrapped(tree, self.codes, self.entry_point.address)
             if others and not tree.error:
                 continue
-            if tree.error and tree.has_errors:
+            if tree.error and (tree.has_errors or others):  # code that is not trapped yet may have read one that is
                 tree = await self._untrapped_run(tag)
                 if not tree.error:
+                    if others:
+                        continue
                     raise Unproven("a trap was met")
             if tree.error:
                 return Finding(head, tree, None, self.stakes, self.hashes)

@@ -18,6 +18,7 @@ from bundler.server import Server
 from bundler.service import Bundler
 from bundler.settings import LiveSettings, Settings
 from bundler.store import SqliteStore
+from bundler.tracing import open_traces
 from contracts.errors import BadInput, NodeError, SeawallError, SetupError
 from contracts.rpc import RpcClient
 from contracts.types import checksum
@@ -45,10 +46,11 @@ def configure_logging(log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(_JsonFormatter() if log_format == "json" else text)
-    root = logging.getLogger("bundler")
-    root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
-    root.propagate = False
+    for name, level in (("bundler", logging.INFO), ("opentelemetry", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level)
+        logger.propagate = False
 
 
 async def _wait_for_chain(rpc: RpcClient, settings: Settings) -> int:
@@ -103,6 +105,7 @@ async def run(
     live = LiveSettings(settings)
     settings = cast(Settings, live)
     metrics = Metrics()
+    traces = open_traces(settings.traces)
     store = SqliteStore(settings.database)
     try:
         async with MeasuredRpc(settings.rpc_url, metrics, timeout_s=settings.request_timeout_s) as rpc:
@@ -110,6 +113,8 @@ async def run(
             fee_model = await choose(rpc, chain_id, settings.fee_model)
             bundler = Bundler(rpc, store, executor, chain_id, settings, fee_model)
             metrics.watch(bundler)
+            if traces is not None:
+                bundler.events.listeners.append(traces.note)
             bundler.resume()
             server = Server(bundler, settings, metrics)
 
@@ -165,6 +170,8 @@ async def run(
                 log.info("stopped; %d operations are on disk for the next start", len(bundler.pool))
     finally:
         await store.close()
+        if traces is not None:
+            await asyncio.to_thread(traces.stop)
         for number in (*signals, signal.SIGHUP) if stops_by_signal else ():
             loop.remove_signal_handler(number)
 

@@ -102,6 +102,8 @@ class Settings:
     drain_timeout_s: float = 10.0
     log_format: str = "text"
     """`text` or `json`."""
+    traces: str = "none"
+    """`none`, or `otlp`: OpenTelemetry spans of every operation's life (bundler.tracing)."""
 
     # operation
     max_json_depth: int = 64
@@ -139,6 +141,8 @@ class Settings:
             raise BadInput(f"resubmit_bump_percent must be at least 10, got {self.resubmit_bump_percent}")
         if self.log_format not in ("text", "json"):
             raise BadInput(f"log_format must be text or json, got {self.log_format!r}")
+        if self.traces not in ("none", "otlp"):
+            raise BadInput(f"traces must be none or otlp, got {self.traces!r}")
         check_name(self.fee_model)
         for name in ("data_fee_margin_percent", "data_fee_tolerance_percent"):
             if not 0 <= getattr(self, name) <= 100:

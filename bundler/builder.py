@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 
 from bundler import simulation
 from bundler.chain import Head
@@ -15,7 +17,7 @@ from bundler.erc7562.rules import RuleBroken
 from bundler.events import Events
 from bundler.fees import NO_CHARGE, DataCharge, Pricing
 from bundler.fees.shaping import shape
-from bundler.gas import bundle_gas_limit
+from bundler.gas import bundle_gas, bundle_gas_limit, execution_limits
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import THROTTLED_ENTITY_BUNDLE_COUNT, Reputation, Standing
 from bundler.reverts import reason
@@ -81,6 +83,27 @@ def is_due(entry: Entry, head: Head) -> bool:
     return entry.valid_after_s < head.timestamp_s <= entry.valid_until_s
 
 
+_LOOKED_AT = 64
+"""Operations looked at for each that a bundle may hold: what comes after pays so much less that it is left to the next."""
+
+
+def _by_tip(pool: Mempool, entry_point: EntryPoint, head: Head) -> Iterator[Entry]:
+    """Waiting operations that can pay the base fee, by what they tip at it, the most first; of equal ones the oldest.
+
+    The pool has them by the tip they offer at most, which is never less than what they tip.
+    """
+    ready: list[tuple[Wei, float, Hash32, Entry]] = []
+    with closing(pool.best_first(entry_point.address)) as offered:
+        for entry in offered:
+            while ready and -ready[0][0] > entry.op.max_priority_fee_per_gas:
+                yield heappop(ready)[3]
+            tip_wei = tip_of(entry, head)
+            if tip_wei >= 0:
+                heappush(ready, (-tip_wei, entry.received_s, entry.hash, entry))
+        while ready:
+            yield heappop(ready)[3]
+
+
 def select(
     pool: Mempool,
     entry_point: EntryPoint,
@@ -95,39 +118,51 @@ def select(
     operation that is under way or skipped itself; more than four operations of a throttled entity ([GREP-020]); and what touches
     the storage of another operation's sender ([STO-041]).
     """
-    eligible = [
-        entry
-        for entry in pool.waiting()
-        if entry.entry_point is entry_point
-        and entry.hash not in passed_over
-        and is_due(entry, head)
-        and tip_of(entry, head) >= settings.min_priority_fee_wei
-    ]
-    eligible.sort(key=lambda entry: (-tip_of(entry, head), entry.received_s))
-    allowed = {entry.hash for entry in eligible}
+
+    def may_go(entry: Entry) -> bool:
+        return (
+            not pool.is_in_flight(entry.hash)
+            and entry.hash not in passed_over
+            and is_due(entry, head)
+            and tip_of(entry, head) >= settings.min_priority_fee_wei
+        )
+
     chosen: dict[Hash32, Entry] = {}
     throttled: Counter[Address] = Counter()
-    for entry in eligible:
-        if entry.hash in chosen:
+    looked_at, total = 0, [0, 0, 0, 0]
+    for entry in _by_tip(pool, entry_point, head):
+        looked_at += 1
+        if len(chosen) >= settings.max_ops_per_bundle or looked_at > _LOOKED_AT * settings.max_ops_per_bundle:
+            break
+        if entry.hash in chosen or not may_go(entry):
             continue
         needed = [other for other in pool.before(entry.op, entry_point) if other.hash not in chosen]
-        if any(other.hash not in allowed for other in needed):
+        if not all(map(may_go, needed)):
             continue
         needed.sort(key=lambda other: (other.op.factory is None, other.op.nonce))
         added = [*needed, entry]
-        trial = [*chosen.values(), *added]
         slow = [a for e in added for a in e.counted if reputation.standing(a) is Standing.THROTTLED]
         if any(throttled[address] >= THROTTLED_ENTITY_BUNDLE_COUNT for address in slow) or _conflict(
             chosen.values(), added
         ):
             continue
-        if len(trial) > settings.max_ops_per_bundle:
+        weight = [sum(pair) for pair in zip(total, _weight(pool, added), strict=True)]
+        if weight[2] > settings.max_ops_per_bundle or bundle_gas(*weight) > settings.max_bundle_gas:
             continue
-        if gas_limit_of(entry_point, trial) > settings.max_bundle_gas:
-            continue
+        total = weight
         throttled.update(slow)
         chosen.update({other.hash: other for other in added})
     return list(chosen.values())
+
+
+def _weight(pool: Mempool, entries: Sequence[Entry]) -> tuple[int, int, int, int]:
+    """What these add to the arguments of `bundle_gas`."""
+    return (
+        sum(execution_limits(entry.op) for entry in entries),
+        sum(map(pool.tokens, entries)),
+        len(entries),
+        sum(entry.authorization is not None for entry in entries),
+    )
 
 
 def _conflict(chosen: Iterable[Entry], added: Sequence[Entry]) -> bool:

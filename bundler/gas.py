@@ -101,9 +101,19 @@ def bundle_gas_limit(entry_point: EntryPoint, ops: Sequence[UserOperation], auth
 
     Sum of all limits, plus 1/63 for what a call may not pass on, plus calldata at its floor, plus overhead.
     """
-    tokens = sum(_op_calldata(op)[0] for op in ops)
+    tokens = sum(map(op_tokens, ops))
     limits = sum(execution_limits(op) for op in ops)
-    overhead = TRANSACTION_GAS + 2 * BUNDLE_OVERHEAD + 45_000 * len(ops) + AUTHORIZATION_GAS * authorizations
+    return bundle_gas(limits, tokens, len(ops), authorizations)
+
+
+def op_tokens(op: UserOperation) -> int:
+    """Calldata tokens of the operation's own part of `handleOps`."""
+    return _op_calldata(op)[0]
+
+
+def bundle_gas(limits: int, tokens: int, ops: int, authorizations: int) -> int:
+    """`bundle_gas_limit` from sums over its operations: of their `execution_limits` and `op_tokens`, and how many there are."""
+    overhead = TRANSACTION_GAS + 2 * BUNDLE_OVERHEAD + 45_000 * ops + AUTHORIZATION_GAS * authorizations
     return limits * 64 // 63 + FLOOR_TOKEN_GAS * tokens + overhead
 
 

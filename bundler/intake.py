@@ -247,5 +247,5 @@ class Intake:
         rules.check_delegate(self._pool, candidate, replaced)
         rules.check_reputation(self._pool, self._reputation, op, staked, replaced)
         if replaced is None:
-            rules.check_capacity(self._pool, self._settings)
+            rules.check_capacity(self._pool, self._settings, op)
         return replaced

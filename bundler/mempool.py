@@ -1,19 +1,27 @@
-"""Operations that wait, in memory; `store` has the same on disk. No I/O here, every method is O(1) in the pool's size
-or in one sender's operations."""
+"""Operations that wait, in memory; `store` has the same on disk. No I/O here.
+
+What happens to one operation costs the same however many there are (a heap's logarithm aside). The heaps keep what was pushed until it comes to
+the top, is then found gone or pushed anew, and is dropped; they are made anew when most of them is such.
+"""
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Generator, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from bundler.gas import op_tokens
 from contracts.eip7702 import Authorization
 from contracts.entrypoint import EntryPoint
 from contracts.types import Address, Hash32, Wei
 from contracts.userop import Candidate, UserOperation, required_prefund
 
 FOREVER = 2**48 - 1
+OVERHEAD_BYTES = 1_500
+"""What an operation costs in memory beside its own data: measured by benchmarks/bundler/pool.py, rounded up."""
+_SLACK = 64
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -62,6 +70,18 @@ class Entry:
         return self.staked | ({self.op.paymaster} if self.op.paymaster is not None else set())
 
     @property
+    def size_bytes(self) -> int:
+        """What it takes of the pool's memory."""
+        op = self.op
+        own = len(op.call_data) + len(op.signature) + len(op.factory_data) + len(op.paymaster_data)
+        return OVERHEAD_BYTES + own + 32 * len(self.code_hashes) + 64 * len(self.contracts)
+
+    @property
+    def bid(self) -> tuple[Wei, Wei]:
+        """What it pays a gas at most, the tip first: by this operations keep their place in a full pool."""
+        return self.op.max_priority_fee_per_gas, self.op.max_fee_per_gas
+
+    @property
     def slot(self) -> tuple[Address, Address, int]:
         """What only one operation may occupy: entry point, sender, nonce."""
         return self.entry_point.address, self.op.sender, self.op.nonce
@@ -80,6 +100,15 @@ class Mempool:
         self._promised: Counter[tuple[Address, Address]] = Counter()
         self._in_flight: set[Hash32] = set()
         self._settled: dict[tuple[Address, Address, int], Hash32] = {}
+        self._best: defaultdict[Address, list[tuple[Wei, float, Hash32]]] = defaultdict(list)
+        """By entry point, the highest tip first: (-tip, received_s, hash)."""
+        self._least: list[tuple[Wei, Wei, float, Hash32]] = []
+        """The lowest bid first, of equal ones the youngest."""
+        self._ending: list[tuple[int, Hash32]] = []
+        """By the end of their validity, those that have one."""
+        self._reserved: set[Hash32] = set()
+        self.size_bytes = 0
+        self._tokens: dict[Hash32, int] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -107,19 +136,94 @@ class Mempool:
         if entry.op.paymaster is not None:
             self._paymasters[entry.op.paymaster] += 1
             self._promised[entry.entry_point.address, entry.op.paymaster] += required_prefund(entry.op)
+        self.size_bytes += entry.size_bytes
+        self._push(entry)
+        if entry.valid_until_s != FOREVER:
+            heapq.heappush(self._ending, (entry.valid_until_s, entry.hash))
+
+    def _push(self, entry: Entry) -> None:
+        """Have it found by `best_first` and `lowest` again."""
+        best, least, live = self._best[entry.entry_point.address], self._least, len(self._entries)
+        if max(len(best), len(least)) > 2 * live + _SLACK:
+            self._best.clear()
+            self._least.clear()
+            for other in self._entries.values():
+                self._best[other.entry_point.address].append((-other.bid[0], other.received_s, other.hash))
+                self._least.append((*other.bid, -other.received_s, other.hash))
+            for heap in self._best.values():
+                heapq.heapify(heap)
+            heapq.heapify(self._least)
+            return
+        heapq.heappush(best, (-entry.bid[0], entry.received_s, entry.hash))
+        heapq.heappush(least, (*entry.bid, -entry.received_s, entry.hash))
+
+    def best_first(self, entry_point: Address) -> Generator[Entry, None, None]:
+        """Waiting operations of one entry point, the highest tip first, of equal ones the oldest. Close it when done; the pool must not
+        change meanwhile."""
+        heap, passed, seen = self._best[entry_point], list[tuple[Wei, float, Hash32]](), set[Hash32]()
+        try:
+            while heap:
+                item = heapq.heappop(heap)
+                entry = self._entries.get(item[2])
+                if entry is None or item[2] in self._in_flight or item[2] in seen:
+                    continue  # gone, pushed again when it lands, or pushed twice
+                seen.add(item[2])
+                passed.append(item)
+                yield entry
+        finally:
+            for item in passed:
+                heapq.heappush(heap, item)
+
+    def tokens(self, entry: Entry) -> int:
+        """Calldata tokens of one of its operations in a bundle, worked out once."""
+        found = self._tokens.get(entry.hash)
+        if found is None:
+            found = self._tokens[entry.hash] = op_tokens(entry.op)
+        return found
+
+    def lowest(self) -> Entry | None:
+        """The waiting operation with the lowest bid; of equal ones the youngest."""
+        while self._least:
+            op_hash = self._least[0][3]
+            entry = self._entries.get(op_hash)
+            if entry is not None and op_hash not in self._in_flight:
+                return entry
+            heapq.heappop(self._least)  # pushed again when it lands
+        return None
+
+    def excess(self, most: int, most_bytes: int) -> tuple[int, int]:
+        """Operations and bytes beyond these bounds, without those that are not acknowledged yet."""
+        coming = [self._entries[op_hash].size_bytes for op_hash in self._reserved]
+        return len(self) - len(coming) - most, self.size_bytes - sum(coming) - most_bytes
+
+    def ended(self, time_s: int) -> list[Entry]:
+        """Operations whose validity ended before `time_s`, those under way included."""
+        found = []
+        while self._ending and self._ending[0][0] < time_s:
+            _, op_hash = heapq.heappop(self._ending)
+            entry = self._entries.get(op_hash)
+            if entry is not None:
+                found.append(entry)
+        for entry in found:
+            heapq.heappush(self._ending, (entry.valid_until_s, entry.hash))
+        return found
 
     def reserve(self, entry: Entry) -> None:
         """Add an operation that is not on disk yet: it holds its nonce, but no bundle may take it until `land`."""
         self.add(entry)
         self._in_flight.add(entry.hash)
+        self._reserved.add(entry.hash)
 
     def remove(self, op_hash: Hash32) -> Entry | None:
         """Take an operation out; None if it is not there."""
         entry = self._entries.pop(op_hash, None)
         if entry is None:
             return None
+        self.size_bytes -= entry.size_bytes
+        self._tokens.pop(op_hash, None)
         del self._slots[entry.slot]
         self._in_flight.discard(op_hash)
+        self._reserved.discard(op_hash)
         self._senders[entry.op.sender].discard(op_hash)
         if not self._senders[entry.op.sender]:
             del self._senders[entry.op.sender]
@@ -138,7 +242,11 @@ class Mempool:
 
     def land(self, hashes: Iterable[Hash32]) -> None:
         """These wait again."""
-        self._in_flight.difference_update(hashes)
+        for op_hash in hashes:
+            if op_hash in self._in_flight:
+                self._in_flight.discard(op_hash)
+                self._reserved.discard(op_hash)
+                self._push(self._entries[op_hash])
 
     def settle(self, entry: Entry) -> None:
         """It is in a block that is not final: it has left the pool, but its nonce is nobody else's yet.
@@ -162,6 +270,11 @@ class Mempool:
     @property
     def in_flight(self) -> int:
         return len(self._in_flight)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether some operation is in no bundle."""
+        return len(self._entries) > len(self._in_flight)
 
     def waiting(self) -> Iterator[Entry]:
         """In order of arrival, those in no bundle."""
@@ -197,6 +310,7 @@ class Mempool:
             for address in old.counted:
                 _subtract(self._counted, address, 1)
             self._counted.update(entry.counted)
+            self.size_bytes += entry.size_bytes - old.size_bytes
             self._entries[entry.hash] = entry
 
     def count_of(self, address: Address) -> int:

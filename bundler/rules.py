@@ -110,10 +110,21 @@ def check_sender_stake(op: UserOperation, staked: bool, settings: Settings) -> N
         )
 
 
-def check_capacity(pool: Mempool, settings: Settings) -> None:
-    """Bound the pool's memory. Raises Throttled."""
-    if len(pool) >= settings.max_pool_ops:
-        raise Throttled(f"the mempool holds {len(pool)} operations, its most; try again later", rule="LIM-POOL")
+def check_capacity(pool: Mempool, settings: Settings, op: UserOperation) -> None:
+    """Bound the pool's memory: into a full one only who pays more than whoever pays least, who leaves for it. Raises Throttled."""
+    if len(pool) < settings.max_pool_ops and pool.size_bytes < settings.max_pool_bytes:
+        return
+    lowest = pool.lowest()
+    full = f"the mempool is full ({len(pool)} operations, {pool.size_bytes} bytes)"
+    if lowest is None:
+        raise Throttled(f"{full}, and all of them are under way; try again later", rule="LIM-POOL")
+    tip_wei, max_fee_wei = (-(-fee * 110 // 100) for fee in lowest.bid)
+    if op.max_priority_fee_per_gas < tip_wei or op.max_fee_per_gas < max_fee_wei:
+        raise Throttled(
+            f"{full}: offer at least maxPriorityFeePerGas {tip_wei} and maxFeePerGas {max_fee_wei}, 10 % more than the lowest in it, "
+            "or try again later",
+            rule="LIM-POOL",
+        )
 
 
 def check_deposit(

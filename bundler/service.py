@@ -179,9 +179,10 @@ class Bundler:
             await self._expire(head)
             self.balance_wei = await self.rpc.get_balance(self.executor)
             self.head = self.intake.head = head
+        await self._make_room()
         await self._keep_reputation()
         interval_over = time.monotonic() - self._last_build_s >= self.settings.bundle_interval_s
-        if build and not self.submitter.in_flight and interval_over and any(True for _ in self.pool.waiting()):
+        if build and not self.submitter.in_flight and interval_over and self.pool.has_waiting:
             await self._build(head)
 
     def _is_behind(self, head: Head) -> bool:
@@ -385,16 +386,30 @@ class Bundler:
         """Give up what no later block can include."""
         late = [
             (entry.hash, f"AA22 expired: valid until {entry.valid_until_s}, the latest block is at {head.timestamp_s}")
-            for entry in self.pool.waiting()
-            if entry.valid_until_s < head.timestamp_s
+            for entry in self.pool.ended(head.timestamp_s)
+            if not self.pool.is_in_flight(entry.hash)
         ]
-        late += [
-            (entry.hash, f"GREP-020 an entity is throttled and it waited {THROTTLED_ENTITY_LIVE_BLOCKS} blocks")
-            for entry in self.pool.waiting()
-            if head.number - entry.received_block > THROTTLED_ENTITY_LIVE_BLOCKS
-            and any(self.reputation.standing(address) is Standing.THROTTLED for address in entry.counted)
-        ]
+        throttled = {a for a in self.reputation.all() if self.reputation.standing(a) is Standing.THROTTLED}
+        if throttled:
+            late += [
+                (entry.hash, f"GREP-020 an entity is throttled and it waited {THROTTLED_ENTITY_LIVE_BLOCKS} blocks")
+                for entry in self.pool.waiting()
+                if head.number - entry.received_block > THROTTLED_ENTITY_LIVE_BLOCKS
+                and not throttled.isdisjoint(entry.counted)
+            ]
         await self.submitter.drop(late)
+
+    async def _make_room(self) -> None:
+        """Give up the lowest bids while the pool is over its bounds, each with what cannot run without it."""
+        over_ops, over_bytes = self.pool.excess(self.settings.max_pool_ops, self.settings.max_pool_bytes)
+        while over_ops > 0 or over_bytes > 0:
+            lowest = self.pool.lowest()
+            if lowest is None:
+                return
+            gone = [one for one in (lowest, *self.pool.after(lowest)) if not self.pool.is_in_flight(one.hash)]
+            await self.submitter.drop([(one.hash, "LIM-POOL the pool is full and others pay more") for one in gone])
+            over_ops -= len(gone)
+            over_bytes -= sum(one.size_bytes for one in gone)
 
     async def _notice_others(self, head: Head) -> None:
         """Find operations of ours, or of the same nonce, that somebody else's bundle included."""
@@ -403,7 +418,7 @@ class Bundler:
         previous = min(previous, head.number - _RESCAN_BLOCKS)
         if self.head is not None and head.number <= self.head.number:  # a reorganisation: look at replaced blocks again
             previous = min(previous, head.number - self.settings.finality_depth)
-        if not any(True for _ in self.pool.waiting()):
+        if not self.pool.has_waiting:
             self._scanned_to = head.number
             return
         for entry_point in self.settings.entry_points:

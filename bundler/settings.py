@@ -49,6 +49,8 @@ class Settings:
     max_ops_per_sender: int = 4
     """Of an unstaked sender. Source: ERC-7562 [UREP-010] SAME_SENDER_MEMPOOL_COUNT."""
     max_pool_ops: int = 4_096
+    max_pool_bytes: int = 256_000_000
+    """Memory of the pool's operations. Into a full pool comes only who pays 10 % more than the lowest, which leaves."""
     simulation_gas: int = 45_000_000
     """Gas of one estimate's eth_call; below the usual cap of nodes, 50 million."""
 
@@ -148,7 +150,7 @@ class Settings:
             if not 0 <= getattr(self, name) <= 100:
                 raise BadInput(f"{name} must lie in 0..100, got {getattr(self, name)}")
         positive = (
-            "max_ops_per_bundle", "max_ops_per_sender", "max_pool_ops", "max_batch", "blocks_before_resubmit",
+            "max_ops_per_bundle", "max_ops_per_sender", "max_pool_ops", "max_pool_bytes", "max_batch", "blocks_before_resubmit",
             "rate_limit_burst", "max_json_depth",
         )  # fmt: skip
         for name in positive:
@@ -272,7 +274,7 @@ class LiveSettings:
 HOT = frozenset(
     (
         "max_batch", "request_timeout_s", "max_op_bytes", "max_verification_gas", "min_priority_fee_wei", "min_validity_s",
-        "max_ops_per_sender", "max_pool_ops", "simulation_gas", "min_stake_wei", "min_unstake_delay_s", "allowed_entities",
+        "max_ops_per_sender", "max_pool_ops", "max_pool_bytes", "simulation_gas", "min_stake_wei", "min_unstake_delay_s", "allowed_entities",
         "denied_entities", "bundle_interval_s", "max_ops_per_bundle", "max_bundle_gas", "require_profit",
         "data_fee_margin_percent", "data_fee_tolerance_percent", "allow_data_loss", "blocks_before_resubmit",
         "resubmit_bump_percent", "max_bundle_fee_wei", "event_search_blocks", "poll_interval_s", "idle_poll_interval_s",

@@ -506,10 +506,35 @@ def _release(op_hash: Hash32) -> tuple[str, Sequence[Any]]:
     return ("UPDATE operations SET status=? WHERE hash=? AND status='bundled'", (OpStatus.RECEIVED, op_hash))
 
 
+_NOTHING_BESIDE = msgspec.msgpack.encode(_Beside())
+_PLAIN = frozenset(
+    (
+        "sender", "nonce", "callData", "callGasLimit", "verificationGasLimit", "preVerificationGas", "maxFeePerGas",
+        "maxPriorityFeePerGas", "signature",
+    )
+)  # fmt: skip
+
+
+def _stored(fields: dict[str, str]) -> UserOperation:
+    """An operation as `to_rpc` wrote it: most have neither factory nor paymaster, and were checked when they came in."""
+    if fields.keys() != _PLAIN:
+        return UserOperation.from_rpc(fields)
+    return UserOperation(
+        sender=bytes.fromhex(fields["sender"][2:]),
+        nonce=int(fields["nonce"], 16),
+        call_data=bytes.fromhex(fields["callData"][2:]),
+        call_gas_limit=int(fields["callGasLimit"], 16),
+        verification_gas_limit=int(fields["verificationGasLimit"], 16),
+        pre_verification_gas=int(fields["preVerificationGas"], 16),
+        max_fee_per_gas=int(fields["maxFeePerGas"], 16),
+        max_priority_fee_per_gas=int(fields["maxPriorityFeePerGas"], 16),
+        signature=bytes.fromhex(fields["signature"][2:]),
+    )
+
+
 def _record(row: Sequence[Any]) -> OperationRecord:
-    op = UserOperation.from_rpc(msgspec.json.decode(row[2]))
-    entry = Entry(row[0], op, by_address(row[1]), row[3], row[4], row[5], row[6])
-    if row[12] is not None:
+    entry = Entry(row[0], _stored(msgspec.json.decode(row[2])), by_address(row[1]), row[3], row[4], row[5], row[6])
+    if row[12] is not None and row[12] != _NOTHING_BESIDE:
         entry = msgspec.msgpack.decode(row[12], type=_Beside).beside(entry)
     inclusion = Inclusion(row[9], row[10], row[11]) if row[7] == OpStatus.INCLUDED else None
     return OperationRecord(entry, OpStatus(row[7]), row[8], inclusion, row[9])

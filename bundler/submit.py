@@ -39,7 +39,7 @@ _MAX_REVERTS = 3
 _CANCEL_GAS = 21_000
 
 
-_REASON = re.compile(r"[A-Z]{2,5}-?[0-9]+")
+_REASON = re.compile(r"[A-Z]{2,5}-?[0-9]+|LIM-POOL")
 
 
 def _short(why: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundler.builder import select
+from bundler.builder import _by_tip, select, tip_of
 from bundler.chain import Head
 from bundler.gas import bundle_gas_limit
 from bundler.keys import KeyVariable
@@ -74,6 +75,60 @@ def test_selection_keeps_limits_and_order_of_dependence(entries: list[Entry], ma
     for position, one in enumerate(chosen):
         earlier = {other.hash for other in chosen[:position]}
         assert all(other.hash in earlier for other in pool.before(one.op, V08))
+
+
+@given(
+    entries=ENTRIES,
+    steps=st.lists(st.tuples(st.sampled_from(["launch", "land", "remove"]), st.integers(0, 29)), max_size=60),
+    base_fee=st.integers(0, 14),
+)
+def test_order_lowest_and_ends_agree_with_a_look_at_everything(
+    entries: list[Entry], steps: list[tuple[str, int]], base_fee: int
+) -> None:
+    pool, flying = Mempool(), set[bytes]()
+    for number, one in enumerate(entries):
+        pool.add(replace(one, valid_until_s=100 + number) if number % 3 == 0 else one)
+    for what, index in steps:
+        if index >= len(entries):
+            continue
+        op_hash = entries[index].hash
+        if what == "launch" and op_hash in pool:
+            pool.launch([op_hash])
+            flying.add(op_hash)
+        elif what == "land":
+            pool.land([op_hash])
+            flying.discard(op_hash)
+        elif what == "remove":
+            pool.remove(op_hash)
+            flying.discard(op_hash)
+        waiting = [one for one in pool if one.hash not in flying]
+        assert pool.has_waiting == bool(waiting)
+        assert pool.size_bytes == sum(one.size_bytes for one in pool)
+        lowest = min(waiting, key=lambda one: (*one.bid, -one.received_s), default=None)
+        assert (pool.lowest() or replace(entries[0], hash=b"")).hash == (b"" if lowest is None else lowest.hash)
+        for _ in range(2):  # looking changes nothing
+            found = list(pool.best_first(V08.address))
+            assert found == sorted(waiting, key=lambda one: (-one.bid[0], one.received_s, one.hash))
+            assert set(pool.ended(110)) == {one for one in pool if one.valid_until_s < 110}
+        head = Head(1, keccak(b"h"), 1, base_fee)
+        by_tip = sorted(
+            (one for one in waiting if tip_of(one, head) >= 0),
+            key=lambda one: (-tip_of(one, head), one.received_s, one.hash),
+        )
+        assert list(_by_tip(pool, V08, head)) == by_tip
+
+
+def test_heaps_do_not_grow_with_what_came_and_went() -> None:
+    pool = Mempool()
+    for number in range(5_000):
+        one = entry(number + 1, 1, tip=number % 7)
+        pool.add(one)
+        pool.launch([one.hash])
+        pool.land([one.hash])
+        if number % 10:
+            pool.remove(one.hash)
+    assert len(pool) == 500
+    assert max(len(pool._least), len(pool._best[V08.address])) <= 2 * 500 + 66
 
 
 def test_best_payer_comes_first() -> None:

@@ -283,9 +283,7 @@ async def test_full_pool_is_32504(own_chain: Chain, tmp_path: Path) -> None:
     await own_chain.automine(False)
     async with serving(settings_for(own_chain, tmp_path, max_pool_ops=1)) as client:
         await client.send(await (await own_chain.account()).operation())
-        await refused(
-            client, await (await own_chain.account()).operation(), THROTTLED, "the mempool holds 1 operations"
-        )
+        await refused(client, await (await own_chain.account()).operation(), THROTTLED, "the mempool is full")
 
 
 async def test_concurrent_operations_cannot_overdraw_one_deposit(own_chain: Chain, tmp_path: Path) -> None:
@@ -314,3 +312,35 @@ async def test_no_hash_is_returned_before_the_disk_has_it(own_chain: Chain, tmp_
         op_hash = await client.send(op)
         assert (await client.included(op_hash))["success"] is True
         assert len(await own_chain.receipts_of(V08, op_hash)) == 1
+
+
+async def test_a_full_pool_takes_who_pays_more_and_the_lowest_leaves_with_its_reason(
+    own_chain: Chain, tmp_path: Path
+) -> None:
+    await own_chain.automine(False)
+    async with serving(settings_for(own_chain, tmp_path, max_pool_ops=2, debug=True)) as client:
+        await client.rpc.call("debug_bundler_setBundlingMode", "manual")
+
+        async def offering(tip_gwei: int) -> UserOperation:
+            account = await own_chain.account()
+            draft = with_limits(await account.draft(), max_fee_per_gas=(20 + tip_gwei) * GWEI)
+            return account.sign(draft.replace(max_priority_fee_per_gas=tip_gwei * GWEI))
+
+        low = await client.send(await offering(2))
+        high = await client.send(await offering(10))
+        await refused(client, await offering(2), THROTTLED, "offer at least maxPriorityFeePerGas 2200000000")
+        between = await client.send(await offering(5))
+        status = await client.becomes(low, "dropped")
+        assert status["reason"] == "LIM-POOL the pool is full and others pay more"
+        for op_hash in (high, between):
+            assert (await client.status(op_hash) or {})["status"] == "received"
+
+
+async def test_a_pool_is_bounded_in_bytes_too(own_chain: Chain, tmp_path: Path) -> None:
+    await own_chain.automine(False)
+    async with serving(settings_for(own_chain, tmp_path, max_pool_bytes=2_500, debug=True)) as client:
+        await client.rpc.call("debug_bundler_setBundlingMode", "manual")
+        first, second = [await client.send(await (await own_chain.account()).operation()) for _ in range(2)]
+        # Of equal bids the younger leaves.
+        assert "LIM-POOL" in (await client.becomes(second, "dropped"))["reason"]
+        assert (await client.status(first) or {})["status"] == "received"

@@ -104,7 +104,7 @@ def test_order_lowest_and_ends_agree_with_a_look_at_everything(
         waiting = [one for one in pool if one.hash not in flying]
         assert pool.has_waiting == bool(waiting)
         assert pool.size_bytes == sum(one.size_bytes for one in pool)
-        lowest = min(waiting, key=lambda one: (*one.bid, -one.received_s), default=None)
+        lowest = min(waiting, key=lambda one: (*one.bid, -one.received_s, one.hash), default=None)
         assert (pool.lowest() or replace(entries[0], hash=b"")).hash == (b"" if lowest is None else lowest.hash)
         for _ in range(2):  # looking changes nothing
             found = list(pool.best_first(V08.address))

@@ -225,16 +225,14 @@ class _Run:
                 await self._read_state(StateProbe(self.entry_point.address, tuple(sorted(others)), ()), tag)
             tree, slots = await self._run(tag)
             others = untrapped(tree, self.codes, self.entry_point.address)
-            if others and not tree.error:
-                continue
-            if tree.error and (tree.has_errors or others):  # code that is not trapped yet may have read one that is
+            if tree.error:  # a trap may be the reason, or code that another one reads
                 tree = await self._untrapped_run(tag)
-                if not tree.error:
-                    if others:
-                        continue
+                if tree.error:
+                    return Finding(head, tree, None, self.stakes, self.hashes)
+                if not others:
                     raise Unproven("a trap was met")
-            if tree.error:
-                return Finding(head, tree, None, self.stakes, self.hashes)
+            if others:
+                continue
             self.shared.remember_beside(key, frozenset(self.hashes.keys() - set(self.entities)))
             words = self.shared.words(self.hashes.values())
             trace = evidence(

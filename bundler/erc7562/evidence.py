@@ -55,11 +55,6 @@ class CallTree:
     error: str
     output: bytes
 
-    @property
-    def has_errors(self) -> bool:
-        """Whether any call below the entry point ended with an error."""
-        return any(call.error for call in self.calls)
-
     def called(self) -> set[Address]:
         """Everybody who was called."""
         return {call.to for call in self.calls}
@@ -136,11 +131,16 @@ def evidence(
         parent = root if call.parent < 0 else frames[call.parent]
         code = codes.get(call.to)
         delegated = code is not None and code.delegate is not None
-        if delegated and code is not None and code.delegate is not None:
-            behind = codes.get(code.delegate)
-            if behind is None or behind.delegate is not None:
+        running = code
+        if code is not None and code.delegate is not None:
+            running = codes.get(code.delegate)
+            if running is None or running.delegate is not None:
                 raise Unproven(f"delegate 0x{code.delegate.hex()} runs no code that could be trapped")
         context = parent.context if call.kind in ("DELEGATECALL", "CALLCODE") else call.to
+        if running is not None and running.reads_context:
+            read = codes.get(context)
+            if read is None or read.changed:
+                raise Unproven(f"0x{context.hex()} may read its code, which has traps")
         mine = touched.get(context, {}) if context != entry_point else {}
         frame = _frame(call.kind, call.caller, call.to, context, call, mine, delegated=delegated)
         frames.append(frame)

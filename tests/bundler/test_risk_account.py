@@ -81,3 +81,5 @@ async def test_risk_account_is_created_used_and_its_estimates_hold(
         receipt = await client.included(await client.send(op))
         assert receipt["success"] is True
         assert receipt["nonce"] == hex(nonce)
+    # Its deployment is traced in full; what it does then is proven without.
+    assert (await client.service())["validations"] == {"cheap": 2, "full": 1}

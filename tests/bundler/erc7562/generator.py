@@ -190,9 +190,14 @@ class Generator:
     def delegated(self) -> bytes:
         return call(self.rng.choice((opcodes.CALL, opcodes.STATICCALL)), self.contract(delegation(self.contract(STOP))))
 
-    def reads_itself(self) -> bytes:
-        # CODECOPY of itself, then a look at what was copied: who changes code must not be seen to
-        return push(32) + push(0) * 2 + b"\x39" + push(0) + b"\x51\x50"
+    def reads_code(self) -> bytes:
+        # copies a word of code and breaks off if it begins with INVALID: a trap must not be seen
+        offset = self.rng.randrange(150)
+        copy = self.rng.choice((b"\x39", b"\x30\x3c", push(self.me) + b"\x3c", b"\x33\x3c", b"\x50\x80\x39"))
+        return push(32) + push(offset) + push(0) + copy + push(0) + b"\x51\x5f\x1a" + push(0xFE) + b"\x14\x5f\x57"
+
+    def measures_code(self) -> bytes:
+        return b"\x30\x3b" + self.rng.choice((b"", b"\x15")) + b"\x50"
 
     def slot_access(self) -> bytes:
         op = self.rng.choice((SLOAD, SLOAD, SSTORE, SSTORE, TLOAD, TSTORE))
@@ -237,7 +242,7 @@ class Generator:
         kinds: list[tuple[int, Callable[[], bytes]]] = [
             (30, self.harmless), (7, self.blocked), (4, self.gas), (3, self.unassigned), (4, self.starves), (4, self.creates), (6, self.empty),
             (3, self.looks), (7, self.entry_point_use), (5, self.sends), (6, self.precompile), (3, self.balances), (3, self.delegated),
-            (2, self.reads_itself), (8, self.stores), (14, self.token),
+            (5, self.reads_code), (2, self.measures_code), (8, self.stores), (14, self.token),
             (9, self.mapping), (2, self.entities_storage), (1, self.again),
         ]  # fmt: skip
         made = self.rng.choices([kind for _, kind in kinds], [weight for weight, _ in kinds])[0]
@@ -250,9 +255,15 @@ class Generator:
         """A few deeds in disguise, and an end."""
         main, tail = bytearray(first), bytearray()
         branches: list[tuple[int, bytes]] = []
+        hidden: list[tuple[int, bytes]] = []
         for _ in range(self.rng.choice((0, 1, 1, 1, 2, 3))):
             deed = self.deed()
-            kind = self.rng.randrange(12)
+            kind = self.rng.randrange(14)
+            if kind >= 12:  # a jump that only a run can tell, into what looks like data
+                main += b"\x61\0\0" + push(1) + b"\x01\x56"
+                hidden.append((len(main) - 6, deed + end))
+                main += b"\x5b"
+                continue
             if kind < 4:
                 main += deed
             elif kind < 7:
@@ -277,7 +288,11 @@ class Generator:
         for place, block in branches:
             main[place : place + 2] = len(main).to_bytes(2)
             main += b"\x5b" + block
-        return bytes(main + tail)
+        main += tail
+        for place, block in hidden:
+            main[place : place + 2] = (len(main) - 1).to_bytes(2)
+            main += b"\x5b" + block
+        return bytes(main)
 
     def paymaster_end(self) -> bytes:
         """Answers (context, 0), the context mostly empty."""

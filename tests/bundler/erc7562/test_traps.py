@@ -38,6 +38,46 @@ def test_gas_stays_only_before_a_call() -> None:
     assert trapped(bytes([opcodes.GAS, 0x60, 0xF1]))[0] == opcodes.INVALID
 
 
+ADDRESS_EXTCODECOPY, JUMPDEST, TIMESTAMP, STOP = b"\x30\x3c", b"\x5b", b"\x42", b"\x00"
+DYNAMIC_JUMP = b"\x35\x56"
+
+
+def test_account_may_read_the_code_it_runs_for_if_that_has_no_traps() -> None:
+    assert trapped(ADDRESS_EXTCODECOPY) == ADDRESS_EXTCODECOPY
+    assert trapped(b"\x33\x3c") == b"\x33\xfe"  # of its caller
+    assert trapped(b"\x30\x50\x3c") == b"\x30\x50\xfe"
+    assert Code.of(ADDRESS_EXTCODECOPY).reads_context
+    assert not Code.of(b"\x33\x3c").reads_context
+    assert Code.of(TIMESTAMP).changed
+    assert not Code.of(STOP).changed
+
+
+def test_data_behind_a_proxy_that_jumps_to_constants_are_left_alone() -> None:
+    data = JUMPDEST + TIMESTAMP
+    jumping = b"\x60\x04\x56\x00" + JUMPDEST + STOP
+    assert trapped(jumping + data) == jumping + data
+    assert trapped(b"\x60\x06\x56\x00\x5b\x00" + data) == b"\x60\x06\x56\x00\x5b\x00" + JUMPDEST + b"\xfe"
+    assert trapped(DYNAMIC_JUMP + data) == DYNAMIC_JUMP + JUMPDEST + b"\xfe"
+
+
+def test_constants_behind_a_contract_are_left_alone_up_to_the_first_jump_target() -> None:
+    assert trapped(DYNAMIC_JUMP + TIMESTAMP) == DYNAMIC_JUMP + TIMESTAMP
+    assert trapped(DYNAMIC_JUMP + TIMESTAMP + JUMPDEST + TIMESTAMP) == DYNAMIC_JUMP + TIMESTAMP + JUMPDEST + b"\xfe"
+    assert (
+        trapped(STOP + JUMPDEST + TIMESTAMP + DYNAMIC_JUMP) == STOP + JUMPDEST + TIMESTAMP + DYNAMIC_JUMP
+    )  # nobody jumps there
+
+
+def test_copy_of_a_constant_range_stays_if_nothing_in_it_is_trapped() -> None:
+    copy = bytes.fromhex("6002600b5f39")  # two bytes at 11
+    assert trapped(copy + DYNAMIC_JUMP + JUMPDEST + STOP * 2 + TIMESTAMP * 2)[5] == 0x39
+    alive = copy + DYNAMIC_JUMP + JUMPDEST + b"\x50" * 2 + TIMESTAMP * 2
+    assert trapped(alive)[5] == opcodes.INVALID
+    assert trapped(b"\x35" + copy[1:])[5] == opcodes.INVALID  # a size that only a run can tell
+    itself = bytes.fromhex("600660005f39")
+    assert trapped(itself)[5] == opcodes.INVALID  # whether it stays may depend on another one
+
+
 def test_delegation_is_left_as_it_is() -> None:
     target = b"\x42" * 20
     code = Code.of(delegation(target))

@@ -303,7 +303,7 @@ class Generator:
     def case(self) -> Case:
         with_paymaster, with_factory = self.chance(35), self.chance(12)
         self.me = self.sender
-        first = self.mapping() if with_factory and self.chance(50) else b""
+        first = self.mapping() if with_factory else b""
         account = self.program(RETURN_ZERO if self.chance(95) else REVERT_NOTHING, first)
         options: dict[str, object] = {}
         if with_paymaster:

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from bundler import simulation
 from bundler.cheap import CheapPass
@@ -130,7 +131,9 @@ async def test_cheap_pass_accepts_nothing_that_the_full_trace_refuses(own_chain:
     rpc = own_chain.rpc
     await rpc.call("anvil_setBalance", to_hex(EXECUTOR), hex(10**24))
     cheap = CheapPass(rpc)
-    for seed in range(FIRST, FIRST + CASES):
+    for seed in count(FIRST):
+        if seed >= FIRST + CASES and (REFUSALS <= tally.rules.keys() or seed >= FIRST + 3 * CASES):
+            break  # enough, once every rule was broken
         case = Generator(seed, GENERATION).case()
         await put(rpc, case)
         await judge(rpc, cheap, case, tally)
@@ -139,7 +142,7 @@ async def test_cheap_pass_accepts_nothing_that_the_full_trace_refuses(own_chain:
             await judge(rpc, cheap, case.turned(), tally)
         if seed % 100 == 99 and CASES > 1_000:
             print(f"{seed + 1} cases: {tally}", flush=True)
-    print(f"{CASES} cases: {tally}")
+    print(f"{seed - FIRST} cases: {tally}")
     assert tally.false_accepts == []
     assert tally.false_refusals == []
     assert tally.differences == []

@@ -23,6 +23,7 @@ from bundler.limits import ApiKey, Clients, UnknownKey, is_deeper_than
 from bundler.metrics import Metrics
 from bundler.service import Bundler
 from bundler.settings import Settings
+from bundler.simulation import NotTraced
 from bundler.subscriptions import Connection, Subscriptions
 from contracts.errors import NodeError, RpcError, SeawallError
 from contracts.types import Address, Hash32
@@ -298,7 +299,7 @@ class Server:
                 return {"jsonrpc": "2.0", "id": request_id, "result": await method(params)}
         except TimeoutError:
             return _error(request_id, INTERNAL_ERROR, f"no answer within {self._settings.request_timeout_s:g} s")
-        except FeeDataError as error:  # says nothing of the node's address, and what to set
+        except (FeeDataError, NotTraced) as error:  # say nothing of the node's address, and what to set
             log.warning("%s: %s", name, error.message)
             return {"jsonrpc": "2.0", "id": request_id, "error": error.to_rpc()}
         except NodeError as error:

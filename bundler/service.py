@@ -48,6 +48,7 @@ _SELECTIONS = 16
 _MEANING = {
     "NodeUnreachable": "the node does not answer",
     "RpcError": "the node answers with errors",
+    "NotTraced": "the node refuses to trace",
     "WrongChain": "the node serves another chain",
     "SetupError": "the store cannot be written to",
 }

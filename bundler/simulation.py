@@ -106,6 +106,10 @@ class Validation:
     """How it was found: `plain` outside safe mode, `cheap` or `full` in it."""
 
 
+class NotTraced(NodeError):
+    """The node refuses a trace that the bundler needs. Says nothing of the node's address."""
+
+
 class PredecessorFailed(OperationRejected):
     """An earlier pending operation of the sender fails now, so the new one cannot be judged behind it."""
 
@@ -173,7 +177,7 @@ async def trace(
             ]
         )
     except RpcError as error:
-        raise NodeError(
+        raise NotTraced(
             f"the node did not trace a bundle: {error.message}. The bundler needs debug_traceCall with callTracer",
             data=error.data,
         ) from error
@@ -256,7 +260,7 @@ async def _safe_trace(
             ]
         )
     except RpcError as error:
-        raise NodeError(
+        raise NotTraced(
             f"the node did not trace a validation: {error.message}. Safe mode needs debug_traceCall with JavaScript tracers; "
             "without them run with `safe = false`, for accounts and paymasters you trust",
             data=error.data,

@@ -30,6 +30,7 @@ from contracts.entrypoint import V08
 from contracts.errors import BadInput, NodeUnreachable, RpcError, SetupError
 from contracts.types import Address, checksum, to_hex
 from tests.bundler.rig import ROOT, Chain, Client, process, serving, settings_for, until
+from tests.chaos.fault_proxy import FaultProxy
 
 TOKEN = "a token of an operator"
 
@@ -356,6 +357,7 @@ async def examined(settings: Settings) -> dict[str, tuple[str, str]]:
 async def test_the_doctor_finds_nothing_wrong_where_a_bundler_works(chain: Chain, tmp_path: Path) -> None:
     found = await examined(settings_for(chain, tmp_path))
     assert {level for level, _ in found.values()} == {"ok"}, found
+    assert "cheap pass first" in found["safe mode"][1]
     assert {"node", "entry point", "tracer", "fee model", "executor's key", "executor's money", "database"} <= set(
         found
     )
@@ -375,6 +377,11 @@ async def test_the_doctor_names_what_is_wrong(chain: Chain, tmp_path: Path) -> N
     assert poor["executor's money"][0] == "failed"
     exposed = await examined(replace(settings, host="0.0.0.0", debug=True))  # noqa: S104
     assert exposed["exposure"][0] == "failed"
+    slow = await examined(replace(settings, cheap_pass=False))
+    assert slow["safe mode"] == ("ok", "full traces only: cheap_pass = false")
+    loose = keys_file(tmp_path)
+    loose.chmod(0o644)
+    assert (await examined(replace(settings, api_keys_file=loose)))["clients' keys"][0] == "failed"
     assert (await examined(replace(settings, safe=False)))["rules"][0] == "warning"
 
 
@@ -544,3 +551,28 @@ async def test_neither_the_nodes_access_key_nor_clients_keys_are_in_the_log(chai
     assert "stopped" in text
     for secret in ("nodepassword", "nodetoken", "nobody limits", "wrong guess"):
         assert secret not in text
+
+
+async def test_the_doctor_says_when_a_node_can_only_trace_in_full(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes that know no overrides ignore them, or refuse; both are behind a proxy here."""
+    ask = FaultProxy._ask
+
+    async def ignoring(self: FaultProxy, document: Any) -> Any:
+        if document["method"] == "debug_traceCall":
+            document["params"][2].pop("stateOverrides", None)
+        return await ask(self, document)
+
+    async def refusing(self: FaultProxy, document: Any) -> Any:
+        if document["method"] == "debug_traceCall" and "stateOverrides" in document["params"][2]:
+            return {"jsonrpc": "2.0", "id": document["id"], "error": {"code": -32602, "message": "unknown field"}}
+        return await ask(self, document)
+
+    async with FaultProxy.start(chain.anvil.url) as proxy:
+        settings = settings_for(chain, tmp_path, rpc_url=proxy.url)
+        for fault, words in ((ignoring, "ignores stateOverrides"), (refusing, "unknown field")):
+            monkeypatch.setattr(FaultProxy, "_ask", fault)
+            level, text = (await examined(settings))["safe mode"]
+            assert level == "warning"
+            assert words in text

@@ -271,6 +271,24 @@ def encode_hook(
     return abi.encode([_HOOK_INIT], [(settings, list(rules), list(windows), list(approvals), [])])
 
 
+BASKET = (
+    f"(address,address,uint16,{_ORACLE},bool,uint8,int16,uint128,uint128,uint32,uint16,uint32,uint32,uint16,uint96,uint48,"
+    f"(address,uint16,uint16,{_ORACLE},(address,uint24)[3])[])"
+)
+ARM_BASKET = Function.parse(f"arm(uint256,{BASKET})")
+BASKET_OF = Function.parse(f"basketOf(address,uint256)({BASKET},bool,uint256,uint48,uint48)")
+BASKET_VALUES = Function.parse("valuesOf(address,uint256)(uint256[],uint256)")
+BASKET_ARMED = Event.parse(f"BasketArmed(address indexed,uint256 indexed,uint256,{BASKET})")
+REBALANCED = Event.parse("Rebalanced(address indexed,uint256 indexed,uint256,uint256,uint256,bool)")
+TRADED = Event.parse("Traded(address indexed,uint256 indexed,address,address,address,uint24,uint256,uint256)")
+
+
+def encode_baskets(baskets: Sequence[tuple[int, tuple[object, ...]]]) -> bytes:
+    """onInstall data of AutoRebalance: (id, IAutoRebalance.Basket) each."""
+    ids, fields = [one for one, _ in baskets], [basket for _, basket in baskets]
+    return abi.encode(["uint256[]", f"{BASKET}[]"], [ids, fields])
+
+
 # -- EmergencyFreeze ------------------------------------------------------------------------------------------------------
 
 _EXIT = "(address,bytes4,bool,bool,uint8,bytes32[])"

@@ -56,6 +56,7 @@ class Deployment:
     session_validator: Address
     stop_loss: Address
     health_guard: Address
+    auto_rebalance: Address
     policy_hook: Address
     emergency_freeze: Address
     verifying_paymaster: Address
@@ -80,6 +81,7 @@ async def deploy_seawall(
         session_validator=await deploy(sender, init_code("SessionValidator")),
         stop_loss=await deploy(sender, init_code("StopLoss")),
         health_guard=await deploy(sender, init_code("HealthGuard")),
+        auto_rebalance=await deploy(sender, init_code("AutoRebalance")),
         policy_hook=await deploy(sender, init_code("PolicyHook")),
         emergency_freeze=await deploy(sender, init_code("EmergencyFreeze")),
         verifying_paymaster=await deploy(sender, paymaster),
@@ -97,6 +99,14 @@ async def deploy_uniswap_adapter(
     """Deploy the venue adapter of Uniswap v3 spot; its second price source is the pool's mean over `twap_s` seconds."""
     types = ["address", "address", "uint32"]
     return await deploy(sender, init_code("UniswapV3Adapter", types, [factory, router, twap_s]))
+
+
+async def deploy_uniswap_route_adapter(
+    sender: TransactionSender, factory: Address, router: Address, quoter: Address, twap_s: int = 60
+) -> Address:
+    """Deploy the adapter that compares Uniswap v3 pools by what `quoter` (QuoterV2) says of them."""
+    types = ["address", "address", "address", "uint32"]
+    return await deploy(sender, init_code("UniswapV3RouteAdapter", types, [factory, router, quoter, twap_s]))
 
 
 async def deploy_aave_adapter(sender: TransactionSender, pool: Address) -> Address:

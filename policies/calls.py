@@ -16,6 +16,7 @@ from contracts.bindings import EXECUTE
 from contracts.errors import InvalidFields
 from contracts.types import Address, Wei
 from policies.functions import BY_SELECTOR, Effect, KnownFunction
+from policies.rebalance_rules import REBALANCE
 
 Execution: TypeAlias = tuple[Address, Wei, bytes]
 """Target, value, call data."""
@@ -317,6 +318,8 @@ def _effect(known: KnownFunction, given: Mapping[str, str], target_name: str, ac
         return Effect.PAYS
     if effect is Effect.OPENS and given.get("recipient", me) not in (me, *_ROUTER_MARKS):
         return Effect.PAYS
+    if effect is Effect.REDUCES and target_name == REBALANCE and known.function.name == "execute":
+        return Effect.OPENS  # it buys as well as it sells
     if effect is Effect.REDUCES and given.get("setCollateralTo", "0") != "0":
         return Effect.OPENS  # Lyra: what is left of the position may keep less collateral than it had
     return effect

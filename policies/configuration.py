@@ -31,6 +31,8 @@ from policies.guards import bound, freeze_config, health_config, keeper_sessions
 from policies.hook_rules import HOOK
 from policies.hooks import HookState, hook_settings, hook_state
 from policies.policy import Policy
+from policies.rebalance_rules import REBALANCE
+from policies.rebalances import ENDS, basket_fields, rebalance_config
 
 ARMED = 1
 """IStopLoss.Status."""
@@ -73,6 +75,8 @@ class Present:
     """Armed ones, by id, as IStopLoss.Stop."""
     healths: Mapping[int, tuple[object, ...]] = field(default_factory=dict)
     """Armed ones, by id, as IHealthGuard.Health."""
+    baskets: Mapping[int, tuple[object, ...]] = field(default_factory=dict)
+    """Armed ones, by id, as IAutoRebalance.Basket."""
     announced: Mapping[bytes, int] = field(default_factory=dict)
     """Administrative calls under way, and when they may be carried out."""
     hook: HookState | None = None
@@ -249,6 +253,9 @@ def module_inits(wish: Wanted) -> tuple[ModuleInit, ...]:
     if policy.healths:
         healths = [(rule.id, health_config(rule, policy, book, wish.present.time_s)) for rule in policy.healths]
         found.append(ModuleInit(MODULE_EXECUTOR, at("seawall.health_guard"), b.encode_healths(healths)))
+    if policy.rebalances:
+        baskets = [(rule.id, rebalance_config(rule, policy, book, wish.present.time_s)) for rule in policy.rebalances]
+        found.append(ModuleInit(MODULE_EXECUTOR, at(REBALANCE), b.encode_baskets(baskets)))
     sessions = keeper_sessions(policy, book, wish.present.time_s)
     if sessions:
         found.append(ModuleInit(MODULE_VALIDATOR, at("seawall.session_validator"), b.encode_sessions(*sessions)))
@@ -550,6 +557,43 @@ def _found_healths(wish: Wanted) -> Listed:
     ]
 
 
+# -- AutoRebalance ----------------------------------------------------------------------------------------------------------
+
+
+def _wanted_baskets(wish: Wanted) -> Listed:
+    if not wish.has(MODULE_EXECUTOR, REBALANCE):
+        return []  # its installation arms them
+    name, present = _names(wish), wish.present
+    listed: Listed = []
+    for rule in wish.policy.rebalances:
+        config = rebalance_config(rule, wish.policy, wish.book, present.time_s)
+        basket, armed = config, present.baskets.get(rule.id)
+        if armed is not None and rule.valid_for_s:
+            ends_s = _int(armed[ENDS])
+            if ends_s - present.time_s >= RENEW_BELOW * rule.valid_for_s:
+                basket = _with(basket, ENDS, ends_s)
+        arm = Call(wish.at(REBALANCE), b.ARM_BASKET.encode(rule.id, config))
+        fields = basket_fields(basket, lambda value: _shown(value, name))
+        listed.append((f"basket {rule.id}", Setting(fields, make=(arm,))))
+    return listed
+
+
+def _found_baskets(wish: Wanted) -> Listed:
+    if not wish.policy.rebalances:
+        return []  # the module's removal takes them along
+    name, module = _names(wish), wish.book[REBALANCE]
+    return [
+        (
+            f"basket {basket_id}",
+            Setting(
+                basket_fields(basket, lambda value: _shown(value, name)),
+                drop=(Call(module, b.CANCEL_STOP.encode(basket_id)),),
+            ),
+        )
+        for basket_id, basket in sorted(wish.present.baskets.items())
+    ]
+
+
 # -- PolicyHook -------------------------------------------------------------------------------------------------------------
 
 
@@ -598,6 +642,7 @@ _WANTED: tuple[Callable[[Wanted], Listed], ...] = (
     _wanted_sessions,
     _wanted_stops,
     _wanted_healths,
+    _wanted_baskets,
     _wanted_hook,
 )
 _FOUND: tuple[Callable[[Wanted], Listed], ...] = (
@@ -607,5 +652,6 @@ _FOUND: tuple[Callable[[Wanted], Listed], ...] = (
     _found_sessions,
     _found_stops,
     _found_healths,
+    _found_baskets,
     _found_hook,
 )

@@ -27,17 +27,19 @@ _SECTIONS = (
 _BINDS_MORE_WITHOUT = frozenset(("during", "when", "description", "accounts", "chains", "signers", "may_loosen"))
 """Keys whose absence means that more is bound, not less."""
 _BY_ID = ("limits", "stress", "approvals")
+_TRIGGERS = ("stop_loss", "health", "rebalance")
+"""Lists of `guards` by id."""
 _DURATIONS = frozenset(
     (
         "max_price_age", "max_block_age", "max_returns_age", "window", "horizon", "time", "validity", "escape_delay", "widen", "cooldown",
         "public_delay", "valid_for", "heartbeat", "grace_period", "deviation_patience", "solo_freeze", "thaw_delay",
-        "change_delay", "within",
+        "change_delay", "within", "turnover_within",
     )
 )  # fmt: skip
 _SHARES = frozenset(
     (
         "max_price_deviation", "max_depeg", "warn_at", "hysteresis", "confidence", "drop", "slippage", "max_slippage", "max_deviation",
-        "refund_share",
+        "refund_share", "weight", "band", "cash_band",
     )
 )  # fmt: skip
 _BOUNDS = frozenset(("max", "min", "max_change", "min_change", "beyond"))
@@ -208,7 +210,7 @@ def _about(entry: Tree) -> tuple[Any, Any]:
 
 
 def _guards(was: Tree, now: Tree) -> Iterator[Difference]:
-    for listed in ("stop_loss", "health"):
+    for listed in _TRIGGERS:
         yield from _entries(
             f"guards.{listed}",
             was.get(listed, ()),
@@ -216,7 +218,7 @@ def _guards(was: Tree, now: Tree) -> Iterator[Difference]:
             lambda entry, name=listed: {"guards": {name: [entry]}},
         )
     for section in dict.fromkeys([*was, *now]):
-        if section in ("stop_loss", "health") or was.get(section) == now.get(section):
+        if section in _TRIGGERS or was.get(section) == now.get(section):
             continue
         path, before, after = f"guards.{section}", was.get(section), now.get(section)
         if before is None or after is None:

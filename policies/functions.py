@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from contracts.abi import Function
-from contracts.bindings import HEALTH, HOOK_RULE, HOOK_WINDOW
+from contracts.bindings import BASKET, HEALTH, HOOK_RULE, HOOK_WINDOW
 
 
 class Effect(StrEnum):
@@ -257,6 +257,7 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
     _f("reduce(uint256,uint256)", "id size", Effect.REDUCES),
     _f(f"arm(uint256,{_STOP})", "id stop", Effect.ADMIN),
     _f(f"arm(uint256,{HEALTH})", "id health", Effect.ADMIN),
+    _f(f"arm(uint256,{BASKET})", "id basket", Effect.ADMIN),
     _f("cancel(uint256)", "id", Effect.ADMIN),
     # EmergencyFreeze
     _f("freeze(address,uint8)", "account state", Effect.REDUCES),
@@ -331,6 +332,7 @@ _TARGETS: Mapping[str, tuple[str, ...]] = {
     "aave.pool": ("withdraw(address,uint256,address)", "deposit(address,uint256,address,uint16)"),
     "seawall.stop_loss": ("execute(address,uint256)", f"arm(uint256,{_STOP})"),
     "seawall.health_guard": ("execute(address,uint256)", f"arm(uint256,{HEALTH})"),
+    "seawall.auto_rebalance": ("execute(address,uint256)", f"arm(uint256,{BASKET})"),
     "seawall.risk_validator": ("cancelEscape()",),
     "seawall.policy_hook": ("announce(bytes)",),
 }  # fmt: skip

@@ -76,7 +76,7 @@ def _exit(rule: ExitRule, policy: Policy, book: Book, account: Address) -> Exit:
 
 
 def keeper_sessions(policy: Policy, book: Book, now_s: int) -> tuple[Session, ...]:
-    """The sessions that let the keeper call `execute` of each guard and nothing else; none without `guards.session` or guards."""
+    """The sessions that let the keeper call `execute` of each trigger's module and nothing else; none without `guards.session` or triggers."""
     rule = policy.session
     if rule is None:
         return ()
@@ -89,7 +89,7 @@ def keeper_sessions(policy: Policy, book: Book, now_s: int) -> tuple[Session, ..
             selector=GUARD_EXECUTE.selector,
             prefund_budget_wei=rule.prefund_budget_wei,
         )
-        for name in policy.guards
+        for name in policy.triggers
     )
 
 
@@ -121,22 +121,22 @@ def stop_config(
         abi.encode(["address"], [bound(base, policy, book)]),
         is_long,
         trigger_wad,
-        _bps(rule.size),
+        whole_bps(rule.size),
         cap,
-        _bps(rule.slippage),
-        _bps(rule.max_slippage),
+        whole_bps(rule.slippage),
+        whole_bps(rule.max_slippage),
         rule.widen_s,
         rule.cooldown_s,
         rule.public_delay_s,
-        _bps(rule.refund_share),
+        whole_bps(rule.refund_share),
         rule.refund_cap_wei,
         now_s + rule.valid_for_s if rule.valid_for_s else 0,
-        _oracle(rule.oracle, policy, book),
+        oracle_config(rule.oracle, policy, book),
     )
     return StopConfig(rule.id, trigger_wad, is_long, stop)
 
 
-def _oracle(oracle: OracleRule, policy: Policy, book: Book) -> tuple[object, ...]:
+def oracle_config(oracle: OracleRule, policy: Policy, book: Book) -> tuple[object, ...]:
     """A feed and everything it is held against, as OracleConfig."""
     sequencer = bound(oracle.sequencer_feed, policy, book) if oracle.sequencer_feed else _ZERO
     return (
@@ -146,12 +146,12 @@ def _oracle(oracle: OracleRule, policy: Policy, book: Book) -> tuple[object, ...
         oracle.grace_period_s,
         int(oracle.min_price * WAD),
         int(oracle.max_price * WAD),
-        _bps(oracle.max_deviation),
+        whole_bps(oracle.max_deviation),
         oracle.deviation_patience_s,
     )
 
 
-_NO_ORACLE = (_ZERO, 0, _ZERO, 0, 0, 0, 0, 0)
+NO_ORACLE = (_ZERO, 0, _ZERO, 0, 0, 0, 0, 0)
 _LENDING = {"aave": "seawall.aave_adapter"}
 
 
@@ -174,19 +174,19 @@ def health_config(rule: HealthRule, policy: Policy, book: Book, now_s: int) -> t
             int(rule.pool_fee * 1_000_000),
             int(rule.floor * WAD),
             int(rule.target * WAD),
-            _bps(rule.tolerance),
+            whole_bps(rule.tolerance),
             _units(rule.max_repay, rule.debt, rule, policy),
             _units(rule.max_top_up, rule.collateral, rule, policy),
             _units(rule.max_unwind, rule.collateral, rule, policy),
-            _bps(rule.slippage),
-            _bps(rule.max_slippage),
+            whole_bps(rule.slippage),
+            whole_bps(rule.max_slippage),
             rule.widen_s,
             rule.cooldown_s,
             rule.public_delay_s,
-            _bps(rule.refund_share),
+            whole_bps(rule.refund_share),
             rule.refund_cap_wei,
             now_s + rule.valid_for_s if rule.valid_for_s else 0,
-            _NO_ORACLE if rule.oracle is None else _oracle(rule.oracle, policy, book),
+            NO_ORACLE if rule.oracle is None else oracle_config(rule.oracle, policy, book),
         )
 
 
@@ -200,6 +200,6 @@ def _units(amount: Decimal, token: str, rule: HealthRule, policy: Policy) -> int
     return int(amount.scaleb(TOKEN_DECIMALS[token]).to_integral_value(ROUND_FLOOR))
 
 
-def _bps(share: Decimal) -> int:
+def whole_bps(share: Decimal) -> int:
     """A fraction in whole basis points, rounded down: a bound never gets looser."""
     return int((share * BPS).to_integral_value(ROUND_FLOOR))

@@ -123,11 +123,12 @@ def _allowlist(
         for selector in allowed.selectors or (_NO_SELECTOR,):
             for conditions in _alternatives(allowed, selector, policy, book, account):
                 found.setdefault((target, selector), []).append((allowed.max_value_wei, conditions))
-    if policy.freeze is None:  # without a freeze nobody tells the hook which modules are guards
-        for name in policy.guards:
-            for function in (b.GUARD_EXECUTE, b.GUARD_TOUCH):
-                own: list[tuple[int, tuple[Condition, ...]]] = [(0, ((SELF, 0, ()),))]
-                found.setdefault((bound(name, policy, book), function.selector), []).extend(own)
+    # The freeze tells the hook which modules are guards; the others, and all of them without a freeze, are listed here.
+    known = () if policy.freeze is None else policy.guards
+    for name in policy.triggers:
+        for function in () if name in known else (b.GUARD_EXECUTE, b.GUARD_TOUCH):
+            own: list[tuple[int, tuple[Condition, ...]]] = [(0, ((SELF, 0, ()),))]
+            found.setdefault((bound(name, policy, book), function.selector), []).extend(own)
     return {key: _rule(key, alternatives) for key, alternatives in sorted(found.items())}
 
 

@@ -51,10 +51,12 @@ CONTRACTS: Mapping[str, str] = {
     "seawall.session_validator": "session_validator",
     "seawall.stop_loss": "stop_loss",
     "seawall.health_guard": "health_guard",
+    "seawall.auto_rebalance": "auto_rebalance",
     "seawall.policy_hook": "policy_hook",
     "seawall.emergency_freeze": "emergency_freeze",
     "seawall.perp_adapter": "perp_adapter",
     "seawall.uniswap_adapter": "uniswap_adapter",
+    "seawall.uniswap_route_adapter": "uniswap_route_adapter",
     "seawall.lyra_adapter": "lyra_adapter",
     "seawall.aave_adapter": "aave_adapter",
 }

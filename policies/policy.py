@@ -29,6 +29,8 @@ from policies.limits import (
     stress_limit,
 )
 from policies.names import ACCOUNT
+from policies.oracle_rules import OracleRule, oracle_rule
+from policies.rebalance_rules import REBALANCE, RebalanceRule, rebalance_rule
 
 SCHEMA_VERSION = 1
 __all__ = [
@@ -67,18 +69,6 @@ class ExitRule:
     in_frozen: bool
     plain_value: bool
     words: tuple[tuple[int, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class OracleRule:
-    feed: str
-    heartbeat_s: int
-    sequencer_feed: str
-    grace_period_s: int
-    min_price: Decimal
-    max_price: Decimal
-    max_deviation: Decimal
-    deviation_patience_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +189,7 @@ class Policy:
     exits: tuple[ExitRule, ...]
     stops: tuple[StopRule, ...]
     healths: tuple[HealthRule, ...]
+    rebalances: tuple[RebalanceRule, ...]
     freeze: FreezeRule | None
     hook: HookRule | None
     session: SessionRule | None
@@ -219,6 +210,11 @@ class Policy:
         """Names of the guard modules that may act in every state."""
         named = (("seawall.stop_loss", self.stops), ("seawall.health_guard", self.healths))
         return tuple(name for name, rules in named if rules)
+
+    @property
+    def triggers(self) -> tuple[str, ...]:
+        """Names of all modules that act when due: the guards, and what rests unless the account is ACTIVE."""
+        return self.guards + ((REBALANCE,) if self.rebalances else ())
 
 
 def build(document: Mapping[str, Any]) -> Policy:
@@ -255,6 +251,7 @@ def build(document: Mapping[str, Any]) -> Policy:
         exits=tuple(exit_rule(entry) for entry in document.get("exits", ())),
         stops=tuple(_stop(entry) for entry in guards.get("stop_loss", ())),
         healths=tuple(_health(entry) for entry in guards.get("health", ())),
+        rebalances=tuple(rebalance_rule(entry) for entry in guards.get("rebalance", ())),
         freeze=_freeze(guards["freeze"]) if "freeze" in guards else None,
         hook=hook_rule(guards["hook"]) if "hook" in guards else None,
         session=_session(guards["session"]) if "session" in guards else None,
@@ -355,20 +352,7 @@ def _stop(entry: Mapping[str, Any]) -> StopRule:
         refund_share=Decimal(entry.get("refund_share", "1")),
         refund_cap_wei=_wei(entry.get("refund_cap", "0")),
         valid_for_s=int(entry.get("valid_for", 0)),
-        oracle=_oracle(oracle),
-    )
-
-
-def _oracle(entry: Mapping[str, Any]) -> OracleRule:
-    return OracleRule(
-        feed=entry["feed"],
-        heartbeat_s=int(entry["heartbeat"]),
-        sequencer_feed=entry.get("sequencer_feed", ""),
-        grace_period_s=int(entry.get("grace_period", 1800)),
-        min_price=Decimal(entry.get("min_price", "0.01")),
-        max_price=Decimal(entry.get("max_price", "10000000")),
-        max_deviation=Decimal(entry.get("max_deviation", "0.05")),
-        deviation_patience_s=int(entry.get("deviation_patience", 300)),
+        oracle=oracle_rule(oracle),
     )
 
 
@@ -393,7 +377,7 @@ def _health(entry: Mapping[str, Any]) -> HealthRule:
         refund_share=Decimal(entry.get("refund_share", "1")),
         refund_cap_wei=_wei(entry.get("refund_cap", "0")),
         valid_for_s=int(entry.get("valid_for", 0)),
-        oracle=_oracle(entry["oracle"]) if "oracle" in entry else None,
+        oracle=oracle_rule(entry["oracle"]) if "oracle" in entry else None,
     )
 
 

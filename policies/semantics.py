@@ -16,6 +16,7 @@ from policies.margin import PERP_V2_INITIAL_RATIO, PERP_V2_MAINTENANCE_RATIO, ra
 from policies.names import ACCOUNT, CONTRACTS, TOKEN_DECIMALS
 from policies.policy import MAX_QUORUMS, selectors_of, word_of
 from policies.problems import Problem, did_you_mean
+from policies.rebalance_checks import RebalanceChecks
 from policies.structure import Places
 
 MAX_SLIPPAGE = Decimal("0.5")
@@ -23,6 +24,8 @@ MAX_SLIPPAGE = Decimal("0.5")
 _RECIPIENTS = ("to", "recipient", "onBehalfOf", "spender", "delegate")
 _HEX = re.compile(r"0x([0-9a-f]{2})*\Z")
 _ZERO, _ONE = Decimal(0), Decimal(1)
+_TRIGGERS = (("stop_loss", "stop"), ("health", "health guard"), ("rebalance", "basket"))
+"""What a session can execute, by section of `guards`."""
 
 
 def check(tree: Tree, places: Places, written: Mapping[str, str]) -> list[Problem]:
@@ -37,6 +40,7 @@ def check(tree: Tree, places: Places, written: Mapping[str, str]) -> list[Proble
     linter.exits()
     linter.stops()
     linter.healths()
+    linter.rebalances()
     linter.freeze()
     linter.session()
     linter.hook()
@@ -44,7 +48,7 @@ def check(tree: Tree, places: Places, written: Mapping[str, str]) -> list[Proble
     return linter.problems
 
 
-class _Linter(HookChecks, LimitChecks):
+class _Linter(HookChecks, RebalanceChecks, LimitChecks):
     # -- sections ---------------------------------------------------------------------------------------------------------
 
     def addresses(self) -> None:
@@ -314,7 +318,7 @@ class _Linter(HookChecks, LimitChecks):
     def session(self) -> None:
         entry = self.guards.get("session")
         if entry is None:
-            for section, what in (("stop_loss", "stop"), ("health", "health guard")):
+            for section, what in _TRIGGERS:
                 if self.guards.get(section):
                     self.warn(
                         f"guards.{section}",
@@ -322,8 +326,8 @@ class _Linter(HookChecks, LimitChecks):
                     )
             return
         self.party("guards.session.key", entry.get("key"))
-        if not self.guards.get("stop_loss") and not self.guards.get("health"):
-            self.warn("guards.session", "a session without a stop or a health guard can do nothing")
+        if not any(self.guards.get(section) for section, _ in _TRIGGERS):
+            self.warn("guards.session", "a session without a stop, a health guard or a basket can do nothing")
         if entry.get("valid_for") == "0":
             self.report("guards.session.valid_for", "must be positive")
 
@@ -339,8 +343,9 @@ class _Linter(HookChecks, LimitChecks):
             if "max_value" in e
         }
         amounts["guards.session.prefund_budget"] = self.guards.get("session", {}).get("prefund_budget", "0")
-        for stop in self.guards.get("stop_loss", ()):
-            amounts[f"guards.stop_loss.{stop.get('id')}.refund_cap"] = stop.get("refund_cap", "0")
+        for section, _ in _TRIGGERS:
+            for one in self.guards.get(section, ()):
+                amounts[f"guards.{section}.{one.get('id')}.refund_cap"] = one.get("refund_cap", "0")
         for path, amount in amounts.items():
             if Decimal(amount) < 0:
                 self.report(path, "must not be negative")

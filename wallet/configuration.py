@@ -76,6 +76,7 @@ _MODULES = {
     "session_validator": MODULE_VALIDATOR,
     "stop_loss": MODULE_EXECUTOR,
     "health_guard": MODULE_EXECUTOR,
+    "auto_rebalance": MODULE_EXECUTOR,
     "emergency_freeze": MODULE_EXECUTOR,
     "policy_hook": MODULE_HOOK,
 }
@@ -95,6 +96,7 @@ class _Named:
     sessions: tuple[bytes, ...]
     stops: tuple[int, ...]
     healths: tuple[int, ...]
+    baskets: tuple[int, ...]
     hook_rules: tuple[tuple[Address, bytes], ...]
     hook_caps: tuple[tuple[Address, Address], ...]
     hook_allowances: tuple[bytes, ...]
@@ -172,6 +174,7 @@ class _Reader:
             exits=_once(await self.logs(b.EXIT_SET, freeze, first), lambda log: _exit(log[2])),
             sessions=_once(await self.logs(b.SESSION_ENABLED, sessions, first), lambda log: log[1]),
             healths=_once(await self.logs(b.HEALTH_ARMED, at["health_guard"], first), lambda log: log[1]),
+            baskets=_once(await self.logs(b.BASKET_ARMED, at["auto_rebalance"], first), lambda log: log[1]),
             stops=_once(await self.logs(b.STOP_ARMED, at["stop_loss"], first), lambda log: log[1]),
             hook_rules=_once(await self.logs(b.HOOK_RULE_SET, hook, first), lambda log: (log[1], log[2])),
             hook_caps=_once(await self.logs(b.HOOK_APPROVAL_SET, hook, first), lambda log: (log[1], log[2])),
@@ -253,6 +256,14 @@ async def _health_guard(reader: _Reader, module: Address, named: _Named) -> dict
     return {"healths": armed}
 
 
+async def _auto_rebalance(reader: _Reader, module: Address, named: _Named) -> dict[str, Any]:
+    answers = await reader.answers(module, b.BASKET_OF, [(reader.account, one) for one in named.baskets])
+    armed = {
+        one: answer[0] for one, answer in zip(named.baskets, answers, strict=True) if answer is not None and answer[1]
+    }
+    return {"baskets": armed}
+
+
 async def _emergency_freeze(reader: _Reader, module: Address, named: _Named) -> dict[str, Any]:
     account = reader.account
     quorum, delays = await reader.read([(module, function, (account,)) for function in (b.QUORUM_OF, b.DELAYS_OF)])
@@ -315,6 +326,7 @@ _DETAILS = {
     "session_validator": _session_validator,
     "stop_loss": _stop_loss,
     "health_guard": _health_guard,
+    "auto_rebalance": _auto_rebalance,
     "emergency_freeze": _emergency_freeze,
     "policy_hook": _policy_hook,
 }

@@ -13,6 +13,7 @@ from contracts.bindings import (
     Call,
     ModuleInit,
     ecdsa_owner,
+    encode_baskets,
     encode_healths,
     encode_sessions,
     risk_validator_init,
@@ -24,6 +25,8 @@ from policies.guards import StopConfig, bound, freeze_config, health_config, kee
 from policies.hook_rules import HOOK
 from policies.hooks import hook_state
 from policies.policy import Policy
+from policies.rebalance_rules import REBALANCE
+from policies.rebalances import rebalance_config
 
 Book = Mapping[str, Address]
 
@@ -67,6 +70,9 @@ def guarded_config(
         healths = [(rule.id, health_config(rule, policy, book, now_s)) for rule in policy.healths]
         module = bound("seawall.health_guard", policy, book)
         modules.append(ModuleInit(MODULE_EXECUTOR, module, encode_healths(healths)))
+    if policy.rebalances:
+        baskets = [(rule.id, rebalance_config(rule, policy, book, now_s)) for rule in policy.rebalances]
+        modules.append(ModuleInit(MODULE_EXECUTOR, bound(REBALANCE, policy, book), encode_baskets(baskets)))
     sessions = keeper_sessions(policy, book, now_s)
     if sessions:
         validator = bound("seawall.session_validator", policy, book)

@@ -69,11 +69,13 @@ class Addresses:
     session_validator: Address
     stop_loss: Address
     health_guard: Address
+    auto_rebalance: Address
     policy_hook: Address
     emergency_freeze: Address
     verifying_paymaster: Address
     perp_adapter: Address
     uniswap_adapter: Address
+    uniswap_route_adapter: Address
     lyra_adapter: Address
     aave_adapter: Address
 

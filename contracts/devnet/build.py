@@ -107,6 +107,7 @@ async def build_devnet(
         session_validator=ours.session_validator,
         stop_loss=ours.stop_loss,
         health_guard=ours.health_guard,
+        auto_rebalance=ours.auto_rebalance,
         policy_hook=ours.policy_hook,
         emergency_freeze=ours.emergency_freeze,
         verifying_paymaster=ours.verifying_paymaster,
@@ -163,6 +164,9 @@ async def _deploy_ours(
     adapters = {
         "perp_adapter": await deploy.deploy_perp_adapter(sender, perp.clearing_house),
         "uniswap_adapter": await deploy.deploy_uniswap_adapter(sender, uniswap.factory, uniswap.router),
+        "uniswap_route_adapter": await deploy.deploy_uniswap_route_adapter(
+            sender, uniswap.factory, uniswap.router, uniswap.quoter
+        ),
         "lyra_adapter": await deploy.deploy_lyra_adapter(sender, lyra.viewer, lyra.option_market, lyra.black_scholes),
         "aave_adapter": await deploy.deploy_aave_adapter(sender, aave_pool),
     }

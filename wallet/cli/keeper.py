@@ -33,7 +33,8 @@ def run(
         int | None, typer.Option(help="Open descriptor that gives the session key instead.")
     ] = None,
     guard: Annotated[
-        str | None, typer.Option(metavar="KIND", help="stop_loss (default) or health_guard: one process a kind.")
+        str | None,
+        typer.Option(metavar="KIND", help="stop_loss (default), health_guard or auto_rebalance: one process a kind."),
     ] = None,
     watch: Annotated[Path | None, typer.Option(help="File of triggers; default: discover them from events.")] = None,
     from_block: Annotated[int | None, typer.Option(help="First block to search for armed stops.")] = None,

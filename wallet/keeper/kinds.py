@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from contracts.abi import Event, Function
-from contracts.bindings import HEALTH_ARMED, HEALTH_OF, HEALTH_RESTORED, STOP_ARMED, STOP_EXECUTED, STOP_OF
+from contracts.bindings import (
+    BASKET_ARMED,
+    BASKET_OF,
+    HEALTH_ARMED,
+    HEALTH_OF,
+    HEALTH_RESTORED,
+    REBALANCED,
+    STOP_ARMED,
+    STOP_EXECUTED,
+    STOP_OF,
+)
 
 _FIRED = 2
 """IStopLoss.Status.FIRED."""
@@ -104,5 +114,32 @@ class HealthGuardKind:
         return dict(zip(names, map(str, values[2:]), strict=True))
 
 
+@dataclass(frozen=True, slots=True)
+class AutoRebalanceKind:
+    """It stays armed: every execution ends one arming and begins the next."""
+
+    name: str = "auto_rebalance"
+    armed: Event = BASKET_ARMED
+    executed: Event = REBALANCED
+    getter: Function = BASKET_OF
+    lane_bit: int = 1 << 22
+
+    def timing(self, answer: tuple[Any, ...]) -> Timing:
+        fields, is_armed, arming, due_since, _ = answer
+        if not is_armed:
+            return Timing(arming, False, 0, 0, 0)
+        public_delay_s, (first, *_) = fields[12], fields[16]
+        heartbeat_s = first[3][1]
+        return Timing(arming, False, due_since, public_delay_s, public_delay_s + heartbeat_s)
+
+    def arming_of(self, _: tuple[Any, ...], /) -> int | None:
+        return None
+
+    def parts(self, values: tuple[Any, ...]) -> Mapping[str, str]:
+        *values_wad, limited = values[2:]
+        names = ("equity_before", "equity_after", "turnover")
+        return dict(zip(names, map(str, values_wad), strict=True)) | {"limited": "true" if limited else "false"}
+
+
 STOP_LOSS: GuardKind = StopLossKind()
-KINDS: Mapping[str, GuardKind] = {kind.name: kind for kind in (STOP_LOSS, HealthGuardKind())}
+KINDS: Mapping[str, GuardKind] = {kind.name: kind for kind in (STOP_LOSS, HealthGuardKind(), AutoRebalanceKind())}

@@ -61,7 +61,7 @@ class Modules:
 
     def lane(self, trigger: Trigger) -> int:
         """The trigger's nonce key: a keeper lane of its own, so that one trigger never waits for another of the same account."""
-        return nonce_key(self.session_validator, LANE_KEEPER, self.kind.lane_bit | trigger.id & 0x7FFFFF)
+        return nonce_key(self.session_validator, LANE_KEEPER, self.kind.lane_bit | trigger.id & 0x3FFFFF)
 
 
 async def read_due(rpc: RpcClient, modules: Modules, triggers: Sequence[Trigger], head: Head) -> list[Reading]:

@@ -18,6 +18,7 @@ from bundler.events import Events
 from bundler.fees import NO_CHARGE, DataCharge, Pricing
 from bundler.fees.shaping import shape
 from bundler.gas import bundle_gas, bundle_gas_limit, execution_limits
+from bundler.lanes import UnderWay
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import THROTTLED_ENTITY_BUNDLE_COUNT, Reputation, Standing
 from bundler.reverts import reason
@@ -111,12 +112,13 @@ def select(
     settings: Settings,
     reputation: Reputation,
     passed_over: Container[Hash32] = (),
+    under_way: UnderWay | None = None,
 ) -> list[Entry]:
     """Return waiting operations of one entry point, best payers first, each after what it depends on.
 
     Bounded by `max_ops_per_bundle` and `max_bundle_gas`. Skips `passed_over` and what is not due, pays too little now, or waits for an
     operation that is under way or skipped itself; more than four operations of a throttled entity ([GREP-020]); and what touches
-    the storage of another operation's sender ([STO-041]).
+    the storage of another operation's sender ([STO-041]). What meets with an operation `under_way` in another bundle waits for it.
     """
 
     def may_go(entry: Entry) -> bool:
@@ -125,6 +127,7 @@ def select(
             and entry.hash not in passed_over
             and is_due(entry, head)
             and tip_of(entry, head) >= settings.min_priority_fee_wei
+            and (under_way is None or not under_way.meets(entry))
         )
 
     chosen: dict[Hash32, Entry] = {}
@@ -208,9 +211,11 @@ class Builder:
         self._beneficiary = beneficiary
         self._pricing = pricing
 
-    async def prove(self, entry_point: EntryPoint, entries: Sequence[Entry], head: Head) -> Draft:
-        """Dry-run the bundle, take out culprits until it passes (or nothing is left), and what does not pay for its data; enforce profit
-        if asked.
+    async def prove(
+        self, entry_point: EntryPoint, entries: Sequence[Entry], head: Head, executor: Address | None = None
+    ) -> Draft:
+        """Dry-run the bundle of `executor` (the first key if None), take out culprits until it passes (or nothing is left), and what
+        does not pay for its data; enforce profit if asked.
 
         An operation that fails only in this company stays in the pool for a later bundle; one that fails alone, too, is in
         `dropped`, and so is what depended on it. Raises NodeError, FeeDataError.
@@ -222,7 +227,9 @@ class Builder:
         while kept:
             gas_limit = gas_limit_of(entry_point, kept)
             tip = max(min(tip_of(entry, head) for entry in kept), 0)
-            outcome = await self._dry_run(entry_point, kept, gas_limit, head.base_fee_wei + tip)
+            outcome = await self._dry_run(
+                entry_point, kept, gas_limit, head.base_fee_wei + tip, executor or self._executor
+            )
             if outcome.ok:
                 paying = await self.paying(entry_point, kept, head)
                 if len(paying) < len(kept):
@@ -338,10 +345,16 @@ class Builder:
         return None
 
     async def _dry_run(
-        self, entry_point: EntryPoint, entries: Sequence[Entry], gas_limit: int, gas_price_wei: Wei
+        self,
+        entry_point: EntryPoint,
+        entries: Sequence[Entry],
+        gas_limit: int,
+        gas_price_wei: Wei,
+        executor: Address,
     ) -> _Outcome:
+        beneficiary = self._settings.beneficiary or executor
         call = simulation.handle_ops_call(
-            entry_point, [entry.op for entry in entries], self._executor, self._beneficiary, gas_limit
+            entry_point, [entry.op for entry in entries], executor, beneficiary, gas_limit
         )
         state = simulation.overrides([entry.candidate for entry in entries])
         if self._settings.require_profit:
@@ -349,7 +362,7 @@ class Builder:
             data, error = simulation.output(frame), frame.get("error")
             if not error:
                 payment = (frame.get("calls") or [{}])[-1]
-                paid = payment.get("to") == to_hex(self._beneficiary)
+                paid = payment.get("to") == to_hex(beneficiary)
                 return _Outcome(
                     gas_used=int(frame["gasUsed"], 16), revenue_wei=int(payment.get("value", "0x0"), 16) if paid else 0
                 )

@@ -101,7 +101,7 @@ async def run(
     stopping = stopping or asyncio.Event()
     for number in signals:
         loop.add_signal_handler(number, stopping.set)
-    executor = settings.executor_key.load()
+    executors = settings.executors()
     live = LiveSettings(settings)
     settings = cast(Settings, live)
     metrics = Metrics()
@@ -111,7 +111,7 @@ async def run(
         async with MeasuredRpc(settings.rpc_url, metrics, timeout_s=settings.request_timeout_s) as rpc:
             chain_id = await _wait_for_chain(rpc, settings)
             fee_model = await choose(rpc, chain_id, settings.fee_model)
-            bundler = Bundler(rpc, store, executor, chain_id, settings, fee_model)
+            bundler = Bundler(rpc, store, executors, chain_id, settings, fee_model)
             metrics.watch(bundler)
             if traces is not None:
                 bundler.events.listeners.append(traces.note)
@@ -151,13 +151,14 @@ async def run(
                 log.info("metrics and commands: %s", admin.url)
             log.info(
                 "executor %s, chain %d (fee model %s), %s",
-                checksum(executor.address),
+                ", ".join(checksum(executor.address) for executor in executors),
                 chain_id,
                 fee_model.name,
                 server.url,
             )
-            if await rpc.get_balance(executor.address) == 0:
-                log.warning("the executor %s has no money: no bundle can be sent", checksum(executor.address))
+            for executor in executors:
+                if await rpc.get_balance(executor.address) == 0:
+                    log.warning("the executor %s has no money: it can send no bundle", checksum(executor.address))
             listening(server.url)
             drained = asyncio.ensure_future(_refuse_when(stopping, bundler))
             try:

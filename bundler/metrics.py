@@ -171,7 +171,8 @@ class Metrics:
             balance = GaugeMetricFamily(
                 "seawall_bundler_executor_balance_wei", "What an executor holds.", labels=["executor"]
             )
-            balance.add_metric([checksum(bundler.executor)], float(bundler.balance_wei))
+            for address, holds_wei in bundler.balances.items():
+                balance.add_metric([checksum(address)], float(holds_wei))
             yield balance
         yield GaugeMetricFamily("seawall_bundler_ready", "1 when ready.", value=float(not bundler.problems()))
 

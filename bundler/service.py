@@ -11,18 +11,20 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 
+from bundler import simulation
 from bundler.builder import Blame, Builder, Draft, select
 from bundler.chain import Head, read_head, read_head_of
 from bundler.cheap import CheapPass
 from bundler.events import Events
 from bundler.fees import FeeModel, Pricing
 from bundler.intake import Intake
+from bundler.lanes import UnderWay
 from bundler.lookup import Lookup, find_inclusion, inclusion_of
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import THROTTLED_ENTITY_LIVE_BLOCKS, Counts, Reputation, Standing
 from bundler.settings import Settings
 from bundler.store import Inclusion, Store
-from bundler.submit import Submitter
+from bundler.submit import Slot, Submitter
 from contracts.entrypoint import USER_OPERATION_EVENT, EntryPoint
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, NodeError, SetupError
@@ -56,13 +58,13 @@ _MEANING = {
 
 
 class Bundler:
-    """One bundler: its pool, its store, its executor."""
+    """One bundler: its pool, its store, its executors (the first is the one that simulations name)."""
 
     def __init__(
         self,
         rpc: RpcClient,
         store: Store,
-        executor: Eoa,
+        executors: Sequence[Eoa],
         chain_id: int,
         settings: Settings,
         fee_model: FeeModel | None = None,
@@ -71,6 +73,7 @@ class Bundler:
         self.store = store
         self.chain_id = chain_id
         self.settings = settings
+        executor = executors[0]
         self.executor = executor.address
         self.pool = Mempool()
         self._wake = asyncio.Event()
@@ -79,7 +82,7 @@ class Bundler:
         self.cheap = CheapPass(rpc) if settings.safe and settings.cheap_pass else None
         self.builder = Builder(rpc, self.pool, settings, executor.address, beneficiary, self.pricing, self.cheap)
         self.reputation = Reputation(time.time(), settings.allowed_entities, settings.denied_entities)
-        self.submitter = Submitter(rpc, store, self.pool, self.builder, executor, chain_id, settings, self.reputation)
+        self.submitter = Submitter(rpc, store, self.pool, self.builder, executors, chain_id, settings, self.reputation)
         self.intake = Intake(
             rpc,
             store,
@@ -105,9 +108,9 @@ class Bundler:
         self._doubted: dict[Hash32, int] = {}
         """Operations whose nonce was found wrong, and the block at which it was first."""
         self._turn = 0
-        self._fruitless: tuple[Hash32, int] | None = None
-        self.balance_wei: Wei | None = None
-        """What the executor holds, as of the latest block."""
+        self._fruitless: tuple[Hash32, int, frozenset[Slot]] | None = None
+        self.balances: dict[Address, Wei] = {}
+        """What each executor holds, as of the latest block."""
         self.paused = False
         """Send no bundles until the operator resumes."""
         self.manual = False
@@ -178,12 +181,12 @@ class Bundler:
             await self.submitter.check_reorganisation(head)
             await self._notice_others(head)
             await self._expire(head)
-            self.balance_wei = await self.rpc.get_balance(self.executor)
+            await self._weigh()
             self.head = self.intake.head = head
         await self._make_room()
         await self._keep_reputation()
         interval_over = time.monotonic() - self._last_build_s >= self.settings.bundle_interval_s
-        if build and not self.submitter.in_flight and interval_over and self.pool.has_waiting:
+        if build and self.submitter.idle() and interval_over and self.pool.has_waiting:
             await self._build(head)
 
     def _is_behind(self, head: Head) -> bool:
@@ -207,42 +210,87 @@ class Bundler:
         return now_s - self._behind_since_s < _BEHIND_S
 
     async def _build(self, head: Head) -> None:
-        """One bundle, of the first entry point in turn that has something to send.
+        """A bundle for each executor that is free and has money, of operations that do not meet with those of the others.
 
-        When nothing could be sent (nothing due, or it does not pay), the next try waits for a new block or operation.
+        When nothing could be sent (nothing due, or it does not pay), the next try waits for a new block or operation, or for a bundle
+        that ends.
         """
-        occasion = (
-            head.hash,
-            self.intake.accepted_count,
-        )  # before anything is awaited: what comes meanwhile is a new one
-        if self._fruitless == occasion:
-            return
+        for executor in self.able():
+            # Before anything is awaited: what comes meanwhile is a new occasion.
+            occasion = (head.hash, self.intake.accepted_count, frozenset(self.submitter.in_flight))
+            if self._fruitless == occasion:
+                return
+            if not await self._fill(executor, head):
+                self._fruitless = occasion
+                return
+
+    def able(self) -> list[Address]:
+        """Free executors that are not too poor. If all keys are, none rests: the node has the last word."""
+        least = self.settings.lane_min_balance_wei
+        rich = {a for a in self.submitter.executors if self.balances.get(a, least) >= least}
+        return [a for a in self.submitter.idle() if a in rich or not rich]
+
+    async def _weigh(self) -> None:
+        executors = self.submitter.executors
+        balances = await self.rpc.batch([("eth_getBalance", (to_hex(a), "latest")) for a in executors])
+        least = self.settings.lane_min_balance_wei
+        for executor, answer in zip(executors, balances, strict=True):
+            holds_wei = int(answer, 16)
+            if holds_wei < least <= self.balances.get(executor, least):
+                log.warning("executor %s holds %d wei and rests: send it money", checksum(executor), holds_wei)
+            self.balances[executor] = holds_wei
+
+    @property
+    def balance_wei(self) -> Wei | None:
+        """What the richest executor holds, as of the latest block; None before the first."""
+        return max(self.balances.values(), default=None)
+
+    async def _fill(self, executor: Address, head: Head) -> bool:
+        """One bundle, of the first entry point in turn that has something to send. False if there was nothing."""
+        under_way = UnderWay(self.submitter.under_way())
+        waits = bool(self.submitter.in_flight) and all(
+            attempts[0].sent_block >= head.number for attempts in self.submitter.in_flight.values()
+        )
         for offset in range(len(self.settings.entry_points)):
             entry_point = self.settings.entry_points[(self._turn + offset) % len(self.settings.entry_points)]
-            entries = await self._select(entry_point, head)
-            if not entries:
+            entries = await self._select(entry_point, head, under_way)
+            if not entries or (waits and len(entries) < self.settings.lane_min_ops):
                 continue
-            draft = await self.builder.prove(entry_point, entries, head)
+            draft = await self.builder.prove(entry_point, entries, head, executor)
             banned = self._learn(draft.blamed)
             await self._give_up(entry_point, draft, head)
             await self._purge(banned)
             if draft.entries:
                 self._last_build_s = time.monotonic()
                 self._turn += offset + 1
-                await self.submitter.submit(draft, head)
-                return
-        self._fruitless = occasion
+                await self.submitter.submit(draft, head, executor)
+                return True
+        return False
 
-    async def _select(self, entry_point: EntryPoint, head: Head) -> list[Entry]:
-        """The best bundle's operations. What does not pay for its data now keeps no place from what does."""
+    async def _select(self, entry_point: EntryPoint, head: Head, under_way: UnderWay) -> list[Entry]:
+        """The best bundle's operations, as far as paymasters' deposits go beyond what is under way.
+
+        What does not pay for its data now, or is not paid for, keeps no place from what does.
+        """
         passed_over: set[Hash32] = set()
         for _ in range(_SELECTIONS):
-            entries = select(self.pool, entry_point, head, self.settings, self.reputation, passed_over)
-            paying = await self.builder.paying(entry_point, entries, head)
+            entries = select(self.pool, entry_point, head, self.settings, self.reputation, passed_over, under_way)
+            affordable = await self._affordable(entry_point, entries, under_way)
+            paying = await self.builder.paying(entry_point, affordable, head)
             if paying or not entries:
                 return paying
             passed_over.update(entry.hash for entry in entries)
         return []
+
+    async def _affordable(self, entry_point: EntryPoint, entries: list[Entry], under_way: UnderWay) -> list[Entry]:
+        """Without operations whose paymaster already promised its deposit to bundles under way."""
+        shared = under_way.paymasters(entry_point, entries)
+        if not shared:
+            return entries
+        stakes = await simulation.read_stakes(self.rpc, entry_point, shared)
+        return under_way.affordable(
+            entry_point, entries, {a: stake.deposit_wei for a, stake in stakes.items()}, self.pool
+        )
 
     def _learn(self, blamed: Sequence[Blame]) -> list[Address]:
         """What a failed second validation does to reputations; returns who is banned for it.
@@ -462,7 +510,8 @@ class Bundler:
             found.append(f"the latest block is {age_s:.0f} s old, at most {most_s:g} s is asked for")
         least = self.settings.min_executor_balance_wei
         if self.balance_wei is not None and self.balance_wei < least:
-            found.append(f"the executor {checksum(self.executor)} holds {self.balance_wei} wei, {least} are asked for")
+            richest = max(self.balances, key=lambda address: self.balances[address])
+            found.append(f"the executor {checksum(richest)} holds {self.balance_wei} wei, {least} are asked for")
         return found
 
     def status(self) -> dict[str, object]:
@@ -470,6 +519,14 @@ class Bundler:
         return {
             "chainId": hex(self.chain_id),
             "executor": checksum(self.executor),
+            "executors": [
+                {
+                    "address": checksum(address),
+                    "balance": hex(self.balances[address]) if address in self.balances else None,
+                    "busy": any(address == executor for executor, _ in self.submitter.in_flight),
+                }
+                for address in self.submitter.executors
+            ],
             "entryPoints": [checksum(entry_point.address) for entry_point in self.settings.entry_points],
             "validating": self.intake.validating,
             "pending": len(self.pool) - self.pool.in_flight,

@@ -13,6 +13,7 @@ from bundler.fees.choose import AUTO, check_name
 from bundler.keys import KeyDescriptor, KeyFile, KeySource, Keystore, KeyVariable, read_secret
 from bundler.limits import ApiKey, parse_api_keys
 from contracts.entrypoint import V07, V08, EntryPoint, by_address
+from contracts.eoa import Eoa
 from contracts.errors import BadInput
 from contracts.types import Address, Wei, parse_address
 
@@ -30,6 +31,8 @@ class Settings:
     executor_key: KeySource
     database: Path
     entry_points: tuple[EntryPoint, ...] = (V08, V07)
+    lane_key_files: tuple[Path, ...] = ()
+    """0600 files of further executors' keys: each carries a bundle of its own beside the others', of operations that do not meet."""
     beneficiary: Address | None = None
     """Who gets the fees of the operations; the executor itself when None."""
     host: str = "127.0.0.1"
@@ -75,6 +78,11 @@ class Settings:
     # building and submission
     bundle_interval_s: float = 0.0
     """Least time between two bundles; 0 builds as soon as there is an operation and no bundle is under way."""
+    lane_min_ops: int = 8
+    """A further executor's bundle is built only of at least so many operations while another's is under way; of any number once one
+    under way has missed a block."""
+    lane_min_balance_wei: Wei = 1
+    """An executor that holds less rests while another does not."""
     max_ops_per_bundle: int = 64
     max_bundle_gas: int = MAX_TRANSACTION_GAS
     require_profit: bool = False
@@ -150,7 +158,8 @@ class Settings:
             if not 0 <= getattr(self, name) <= 100:
                 raise BadInput(f"{name} must lie in 0..100, got {getattr(self, name)}")
         positive = (
-            "max_ops_per_bundle", "max_ops_per_sender", "max_pool_ops", "max_pool_bytes", "max_batch", "blocks_before_resubmit",
+            "lane_min_ops", "max_ops_per_bundle", "max_ops_per_sender", "max_pool_ops", "max_pool_bytes",
+            "max_batch", "blocks_before_resubmit",
             "rate_limit_burst", "max_json_depth",
         )  # fmt: skip
         for name in positive:
@@ -159,7 +168,7 @@ class Settings:
         for name in ("poll_interval_s", "idle_poll_interval_s", "request_timeout_s"):
             if getattr(self, name) <= 0:
                 raise BadInput(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("rate_limit_per_s", "max_head_age_s", "min_executor_balance_wei"):
+        for name in ("rate_limit_per_s", "max_head_age_s", "min_executor_balance_wei", "lane_min_balance_wei"):
             if getattr(self, name) < 0:
                 raise BadInput(f"{name} must not be negative, got {getattr(self, name)}")
         if self.require_api_key and self.api_keys_file is None:
@@ -179,6 +188,13 @@ class Settings:
         """The clients with a key of their own. Raises BadInput or SetupError when the file is readable by others, or wrong."""
         path = self.api_keys_file
         return () if path is None else parse_api_keys(read_secret(path, "the file of the clients' keys"), str(path))
+
+    def executors(self) -> tuple[Eoa, ...]:
+        """All executors' keys, the first one first. Raises SetupError, BadInput (unreadable, or one key named twice)."""
+        keys = (self.executor_key.load(), *(KeyFile(path).load() for path in self.lane_key_files))
+        if len({key.address for key in keys}) < len(keys):
+            raise BadInput("two of the executors' keys are the same: each lane needs a key of its own")
+        return keys
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Settings:
@@ -201,6 +217,10 @@ class Settings:
         for name in ("database", "admin_token_file", "api_keys_file"):
             if given.get(name) is not None:
                 given[name] = Path(given[name]).expanduser()
+        if "lane_key_files" in given:
+            paths = given["lane_key_files"]
+            paths = [part.strip() for part in paths.split(",") if part.strip()] if isinstance(paths, str) else paths
+            given["lane_key_files"] = tuple(Path(path).expanduser() for path in paths)
         known = {field.name: str(field.type) for field in fields(cls)}
         for name, value in given.items():
             if name not in known:
@@ -275,7 +295,8 @@ HOT = frozenset(
     (
         "max_batch", "request_timeout_s", "max_op_bytes", "max_verification_gas", "min_priority_fee_wei", "min_validity_s",
         "max_ops_per_sender", "max_pool_ops", "max_pool_bytes", "simulation_gas", "min_stake_wei", "min_unstake_delay_s", "allowed_entities",
-        "denied_entities", "bundle_interval_s", "max_ops_per_bundle", "max_bundle_gas", "require_profit",
+        "denied_entities", "bundle_interval_s", "lane_min_ops", "lane_min_balance_wei",
+        "max_ops_per_bundle", "max_bundle_gas", "require_profit",
         "data_fee_margin_percent", "data_fee_tolerance_percent", "allow_data_loss", "blocks_before_resubmit",
         "resubmit_bump_percent", "max_bundle_fee_wei", "event_search_blocks", "poll_interval_s", "idle_poll_interval_s",
         "drain_timeout_s", "max_json_depth", "rate_limit_per_s", "rate_limit_burst", "trust_forwarded_for", "max_head_age_s",

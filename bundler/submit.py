@@ -1,7 +1,7 @@
 """From a proven bundle to a block: record, send, watch, resubmit, and start over after a reorganisation.
 
 Order matters: a signed transaction is on disk before it is sent, so that after a crash the *same* bytes are sent again.
-One nonce of the executor is under way at a time, so that no bundle can appear twice at two nonces.
+One nonce of each executor is under way at a time, so that no bundle can appear twice at two nonces.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from contracts.eoa import Eoa
 from contracts.errors import NodeUnreachable, RpcError, SetupError
 from contracts.faults import checkpoint
 from contracts.rpc import RpcClient
-from contracts.types import Hash32, Wei, checksum, parse_bytes, parse_hash, to_hex
+from contracts.types import Address, Hash32, Wei, checksum, parse_bytes, parse_hash, to_hex
 
 log = logging.getLogger("bundler.submit")
 
@@ -37,6 +37,9 @@ _MISSING_POLLS = 5
 """Polls in which a used nonce shows none of our receipts before its transactions count as lost: back ends may lag."""
 _MAX_REVERTS = 3
 _CANCEL_GAS = 21_000
+
+Slot = tuple[Address, int]
+"""Of which only one transaction can be mined: executor and nonce."""
 
 
 _REASON = re.compile(r"[A-Z]{2,5}-?[0-9]+|LIM-POOL")
@@ -48,8 +51,12 @@ def _short(why: str) -> str:
     return found[0] if found else "operator" if "operator" in why else "other"
 
 
+def slot_of(attempt: Attempt) -> Slot:
+    return attempt.executor, attempt.nonce
+
+
 class Submitter:
-    """The executor's transactions. Not safe for concurrent use: the service's loop owns it."""
+    """The executors' transactions. Not safe for concurrent use: the service's loop owns it."""
 
     def __init__(
         self,
@@ -57,7 +64,7 @@ class Submitter:
         store: Store,
         pool: Mempool,
         builder: Builder,
-        executor: Eoa,
+        executors: Sequence[Eoa],
         chain_id: int,
         settings: Settings,
         reputation: Reputation,
@@ -67,19 +74,19 @@ class Submitter:
         self._store = store
         self._pool = pool
         self._builder = builder
-        self._executor = executor
+        self._executors = {executor.address: executor for executor in executors}
         self._chain_id = chain_id
         self._settings = settings
         self._reputation = reputation
         self._clock = clock
         self.events = Events()
-        self.in_flight: dict[int, list[Attempt]] = {}
+        self.in_flight: dict[Slot, list[Attempt]] = {}
         self.included: list[tuple[Attempt, Inclusion]] = []
-        self._missing: Counter[int] = Counter()
-        self._unseen: dict[int, int] = {}
-        """By nonce that is used without a receipt: the block at which that was noticed."""
+        self._missing: Counter[Slot] = Counter()
+        self._unseen: dict[Slot, int] = {}
+        """By slot that is used without a receipt: the block at which that was noticed."""
         self._reverts: Counter[Hash32] = Counter()
-        self._last_send_s = 0.0
+        self._last_send_s: dict[Slot, float] = {}
 
     def resume(self) -> None:
         """Take up what the store says is under way or not final."""
@@ -88,8 +95,22 @@ class Submitter:
             for entry in self._entries_of(attempt.op_hashes):
                 self._pool.settle(entry)
         for attempt in attempts:
-            self.in_flight.setdefault(attempt.nonce, []).append(attempt)
+            self.in_flight.setdefault(slot_of(attempt), []).append(attempt)
             self._pool.launch(attempt.op_hashes)
+
+    @property
+    def executors(self) -> tuple[Address, ...]:
+        """All keys' addresses, the first one first."""
+        return tuple(self._executors)
+
+    def idle(self) -> list[Address]:
+        """Executors without a transaction under way."""
+        busy = {executor for executor, _ in self.in_flight}
+        return [address for address in self._executors if address not in busy]
+
+    def under_way(self) -> list[Entry]:
+        """The operations of all transactions that may still be mined."""
+        return self._entries_of({h for attempts in self.in_flight.values() for a in attempts for h in a.op_hashes})
 
     def _entries_of(self, op_hashes: Iterable[Hash32]) -> list[Entry]:
         """From the pool, or from disk when they have left it."""
@@ -107,12 +128,12 @@ class Submitter:
             attempt.tx_hash == tx_hash for attempt, _ in self.included
         )
 
-    async def submit(self, draft: Draft, head: Head) -> Attempt | None:
-        """Record and send a bundle at the executor's next nonce. Raises NodeError before anything is recorded.
+    async def submit(self, draft: Draft, head: Head, executor: Address) -> Attempt | None:
+        """Record and send a bundle at `executor`'s next nonce. Raises NodeError before anything is recorded.
 
         None, and nothing is sent, if an operation was replaced while the bundle was proven: its replacement is acknowledged.
         """
-        nonce = await self._rpc.get_nonce(self._executor.address, "pending")
+        nonce = await self._rpc.get_nonce(executor, "pending")
         if any(entry.hash not in self._pool for entry in draft.entries):
             return None
         tip_wei = max(
@@ -121,23 +142,25 @@ class Submitter:
             draft.data.tip_wei,
         )
         max_fee_wei = min(2 * head.base_fee_wei + tip_wei, self._settings.max_bundle_fee_wei)
-        attempt = self._sign(nonce, draft, max_fee_wei, min(tip_wei, max_fee_wei), head)
+        attempt = self._sign((executor, nonce), draft, max_fee_wei, min(tip_wei, max_fee_wei), head)
         await self._launch(attempt, "bundler.bundle")
         log.info(
-            "bundle %s: %d operations, nonce %d, gas limit %d",
+            "bundle %s: %d operations, executor %s, nonce %d, gas limit %d",
             to_hex(attempt.tx_hash),
             len(attempt.op_hashes),
+            checksum(executor),
             nonce,
             draft.gas_limit,
         )
         return attempt
 
-    def _sign(self, nonce: int, draft: Draft, max_fee_wei: Wei, tip_wei: Wei, head: Head) -> Attempt:
-        beneficiary = self._settings.beneficiary or self._executor.address
+    def _sign(self, slot: Slot, draft: Draft, max_fee_wei: Wei, tip_wei: Wei, head: Head) -> Attempt:
+        address, nonce = slot
+        beneficiary = self._settings.beneficiary or address
         ops = [entry.op for entry in draft.entries]
-        to = draft.entry_point.address if ops else self._executor.address
+        to = draft.entry_point.address if ops else address
         authorizations = [e.authorization.for_transaction() for e in draft.entries if e.authorization is not None]
-        raw, tx_hash = self._executor.sign_transaction(
+        raw, tx_hash = self._executors[address].sign_transaction(
             ({"authorizationList": authorizations} if authorizations else {})
             | {
                 "type": 4 if authorizations else 2,
@@ -153,7 +176,7 @@ class Submitter:
         )
         return Attempt(
             tx_hash=tx_hash,
-            executor=self._executor.address,
+            executor=address,
             nonce=nonce,
             entry_point=draft.entry_point.address,
             raw=raw,
@@ -173,8 +196,9 @@ class Submitter:
             self._pool.land(new)
             raise
         checkpoint(f"{what}.record.after")
-        self.in_flight.setdefault(attempt.nonce, []).append(attempt)
-        kind = Kind.SENT if len(self.in_flight[attempt.nonce]) == 1 else Kind.RESENT
+        attempts = self.in_flight.setdefault(slot_of(attempt), [])
+        attempts.append(attempt)
+        kind = Kind.SENT if len(attempts) == 1 else Kind.RESENT
         self.events.tell(Event(kind, attempt.op_hashes, tx_hash=attempt.tx_hash))
         checkpoint(f"{what}.send.before")
         await self._send(attempt)
@@ -182,7 +206,7 @@ class Submitter:
 
     async def _send(self, attempt: Attempt) -> None:
         """Send, or send again. Whatever the node says, the receipt decides: an error is only logged."""
-        self._last_send_s = self._clock()
+        self._last_send_s[slot_of(attempt)] = self._clock()
         try:
             await self._rpc.call("eth_sendRawTransaction", to_hex(attempt.raw))
         except RpcError as error:
@@ -194,35 +218,44 @@ class Submitter:
         """Settle what is mined; send again or resubmit what is not. Raises NodeError."""
         if not self.in_flight:
             return
-        # Nonce before receipts: a nonce that is used then has its receipt.
-        used = await self._rpc.get_nonce(self._executor.address, "latest")
-        for nonce in sorted(self.in_flight):
-            attempts = self.in_flight[nonce]
-            receipts = await self._rpc.batch(
-                [("eth_getTransactionReceipt", (to_hex(attempt.tx_hash),)) for attempt in attempts]
-            )
-            mined = next(((a, r) for a, r in zip(attempts, receipts, strict=True) if r is not None), None)
+        # Nonces before receipts: a nonce that is used then has its receipt.
+        executors = sorted({executor for executor, _ in self.in_flight})
+        nonces = await self._rpc.batch([("eth_getTransactionCount", (to_hex(a), "latest")) for a in executors])
+        used = {executor: int(nonce, 16) for executor, nonce in zip(executors, nonces, strict=True)}
+        asked = [attempt for slot in sorted(self.in_flight) for attempt in self.in_flight[slot]]
+        answers = await self._rpc.batch([("eth_getTransactionReceipt", (to_hex(a.tx_hash),)) for a in asked])
+        receipts = {a.tx_hash: receipt for a, receipt in zip(asked, answers, strict=True) if receipt is not None}
+        # What is mined first: it is the cheaper to settle, and whoever is stuck holds nobody up.
+        for slot in sorted(
+            self.in_flight, key=lambda slot: all(a.tx_hash not in receipts for a in self.in_flight[slot])
+        ):
+            attempts = self.in_flight[slot]
+            executor, nonce = slot
+            mined = next((a for a in attempts if a.tx_hash in receipts), None)
             if mined is not None:
-                await self._settle(*mined)
-            elif used > nonce:
-                self._missing[nonce] += 1
-                if self._missing[nonce] >= _MISSING_POLLS and await self._is_lost(nonce, head):
-                    await self._lose(nonce)
-            elif head.number - attempts[-1].sent_block >= self._settings.blocks_before_resubmit:
-                await self._resubmit(nonce, head)
-            elif self._clock() - self._last_send_s >= _RESEND_S:
+                await self._settle(mined, receipts[mined.tx_hash])
+            elif used[executor] > nonce:
+                self._missing[slot] += 1
+                if self._missing[slot] >= _MISSING_POLLS and await self._is_lost(slot, head):
+                    await self._lose(slot)
+            elif (
+                head.number - attempts[-1].sent_block >= self._settings.blocks_before_resubmit
+                and executor in self._executors
+            ):
+                await self._resubmit(slot, head)
+            elif self._clock() - self._last_send_s.get(slot, 0.0) >= _RESEND_S:
                 await self._send(attempts[-1])
 
-    async def _is_lost(self, nonce: int, head: Head) -> bool:
+    async def _is_lost(self, slot: Slot, head: Head) -> bool:
         """Whether a used nonce without a receipt was used by somebody else.
 
         Back ends index receipts later than they know the state. So the state is asked: as long as one of the operations has run, the
         receipt of our own bundle may still come, and is waited for as long as for finality.
         """
-        since = self._unseen.setdefault(nonce, head.number)
+        since = self._unseen.setdefault(slot, head.number)
         if head.number - since >= self._settings.finality_depth:
             return True
-        attempts = self.in_flight[nonce]
+        attempts = self.in_flight[slot]
         entries = self._entries_of({op_hash for attempt in attempts for op_hash in attempt.op_hashes})
         calls = [
             (
@@ -246,13 +279,12 @@ class Submitter:
         )
         succeeded = receipt["status"] == "0x1"
         included = attempt.op_hashes if succeeded else ()
-        tried = {op_hash for other in self.in_flight[attempt.nonce] for op_hash in other.op_hashes}
+        slot = slot_of(attempt)
+        tried = {op_hash for other in self.in_flight[slot] for op_hash in other.op_hashes}
         released = sorted(tried - set(included))
         entries = self._entries_of(included)
         await self._include(attempt, inclusion, entries, included, released)
-        del self.in_flight[attempt.nonce]
-        self._missing.pop(attempt.nonce, None)
-        self._unseen.pop(attempt.nonce, None)
+        self._free(slot)
         for op_hash in included:
             self._pool.remove(op_hash)
             self._reverts.pop(op_hash, None)
@@ -323,27 +355,31 @@ class Submitter:
             self.events.tell(Event(Kind.DROPPED, (op_hash,), reason=_short(why), detail=why))
             log.info("operation %s is dropped: %s", to_hex(op_hash), why)
 
-    async def _lose(self, nonce: int) -> None:
+    def _free(self, slot: Slot) -> None:
+        del self.in_flight[slot]
+        self._missing.pop(slot, None)
+        self._unseen.pop(slot, None)
+        self._last_send_s.pop(slot, None)
+
+    async def _lose(self, slot: Slot) -> None:
         """Another transaction of this key took the nonce: the operations wait for a new bundle."""
-        attempts = self.in_flight[nonce]
+        attempts = self.in_flight[slot]
         released = sorted({op_hash for attempt in attempts for op_hash in attempt.op_hashes})
         checkpoint("bundler.loss.record.before")
         await self._store.lose([attempt.tx_hash for attempt in attempts], released)
         checkpoint("bundler.loss.record.after")
-        del self.in_flight[nonce]
-        del self._missing[nonce]
-        self._unseen.pop(nonce, None)
+        self._free(slot)
         self._pool.land(released)
         self.events.tell(Event(Kind.LOST, tuple(released), tx_hash=attempts[-1].tx_hash))
         log.warning(
             "nonce %d of executor %s was used by a transaction that is not in our records; does another program use the key?",
-            nonce,
-            checksum(self._executor.address),
+            slot[1],
+            checksum(slot[0]),
         )
 
-    async def _resubmit(self, nonce: int, head: Head) -> None:
+    async def _resubmit(self, slot: Slot, head: Head) -> None:
         """The same nonce with at least 10 % more on both fees, without operations that fail by now; empty: cancel."""
-        last = self.in_flight[nonce][-1]
+        last = self.in_flight[slot][-1]
         bump = 100 + self._settings.resubmit_bump_percent
         tip_wei = max(-(-last.priority_fee_wei * bump // 100), last.priority_fee_wei + 1)
         max_fee_wei = max(-(-last.max_fee_wei * bump // 100), 2 * head.base_fee_wei + tip_wei)
@@ -352,12 +388,12 @@ class Submitter:
             await self._send(last)
             return
         entries = [entry for op_hash in last.op_hashes if (entry := self._pool.get(op_hash)) is not None]
-        draft = await self._builder.prove(by_address(last.entry_point), entries, head)
+        draft = await self._builder.prove(by_address(last.entry_point), entries, head, slot[0])
         tip_wei = max(tip_wei, min(draft.data.tip_wei, max_fee_wei))
-        attempt = self._sign(nonce, draft, max_fee_wei, tip_wei, head)
+        attempt = self._sign(slot, draft, max_fee_wei, tip_wei, head)
         log.info(
             "nonce %d is in no block since %d: %s with %d operations replaces %s",
-            nonce,
+            slot[1],
             last.sent_block,
             to_hex(attempt.tx_hash),
             len(attempt.op_hashes),
@@ -443,6 +479,6 @@ class Submitter:
                 self._pool.add(entry)
         if attempt.ours:
             attempt = replace(attempt, sent_block=head.number)
-            self.in_flight.setdefault(attempt.nonce, []).append(attempt)
+            self.in_flight.setdefault(slot_of(attempt), []).append(attempt)
             self._pool.launch(attempt.op_hashes)
             await self._send(attempt)

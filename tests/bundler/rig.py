@@ -394,7 +394,8 @@ def arguments_of(settings: Settings) -> list[str]:
     for name in Settings.__dataclass_fields__:
         value = getattr(settings, name)
         if name not in ("executor_key", "entry_points") and value != getattr(defaults, name):
-            flags += [f"--{name.replace('_', '-')}", to_hex(value) if isinstance(value, bytes) else str(value)]
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            flags += [f"--{name.replace('_', '-')}", to_hex(value) if isinstance(value, bytes) else text]
     return flags
 
 

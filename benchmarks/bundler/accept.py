@@ -258,6 +258,8 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
                 f"{'':34} {'accepted/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'half-rate p50':>14} {'p99':>8} {'cheap':>6} {'refused':>8}"
             )
             modes: list[tuple[str, dict[str, Any]]] = [("safe", {"safe": True}), ("trusted", {"safe": False})]
+            if options.full:
+                modes.insert(1, ("safe, all traced", {"safe": True, "cheap_pass": False}))
             for kind in KINDS:
                 snapshot = await rpc.call("evm_snapshot")
                 for name, changes in modes:
@@ -321,6 +323,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bundler.accept")
     parser.add_argument("--operations", type=int, default=300)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--full", action="store_true", help="measure safe mode without its cheap pass, too")
     parser.add_argument("--voltaire", type=Path, default=None, metavar="CHECKOUT")
     parser.add_argument("--voltaire-python", default="python3")
     parser.add_argument("--json", action="store_true")

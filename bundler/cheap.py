@@ -3,7 +3,8 @@
 One run of `handleOps` in the node, with state overrides: the entry point stops where validation ends, and every code that runs is trapped
 (`bundler.erc7562.traps`). Its calls and touched slots are the evidence. All reads are of one block. Codes are known by their hash, so that
 a code is fetched and swept once, whoever has it; which x begin associated storage (keccak(A || x)) is learnt from full traces, by code hash.
-It never accepts what the full trace would refuse.   Source: ERC-7562.
+It never accepts what the full trace would refuse, with one exception by intent: a slot that equals keccak(A || x) + n, x known of the same
+code, is associated by its value, also when this run came by it without hashing.   Source: ERC-7562, "Associated storage".
 """
 
 from __future__ import annotations

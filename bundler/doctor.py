@@ -7,7 +7,7 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -40,15 +40,15 @@ class Finding:
 async def examine(settings: Settings) -> list[Finding]:
     """Everything, in the order in which a start would meet it. Never raises for what it finds."""
     found = [one async for one in _here(settings)]
-    executor: Address | None = None
+    executors: tuple[Address, ...] = ()
     try:
-        executor = settings.executor_key.load().address
-        found.append(Finding("ok", "executor's key", checksum(executor)))
+        executors = tuple(key.address for key in settings.executors())
+        found.append(Finding("ok", "executor's key", ", ".join(checksum(one) for one in executors)))
     except SeawallError as error:
         found.append(Finding("failed", "executor's key", error.message))
     async with RpcClient(settings.rpc_url, timeout_s=settings.request_timeout_s) as rpc:
         try:
-            found += [one async for one in _node(rpc, settings, executor)]
+            found += [one async for one in _node(rpc, settings, executors)]
         except NodeError as error:
             found.append(Finding("failed", "node", error.message, "start the node, or correct rpc_url"))
     return found
@@ -146,7 +146,7 @@ def _port(name: str, host: str, port: int) -> Finding:
     return Finding("ok", name, f"{host}:{port} is free")
 
 
-async def _node(rpc: RpcClient, settings: Settings, executor: Address | None) -> AsyncIterator[Finding]:
+async def _node(rpc: RpcClient, settings: Settings, executors: Sequence[Address]) -> AsyncIterator[Finding]:
     started_s = time.monotonic()
     chain_id = await rpc.chain_id()
     took_ms = (time.monotonic() - started_s) * 1_000
@@ -172,7 +172,7 @@ async def _node(rpc: RpcClient, settings: Settings, executor: Address | None) ->
     except SeawallError as error:
         yield Finding("failed", "fee model", error.message)
     yield await _gas_cap(rpc, settings)
-    if executor is not None:
+    for executor in executors:
         yield await _money(rpc, executor, settings)
 
 

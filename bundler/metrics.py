@@ -13,7 +13,6 @@ from bundler.events import Event, Kind
 from contracts.errors import RpcError
 from contracts.rpc import RpcClient
 from contracts.types import checksum
-from contracts.userop import UserOperation
 
 if TYPE_CHECKING:
     from bundler.service import Bundler
@@ -27,13 +26,6 @@ _INCLUSION = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 _OPERATION_KINDS = frozenset({Kind.ACCEPTED, Kind.REFUSED, Kind.REPLACED, Kind.DROPPED, Kind.FOREIGN})
 _REMEMBERED = 100_000
 """Operations whose acceptance is remembered for the time to inclusion."""
-
-
-def _size_bytes(op: UserOperation) -> int:
-    """Of an operation as it goes into a bundle, without padding: six words beside what has a length of its own."""
-    variable = (op.call_data, op.signature, op.factory_data, op.paymaster_data)
-    fixed = 20 * (op.factory is not None) + 52 * (op.paymaster is not None)
-    return 192 + fixed + sum(len(one) for one in variable)
 
 
 class Metrics:
@@ -154,8 +146,10 @@ class Metrics:
         pool.add_metric(["in_flight"], bundler.pool.in_flight)
         pool.add_metric(["validating"], bundler.intake.validating)
         yield pool
-        size = sum(_size_bytes(entry.op) for entry in bundler.pool)
-        yield GaugeMetricFamily("seawall_bundler_pool_bytes", "Packed size of the pool's operations.", value=size)
+        size = bundler.pool.size_bytes
+        yield GaugeMetricFamily(
+            "seawall_bundler_pool_bytes", "Size of the pool as max_pool_bytes counts it.", value=size
+        )
         yield GaugeMetricFamily(
             "seawall_bundler_bundles_in_flight", "Nonces under way.", value=len(bundler.submitter.in_flight)
         )

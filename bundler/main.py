@@ -110,6 +110,7 @@ async def run(
     try:
         async with MeasuredRpc(settings.rpc_url, metrics, timeout_s=settings.request_timeout_s) as rpc:
             chain_id = await _wait_for_chain(rpc, settings)
+            store.bind(chain_id)
             fee_model = await choose(rpc, chain_id, settings.fee_model)
             bundler = Bundler(rpc, store, executors, chain_id, settings, fee_model)
             metrics.watch(bundler)

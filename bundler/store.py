@@ -461,6 +461,25 @@ class SqliteStore:
                 included.append((attempt, Inclusion(attempt.tx_hash, row[10], row[11])))
         return in_flight, included
 
+    def bind(self, chain_id: int) -> None:
+        """Say which chain this database is of, once for all. Raises SetupError if it is another's.
+
+        On another chain every transaction would look lost and every operation invalid, and would be dropped.
+        """
+        try:
+            self._writer.execute(
+                "CREATE TABLE IF NOT EXISTS chain (id INTEGER PRIMARY KEY CHECK (id = 1), chain_id TEXT NOT NULL)"
+            )
+            self._writer.execute("INSERT OR IGNORE INTO chain VALUES (1, ?)", (str(chain_id),))
+            (known,) = self._writer.execute("SELECT chain_id FROM chain").fetchone()
+        except sqlite3.Error as error:
+            raise SetupError(f"the database {self._path} cannot be written: {error}") from error
+        if known != str(chain_id):
+            raise SetupError(
+                f"the database {self._path} is of chain {known}, the node serves chain {chain_id}: "
+                "give each chain its own `database`, or check `rpc_url`"
+            )
+
     async def close(self) -> None:
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)

@@ -12,7 +12,7 @@ import pytest
 
 from contracts.devnet.chain import CHAIN_ID
 from contracts.entrypoint import V08
-from contracts.errors import RpcError
+from contracts.errors import RpcError, SetupError
 from contracts.types import Address, parse_bytes
 from contracts.userop import UserOperation
 from tests.bundler.rig import GWEI, Chain, Client, SimpleAccount, serving, settings_for, until, with_limits
@@ -235,3 +235,19 @@ async def test_an_operation_of_a_lost_block_cannot_be_replaced_before_the_reorga
     proxy.heal()
     await until(lambda: chain.receipts_of(V08, op_hash), "it is in a block again")
     assert len(await chain.receipts_of(V08, op_hash)) == 1
+
+
+async def test_a_database_of_one_chain_is_not_used_on_another(chain: Chain, proxy: FaultProxy, tmp_path: Path) -> None:
+    """Everything in it would look lost or invalid there, and be dropped."""
+    settings = settings_for(chain, tmp_path, rpc_url=proxy.url)
+    await chain.automine(False)
+    async with serving(settings) as first:
+        op_hash = await first.send(await (await chain.account()).operation())
+    proxy.faults = Faults(chain_id=CHAIN_ID + 1)
+    with pytest.raises(SetupError, match=f"is of chain {CHAIN_ID}, the node serves chain {CHAIN_ID + 1}"):
+        async with serving(settings):
+            pass
+    proxy.heal()
+    await chain.automine(True)
+    async with serving(settings) as again:
+        await included(again, op_hash)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bundler import service
 from contracts.devnet.chain import CHAIN_ID
 from contracts.entrypoint import V08
 from contracts.errors import RpcError, SetupError
@@ -125,9 +126,10 @@ async def test_an_operation_that_is_replaced_while_its_bundle_is_proven_is_not_s
 
 
 async def test_an_included_operation_stays_included_while_a_back_end_lags(
-    chain: Chain, proxy: FaultProxy, client: Client
+    chain: Chain, proxy: FaultProxy, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The complaint of many: inconsistent back ends make a bundler forget, or take a replacement of, what is on chain."""
+    monkeypatch.setattr(service, "_BEHIND_S", 60.0)  # however slow this machine is
     account = await chain.account(deployed=True)
     op = await account.operation()
     await chain.mine(3)

@@ -423,12 +423,19 @@ class Submitter:
         receipts = await self._rpc.batch(
             [("eth_getTransactionReceipt", (to_hex(attempt.tx_hash),)) for attempt, _ in self.included]
         )
+        doubtful = [
+            inclusion for (_, inclusion), receipt in zip(self.included, receipts, strict=True) if receipt is None
+        ]
+        gone = await self._left_the_chain(doubtful, head)
         remaining: list[tuple[Attempt, Inclusion]] = []
         final: list[Attempt] = []
         lost: list[Attempt] = []
         for (attempt, inclusion), receipt in zip(self.included, receipts, strict=True):
             if receipt is None:
-                lost.append(attempt)
+                if inclusion in gone:
+                    lost.append(attempt)
+                else:
+                    remaining.append((attempt, inclusion))
                 continue
             place = Inclusion(
                 attempt.tx_hash, int(receipt["blockNumber"], 16), parse_hash(receipt["blockHash"], "block hash")
@@ -450,6 +457,20 @@ class Submitter:
         self.included = remaining
         for attempt in lost:
             await self._reopen(attempt, head)
+
+    async def _left_the_chain(self, inclusions: Sequence[Inclusion], head: Head) -> set[Inclusion]:
+        """Those whose block is not on the chain any more. A missing receipt alone may be a back end that lags. Raises NodeError."""
+        numbers = sorted({inclusion.block_number for inclusion in inclusions})
+        blocks = await self._rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
+        hashes = {
+            n: block and parse_hash(block["hash"], "block hash") for n, block in zip(numbers, blocks, strict=True)
+        }
+        return {
+            inclusion
+            for inclusion in inclusions
+            if (found := hashes[inclusion.block_number]) != inclusion.block_hash
+            and (found is not None or head.number < inclusion.block_number)
+        }
 
     async def _reopen(self, attempt: Attempt, head: Head) -> None:
         entries = self._entries_of(attempt.op_hashes)

@@ -152,6 +152,8 @@ class FaultProxy:
             self.done["chain_id"] += 1
         elif method == "eth_blockNumber":
             answer["result"] = hex(min(int(result, 16), seen))
+        elif method == "eth_getBlockByNumber" and result and int(result["number"], 16) > seen:
+            answer["result"] = None
         elif method in ("eth_getTransactionReceipt", "eth_getTransactionByHash") and result:
             if result.get("blockNumber") and int(result["blockNumber"], 16) > indexed:
                 answer["result"] = None

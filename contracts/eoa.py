@@ -10,6 +10,7 @@ from typing import Any
 from eth_account import Account
 from eth_keys.datatypes import PrivateKey
 
+from contracts.eip7702 import Authorization
 from contracts.errors import BadInput, OperationFailed
 from contracts.rpc import RpcClient
 from contracts.types import Address, Hash32, Wei, checksum, parse_bytes, to_hex
@@ -99,6 +100,31 @@ class TransactionSender:
                 raise
             self._nonce += 1
             return tx_hash
+
+    async def delegate(self, authorization: Authorization, *, gas: int = 100_000) -> dict[str, Any]:
+        """Apply one EIP-7702 authorisation in an empty transaction to nobody, which runs no code. Raises OperationFailed, RpcError.
+
+        An authorisation of our own must name the nonce after this transaction's.
+        """
+        async with self._lock:
+            if self._nonce is None:
+                self._nonce = await self.rpc.get_nonce(self.eoa.address)
+            fields: dict[str, Any] = {
+                "type": 4,
+                "chainId": self.chain_id,
+                "nonce": self._nonce,
+                "gas": gas,
+                "maxFeePerGas": 2 * int((await self.rpc.block())["baseFeePerGas"], 16) + 1_000_000,
+                "maxPriorityFeePerGas": 1_000_000,
+                "to": checksum(bytes(20)),
+                "value": 0,
+                "data": b"",
+                "authorizationList": [authorization.for_transaction()],
+            }
+            raw, _ = self.eoa.sign_transaction(fields)
+            self._nonce = None  # the authorisation moves it, too
+            sent = parse_bytes(await self.rpc.call("eth_sendRawTransaction", to_hex(raw)), "transaction hash")
+        return await self.wait(sent)
 
     async def wait(self, tx_hash: Hash32) -> dict[str, Any]:
         """The receipt. Raises OperationFailed if the transaction reverted."""

@@ -15,7 +15,7 @@ from contracts.eip7702 import Authorization
 from contracts.errors import InvalidFields
 from contracts.types import Address, Hash32, Wei, keccak, parse_address, parse_bytes, parse_quantity, to_hex
 
-LANE_OWNER, LANE_ATTESTED, LANE_KEEPER, LANE_ESCAPE = range(4)
+LANE_OWNER, LANE_ATTESTED, LANE_KEEPER, LANE_ESCAPE, LANE_ROOT = range(5)
 """First byte of the 4-byte lane in a nonce key. Source: contracts/src/interfaces/IRiskValidator.sol."""
 
 _INTENT_TYPE = keccak(

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from contracts.eip7702 import Authorization
 from contracts.entrypoint import EntryPoint
 from contracts.errors import BadInput, NodeError, NodeUnreachable, OperationFailed, PolicyRefused, RpcError
 from contracts.rpc import RpcClient
@@ -47,6 +48,11 @@ class OperationReceipt:
         )
 
 
+def _fields(op: UserOperation, authorization: Authorization | None) -> dict[str, Any]:
+    """An operation as the bundler takes it, with the EIP-7702 authorisation that travels beside it."""
+    return op.to_rpc() | ({} if authorization is None else {"eip7702Auth": authorization.to_rpc()})
+
+
 class BundlerClient:
     """One bundler and one of its entry points."""
 
@@ -54,15 +60,16 @@ class BundlerClient:
         self.rpc = rpc
         self.entry_point = entry_point
 
-    async def send(self, op: UserOperation) -> Hash32:
+    async def send(self, op: UserOperation, authorization: Authorization | None = None) -> Hash32:
         """Submit; the hash means that the bundler has it on disk. Raises RpcError with the bundler's reason."""
-        answer = await self.rpc.call("eth_sendUserOperation", op.to_rpc(), to_hex(self.entry_point.address))
+        fields = _fields(op, authorization)
+        answer = await self.rpc.call("eth_sendUserOperation", fields, to_hex(self.entry_point.address))
         return parse_hash(answer, "userOpHash")
 
-    async def estimate(self, op: UserOperation) -> UserOperation:
+    async def estimate(self, op: UserOperation, authorization: Authorization | None = None) -> UserOperation:
         """`op` with the gas limits under which it succeeds. Raises RpcError -32521 if its call reverts."""
         fields: dict[str, str] = await self.rpc.call(
-            "eth_estimateUserOperationGas", op.to_rpc(), to_hex(self.entry_point.address)
+            "eth_estimateUserOperationGas", _fields(op, authorization), to_hex(self.entry_point.address)
         )
 
         def gas(name: str) -> int:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from contracts.errors import BadInput
-from contracts.types import checksum, keccak, to_hex
+from contracts.types import Address, checksum, keccak, parse_bytes, to_hex
 from wallet.cli.output import AsJson, PassphraseFd, PassphraseFile, emit, profile, say, table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from contracts.bindings import AccountConfig
     from contracts.eoa import Eoa
+    from contracts.rpc import RpcClient
+    from policies import Policy
     from wallet.config import Profile
     from wallet.registry import KnownAccount
 
@@ -111,12 +115,9 @@ async def _create(
     from contracts.eoa import TransactionSender
     from contracts.rpc import RpcClient
     from contracts.types import parse_hash
-    from policies.guards import bound
-    from policies.names import book_of
-    from wallet import setup
     from wallet.account import Birth
     from wallet.apply import store
-    from wallet.desk import chain_of, policy_of, registry, roles_of
+    from wallet.desk import chain_of, registry, roles_of
     from wallet.registry import KnownAccount
 
     roles = roles_of(settings)
@@ -125,23 +126,7 @@ async def _create(
     factory = settings.address("risk_account_factory")
     async with RpcClient(settings.rpc_url) as rpc:
         chain_id = await chain_of(settings, rpc)
-        policy = None if bare else policy_of(settings)
-        if policy is None:
-            config = setup.bare_config(roles["owner"])
-        else:
-            if "engine" in policy.attestation_engines and "engine" not in roles:
-                raise BadInput(
-                    "no engine: set keys.engine in seawall.toml, or make the key with `seawall key new engine`"
-                )
-            book = book_of(settings.addresses, roles)
-            now_s = int((await rpc.block())["timestamp"], 16)
-            config = setup.guarded_config(
-                policy,
-                book,
-                owner=roles["owner"],
-                engines=tuple(bound(name, policy, book) for name in policy.attestation_engines),
-                now_s=now_s,
-            )
+        config, policy = await _config(settings, rpc, roles, bare=bare)
         birth = Birth(factory, config, user_salt)
         validator = None if policy is None else settings.address("risk_validator")
         found = KnownAccount(await birth.address(rpc), chain_id, settings.entry_point, validator, birth)
@@ -152,6 +137,129 @@ async def _create(
             return found, saved, None
         receipt = await TransactionSender(rpc, owner, chain_id).transact(factory, birth.factory_data)
         return found, saved, parse_hash(receipt["transactionHash"])
+
+
+async def _config(
+    settings: Profile, rpc: RpcClient, roles: Mapping[str, Address], *, bare: bool
+) -> tuple[AccountConfig, Policy | None]:
+    """What the account starts with, and the policy that says so."""
+    from policies.guards import bound
+    from policies.names import book_of
+    from wallet import setup
+    from wallet.desk import policy_of
+
+    policy = None if bare else policy_of(settings)
+    if policy is None:
+        return setup.bare_config(roles["owner"]), None
+    if "engine" in policy.attestation_engines and "engine" not in roles:
+        raise BadInput("no engine: set keys.engine in seawall.toml, or make the key with `seawall key new engine`")
+    book = book_of(settings.addresses, roles)
+    engines = tuple(bound(name, policy, book) for name in policy.attestation_engines)
+    now_s = int((await rpc.block())["timestamp"], 16)
+    return setup.guarded_config(policy, book, owner=roles["owner"], engines=engines, now_s=now_s), policy
+
+
+@app.command("join-7702")
+def join(
+    ctx: typer.Context,
+    policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The policy whose guards it takes; default: the profile's.")
+    ] = None,
+    bare: Annotated[bool, typer.Option("--bare", help="No policy: the owner's signature alone, no guards.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    passphrase_file: PassphraseFile = None,
+    passphrase_fd: PassphraseFd = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the owner's own EOA a risk account in place (EIP-7702). It keeps its address and what it holds."""
+    from wallet.delegation import ADVISORY
+
+    if bare and policy is not None:
+        raise BadInput("give --policy or --bare, not both")
+    settings = profile(ctx, {"policy": policy}).profile
+    if not bare and settings.policy is None:
+        raise BadInput("which policy? Give --policy FILE, or --bare for an account without one")
+    owner = _owner_key(settings, passphrase_file, passphrase_fd)
+    where = checksum(owner.address)
+    say(f"{where} stays an EOA: {ADVISORY}")
+    if not yes:
+        typer.confirm(f"Make {where} a risk account?", abort=True, err=True)
+    data = asyncio.run(_join(settings, owner, bare=bare)) | {"advisory": ADVISORY}
+    emit(data, as_json)
+    say(f'to work on it, set `account = "{where}"` in seawall.toml; `seawall account leave` undoes this')
+
+
+async def _join(settings: Profile, owner: Eoa, *, bare: bool) -> dict[str, Any]:
+    from contracts.entrypoint import ENTRY_POINTS
+    from contracts.errors import OperationFailed
+    from contracts.rpc import RpcClient
+    from wallet import delegation
+    from wallet.account import AccountClient
+    from wallet.apply import store
+    from wallet.desk import chain_of, roles_of
+    from wallet.services import BundlerClient
+
+    async with RpcClient(settings.rpc_url) as rpc, RpcClient(settings.bundler_url) as bundler:
+        chain_id = await chain_of(settings, rpc)
+        config, policy = await _config(settings, rpc, roles_of(settings) | {"owner": owner.address}, bare=bare)
+        entry_point = ENTRY_POINTS[settings.entry_point]
+        code = await delegation.implementation_of(rpc, settings.address("risk_account_factory"))
+        account = AccountClient(rpc, entry_point, chain_id, owner.address)
+        receipt = await delegation.join(account, owner, code, config, BundlerClient(bundler, entry_point))
+        if not receipt.success:
+            raise OperationFailed(f"the account's configuration was refused: {to_hex(receipt.reason)}")
+        if policy is not None:
+            store().keep(policy)
+        return {
+            "address": checksum(owner.address),
+            "chainId": chain_id,
+            "implementation": checksum(code),
+            "policyId": None if policy is None else to_hex(policy.policy_id),
+            "transaction": to_hex(receipt.transaction_hash),
+        }
+
+
+@app.command()
+def leave(
+    ctx: typer.Context,
+    handlers: Annotated[
+        list[str] | None,
+        typer.Option("--handler", metavar="SELECTOR", help="Selector of an installed fallback handler; repeatable."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    passphrase_file: PassphraseFile = None,
+    passphrase_fd: PassphraseFd = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn an EIP-7702 risk account back into a plain EOA: every module is removed, then the delegation."""
+    settings = profile(ctx, {}).profile
+    selectors = tuple(parse_bytes(text, "--handler") for text in handlers or ())
+    if any(len(selector) != 4 for selector in selectors):
+        raise BadInput("a selector is 4 bytes: --handler 0x12345678")
+    owner = _owner_key(settings, passphrase_file, passphrase_fd)
+    where = checksum(owner.address)
+    if not yes:
+        typer.confirm(f"Remove every module and guard of {where} and make it a plain EOA?", abort=True, err=True)
+
+    async def go() -> dict[str, Any]:
+        from contracts.rpc import RpcClient
+        from wallet import delegation
+        from wallet.desk import chain_of
+
+        async with RpcClient(settings.rpc_url) as rpc:
+            chain_id = await chain_of(settings, rpc)
+            code = await delegation.implementation_of(rpc, settings.address("risk_account_factory"))
+            done = await delegation.leave(rpc, owner, code, chain_id, selectors)
+        return {"address": where, "cleared": to_hex(done.cleared), "undelegated": to_hex(done.undelegated)}
+
+    emit(asyncio.run(go()), as_json)
+
+
+def _owner_key(settings: Profile, passphrase_file: Path | None, passphrase_fd: int | None) -> Eoa:
+    from wallet.desk import open_keys
+    from wallet.keystore import PassphraseSource
+
+    return open_keys(settings, ["owner"], PassphraseSource.of(passphrase_file, passphrase_fd, os.environ))["owner"]
 
 
 @app.command()
@@ -172,11 +280,16 @@ def show(
     settings = profile(ctx, {"account": account, "exports": ",".join(exports) if exports else None}).profile
 
     async def look() -> dict[str, Any]:
+        from contracts.eip7702 import delegate_of
+        from wallet.delegation import ADVISORY
         from wallet.desk import connect
         from wallet.positions import overview
 
         async with connect(settings) as desk:
-            return (await overview(desk)).to_json()
+            found: dict[str, Any] = (await overview(desk)).to_json()
+            if delegate_of(await desk.rpc.get_code(desk.account.address)) is not None:
+                found["advisory"] = ADVISORY
+            return found
 
     data = asyncio.run(look())
     emit(data, as_json, lambda console: _show(console, data))
@@ -213,6 +326,8 @@ def _show(console: Console, data: dict[str, Any]) -> None:
         ]
         if freeze["thawAt"]:
             rows.append((f"thaw to {freeze['thawTo']}", at(freeze["thawAt"])))
+    if "advisory" in data:
+        rows.append(("EIP-7702", data["advisory"]))
     rows += [("unknown", text) for text in data["missing"]]
     for label, shown in rows:
         console.print(f"[dim]{label:<14}[/dim] {escape(str(shown))}")

@@ -5,11 +5,17 @@ import {
     AccountERC7579HookedUpgradeable
 } from "@openzeppelin/contracts-upgradeable/account/extensions/draft-AccountERC7579HookedUpgradeable.sol";
 import {AccountProxy} from "./AccountProxy.sol";
+import {
+    MODULE_TYPE_EXECUTOR,
+    MODULE_TYPE_FALLBACK,
+    MODULE_TYPE_VALIDATOR
+} from "@openzeppelin/contracts/interfaces/draft-IERC7579.sol";
+import {IAccountEvents} from "../interfaces/IRiskAccount.sol";
 import {RiskState} from "../interfaces/IRiskState.sol";
 
 /// @title Where a risk account keeps what
 /// @notice Its own ERC-7201 storage, the state word it shares with OpenZeppelin's hook, and OpenZeppelin's sets of modules.
-abstract contract AccountStorage is AccountERC7579HookedUpgradeable {
+abstract contract AccountStorage is AccountERC7579HookedUpgradeable, IAccountEvents {
     /// Not while the state is what it is.
     error NotInState(RiskState state);
 
@@ -102,6 +108,21 @@ abstract contract AccountStorage is AccountERC7579HookedUpgradeable {
         $.limits = _limits(word);
         $.ownerKey = _ownerKey(word);
         _word().flags |= STORED;
+    }
+
+    /// @dev What the account itself keeps about a module that has gone.
+    function _afterUninstall(uint256 moduleTypeId, address module) internal {
+        RiskAccountStorage storage $ = _storage();
+        if (moduleTypeId == MODULE_TYPE_VALIDATOR && $.attested[module]) {
+            delete $.attested[module];
+            --_word().attested;
+        } else if (moduleTypeId == MODULE_TYPE_FALLBACK && $.handlers[module] != 0) {
+            --$.handlers[module];
+            --$.fallbacks;
+        } else if (moduleTypeId == MODULE_TYPE_EXECUTOR && module == $.authority) {
+            delete $.authority;
+            emit AuthorityChanged(address(0));
+        }
     }
 
     function _adminDelay() internal view returns (uint48) {

@@ -30,9 +30,13 @@ abstract contract AnnouncedAdmin is AccountStorage, UUPSUpgradeable, IRiskAccoun
 
     /// @dev Only as `executeAdmin` calls it, once.
     modifier onlyAnnounced() {
+        _requireAnnounced();
+        _;
+    }
+
+    function _requireAnnounced() internal {
         if (msg.sender != address(this) || !announced) revert OnlyAnnounced();
         announced = false;
-        _;
     }
 
     /// @inheritdoc IRiskAccount
@@ -61,6 +65,7 @@ abstract contract AnnouncedAdmin is AccountStorage, UUPSUpgradeable, IRiskAccoun
         } else if (
             selector != UUPSUpgradeable.upgradeToAndCall.selector && selector != this.setOwner.selector
                 && selector != this.setRiskAuthority.selector && selector != this.setPrefundCaps.selector
+                && selector != this.leave.selector
         ) {
             revert NotAdministrative(selector);
         }

@@ -21,13 +21,12 @@ import {
     MODULE_TYPE_VALIDATOR
 } from "@openzeppelin/contracts/interfaces/draft-IERC7579.sol";
 import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
-import {ERC1155Holder} from "@openzeppelin/contracts/token/ERC1155/utils/ERC1155Holder.sol";
 import {ERC1967Utils} from "@openzeppelin/contracts/proxy/ERC1967/ERC1967Utils.sol";
-import {IERC721Receiver} from "@openzeppelin/contracts/token/ERC721/IERC721Receiver.sol";
-import {ERC721Holder} from "@openzeppelin/contracts/token/ERC721/utils/ERC721Holder.sol";
 import {AbstractSigner} from "@openzeppelin/contracts/utils/cryptography/signers/AbstractSigner.sol";
 import {Errors} from "@openzeppelin/contracts/utils/Errors.sol";
 import {LowLevelCall} from "@openzeppelin/contracts/utils/LowLevelCall.sol";
+import {Hashes} from "@openzeppelin/contracts/utils/cryptography/Hashes.sol";
+import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {EnumerableSet} from "@openzeppelin/contracts/utils/structs/EnumerableSet.sol";
 import {LibCall} from "solady/utils/LibCall.sol";
 import {IAttestedValidator} from "../interfaces/IAttestedValidator.sol";
@@ -36,8 +35,10 @@ import {AccountConfig, IRiskAccount} from "../interfaces/IRiskAccount.sol";
 import {IRiskState, RiskState} from "../interfaces/IRiskState.sol";
 import {OwnerLib} from "../libraries/OwnerLib.sol";
 import {UserOpLib} from "../libraries/UserOpLib.sol";
+import {AccountDeparture} from "./AccountDeparture.sol";
 import {AccountProxy} from "./AccountProxy.sol";
 import {AnnouncedAdmin} from "./AnnouncedAdmin.sol";
+import {TokenReceiver} from "./TokenReceiver.sol";
 
 /// @title The account whose promises hold when nobody is watching
 /// @notice ERC-7579 account with a risk state of its own. What each caller may do:
@@ -56,7 +57,7 @@ import {AnnouncedAdmin} from "./AnnouncedAdmin.sol";
 /// `validateUserOp` called that way can at most top up the account's own deposit by one prefund cap.
 /// @dev Entry points v0.7, v0.8 and v0.9. On v0.7 the operation hash is wrapped in EIP-712 before it is signed. Validation writes no
 /// storage of the account. Storage: ERC-7201 only.
-contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC1155Holder {
+contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, TokenReceiver {
     using EnumerableSet for EnumerableSet.AddressSet;
     using UserOpLib for PackedUserOperation;
 
@@ -74,10 +75,25 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
     error AuthorityNotInstalled(address authority);
     /// Another delegate of this EIP-7702 account left modules behind: `leave` removes them.
     error ForeignModules();
+    /// ERC-7821 operation data are not understood.
+    error OperationData();
     /// A forced uninstallation needs enough gas to give the module its fair share.
     error InsufficientGas();
+    /// `leave` is for EIP-7702 accounts; what has code of its own stays what it is.
+    error NotDelegated();
 
     bytes32 private constant USER_OPERATION_HASH_TYPEHASH = keccak256("UserOperationHash(bytes32 userOpHash)");
+
+    bytes32 private constant MERKLE_ROOT_TYPEHASH = keccak256("MerkleRoot(bytes32 root)");
+    bytes32 private constant MERKLE_DOMAIN_SEPARATOR = keccak256(
+        abi.encode(
+            keccak256("EIP712Domain(string name,string version)"), keccak256("Seawall RiskAccount"), keccak256("1")
+        )
+    );
+    bytes1 private constant ROOT_SIGNATURE = 0x05;
+    uint256 private constant MAX_PROOF = 32;
+    /// ERC-7821: a batch, with operation data that must be empty or absent.
+    uint256 private constant MODE_ERC7821 = 0x01000000000078210001 << 176;
 
     /// Gas that `onUninstall` gets in a forced uninstallation.
     uint256 public constant FORCED_UNINSTALL_GAS = 200_000;
@@ -88,12 +104,15 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
     IEntryPoint private immutable ENTRY_POINT;
     bool private immutable WRAPS_HASH;
     address private immutable SELF;
+    /// The code of `forceUninstallModule` and `leave`.
+    address private immutable DEPARTURE;
 
     /// @param entryPoint_ the only entry point whose operations the account accepts.
     constructor(IEntryPoint entryPoint_) {
         ENTRY_POINT = entryPoint_;
         WRAPS_HASH = entryPoint_ == ERC4337Utils.ENTRYPOINT_V07;
         SELF = address(this);
+        DEPARTURE = address(new AccountDeparture());
     }
 
     // ------------------------------------------------------------------ birth
@@ -144,9 +163,10 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
         return "seawall.risk-account.1.0.0";
     }
 
-    /// @notice Single and batch calls that revert or go on (try), and nothing else: unused bytes, mode selector and payload are zero.
+    /// @notice Single and batch calls that revert or go on (try), with unused bytes, mode selector and payload zero, and ERC-7821's batch without
+    /// operation data. Nothing else.
     function supportsExecutionMode(bytes32 mode) public pure override returns (bool) {
-        return uint256(mode) & ~(uint256(0x0101) << 240) == 0;
+        return uint256(mode) & ~(uint256(0x0101) << 240) == 0 || uint256(mode) == MODE_ERC7821;
     }
 
     /// @notice The implementation in force (ERC-897; the ERC-1967 slot is empty until the first upgrade).
@@ -194,7 +214,7 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
     function supportsInterface(bytes4 interfaceId) public view override returns (bool) {
         return interfaceId == type(IRiskAccount).interfaceId || interfaceId == type(IRiskState).interfaceId
             || interfaceId == type(IAccount).interfaceId || interfaceId == type(IERC1271).interfaceId
-            || interfaceId == type(IERC721Receiver).interfaceId || super.supportsInterface(interfaceId);
+            || super.supportsInterface(interfaceId);
     }
 
     // ------------------------------------------------------------------ validation
@@ -226,8 +246,11 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
         bytes32 signable = _signableUserOpHash(userOp, userOpHash);
         uint256 path = userOp.nonce >> 88; // validator (160) | lane kind (8)
         if (path >> 8 == 0) {
-            bool signed = path == UserOpLib.LANE_OWNER && word & ATTESTED_MASK == 0
-                && _isOwnerSignature(word, signer, signable, userOp.signature);
+            bool signed = false;
+            if (word & ATTESTED_MASK == 0) {
+                if (path == UserOpLib.LANE_OWNER) signed = _isOwnerSignature(word, signer, signable, userOp.signature);
+                if (path == UserOpLib.LANE_ROOT) signed = _isRootSignature(word, signer, signable, userOp.signature);
+            }
             return signed ? ERC4337Utils.SIG_VALIDATION_SUCCESS : ERC4337Utils.SIG_VALIDATION_FAILED;
         }
         address validator = address(uint160(path >> 8));
@@ -250,6 +273,27 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
         }
         if (!success) LowLevelCall.bubbleRevert();
         if (LowLevelCall.returnDataSize() < 32) return ERC4337Utils.SIG_VALIDATION_FAILED;
+    }
+
+    /// @dev Whether the owner signed a Merkle root above this operation: one signature for operations of any chains, nonces and accounts. The
+    /// domain has no chain and no account; the leaf has both, and the entry point. Signature: 0x05 || length of the proof (1) || proof
+    /// (32 each) || the owner's signature over the root.
+    function _isRootSignature(uint256 word, uint256 signer, bytes32 signable, bytes calldata signature)
+        private
+        view
+        returns (bool)
+    {
+        if (signature.length < 2 || signature[0] != ROOT_SIGNATURE) return false;
+        uint256 end = 2 + 32 * uint256(uint8(signature[1]));
+        if (end > 2 + 32 * MAX_PROOF || signature.length < end) return false;
+        bytes32 node = keccak256(abi.encode(block.chainid, ENTRY_POINT, address(this), signable));
+        for (uint256 at = 2; at < end; at += 32) {
+            node = Hashes.commutativeKeccak256(node, bytes32(signature[at:at + 32]));
+        }
+        bytes32 structHash = keccak256(abi.encode(MERKLE_ROOT_TYPEHASH, node));
+        return _isOwnerSignature(
+            word, signer, MessageHashUtils.toTypedDataHash(MERKLE_DOMAIN_SEPARATOR, structHash), signature[end:]
+        );
     }
 
     /// @dev An EIP-7702 account that has not joined has no modules, whatever another delegate left in their storage.
@@ -353,12 +397,20 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
     /// @dev Every other execution passes here: `execute` by the entry point or the account, `executeFromExecutor` by an executor.
     function _execute(Mode mode, bytes calldata executionCalldata) internal override returns (bytes[] memory) {
         if (!supportsExecutionMode(Mode.unwrap(mode))) revert UnsupportedExecutionMode(Mode.unwrap(mode));
+        if (uint256(Mode.unwrap(mode)) == MODE_ERC7821) _requireNoOperationData(executionCalldata);
         StateWord memory word = _word();
         bool owned = msg.sender == address(ENTRY_POINT) || msg.sender == address(this);
         bool active = word.state == RiskState.ACTIVE;
         if (!owned || !active) _checkCalls(mode, executionCalldata, word, owned);
         if (active) return super._execute(mode, executionCalldata);
         return AccountERC7579Upgradeable._execute(mode, executionCalldata);
+    }
+
+    /// @dev abi.encode(calls), or abi.encode(calls, opData) with empty opData: the caller is what authorises here.
+    function _requireNoOperationData(bytes calldata executionData) private pure {
+        if (uint256(bytes32(executionData[0:32])) == 0x20) return;
+        uint256 at = uint256(bytes32(executionData[32:64]));
+        if (at > executionData.length || uint256(bytes32(executionData[at:at + 32])) != 0) revert OperationData();
     }
 
     /// @dev Fallback handlers act in the account's name, so they rest unless it is ACTIVE.
@@ -430,30 +482,26 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
     }
 
     /// @inheritdoc IRiskAccount
-    function forceUninstallModule(uint256 moduleTypeId, address module, bytes calldata deInitData)
-        external
-        onlyAnnounced
-    {
+    function forceUninstallModule(uint256 moduleTypeId, address module, bytes calldata) external onlyAnnounced {
         _beforeUninstall(moduleTypeId, module);
-        bytes calldata moduleData = deInitData;
-        bool removed;
-        if (moduleTypeId == MODULE_TYPE_VALIDATOR) {
-            removed = _modules()._validators.remove(module);
-        } else if (moduleTypeId == MODULE_TYPE_EXECUTOR) {
-            removed = _modules()._executors.remove(module);
-        } else if (moduleTypeId == MODULE_TYPE_HOOK) {
-            removed = module != address(0) && _word().hook == module;
-            if (removed) _word().hook = address(0);
-        } else if (moduleTypeId == MODULE_TYPE_FALLBACK && deInitData.length > 3) {
-            removed = module != address(0) && _fallbackHandler(bytes4(deInitData)) == module;
-            if (removed) delete _modules()._fallbacks[bytes4(deInitData)];
-            moduleData = deInitData[4:];
+        _delegate(DEPARTURE);
+    }
+
+    /// @inheritdoc IRiskAccount
+    function leave(bytes4[] calldata) external {
+        if (!AccountProxy.isDelegated()) revert NotDelegated();
+        if (_rawWord() & JOINED_BIT == 0) {
+            _checkEntryPointOrSelf();
+        } else if (tx.origin != address(this) || msg.sender != address(this)) {
+            // Not the root key's own transaction, which nothing can bind: then only what everybody saw coming.
+            _requireAnnounced();
         }
-        if (!removed) revert ERC7579Utils.ERC7579UninstalledModule(moduleTypeId, module);
-        _afterUninstall(moduleTypeId, module);
-        if (gasleft() < FORCED_UNINSTALL_GAS + FORCED_UNINSTALL_GAS / 10) revert InsufficientGas();
-        LibCall.tryCall(module, 0, FORCED_UNINSTALL_GAS, 0, abi.encodeCall(IERC7579Module.onUninstall, (moduleData)));
-        emit ModuleUninstalled(moduleTypeId, module);
+        _delegate(DEPARTURE);
+    }
+
+    /// @dev The code that removes things has no room here.
+    function _delegate(address code) private {
+        if (!LowLevelCall.delegatecallNoReturn(code, msg.data)) LowLevelCall.bubbleRevert();
     }
 
     /// @dev Closes the native owner path in the same call that installs a validator which must not be bypassed.
@@ -468,6 +516,7 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
             ++_word().attested;
         } else if (moduleTypeId == MODULE_TYPE_FALLBACK) {
             ++$.handlers[module];
+            ++$.fallbacks;
         }
         super._installModule(moduleTypeId, module, initData);
     }
@@ -480,19 +529,6 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, ERC721Holder, ERC115
     /// @dev The authority may leave only while ACTIVE: without it nothing could ever leave another state.
     function _beforeUninstall(uint256 moduleTypeId, address module) private view {
         if (moduleTypeId == MODULE_TYPE_EXECUTOR && module == _storage().authority) _requireActive();
-    }
-
-    function _afterUninstall(uint256 moduleTypeId, address module) private {
-        RiskAccountStorage storage $ = _storage();
-        if (moduleTypeId == MODULE_TYPE_VALIDATOR && $.attested[module]) {
-            delete $.attested[module];
-            --_word().attested;
-        } else if (moduleTypeId == MODULE_TYPE_FALLBACK) {
-            --$.handlers[module];
-        } else if (moduleTypeId == MODULE_TYPE_EXECUTOR && module == $.authority) {
-            delete $.authority;
-            emit AuthorityChanged(address(0));
-        }
     }
 
     /// @dev Tolerant: most validators do not know the question.

@@ -25,16 +25,22 @@ struct AccountConfig {
     ModuleInit[] modules;
 }
 
-/// @title The account's own surface, beside ERC-4337, ERC-7579, ERC-1271 and ERC-165
-interface IRiskAccount is IRiskState {
+/// @title What an account reports about itself
+interface IAccountEvents {
     event AdminScheduled(bytes32 indexed actionHash, bytes data, uint48 executableAt);
     event AdminCancelled(bytes32 indexed actionHash);
     event AdminExecuted(bytes32 indexed actionHash);
     event OwnerChanged(bytes owner);
     event AuthorityChanged(address indexed authority);
     event PrefundCapsChanged(uint128[3] prefundCaps);
+    /// An EIP-7702 account has dropped all its configuration.
+    event Left();
+}
 
-    /// @notice Set up a fresh proxy. Once, by the factory, in the transaction that creates the account.
+/// @title The account's own surface, beside ERC-4337, ERC-7579, ERC-1271 and ERC-165
+interface IRiskAccount is IRiskState, IAccountEvents {
+    /// @notice Set up a fresh proxy, once, by the factory, in the transaction that creates the account; or let an EIP-7702 account join, by its own
+    /// call or operation. Before, such an account is its own owner without modules, so that nobody else can make that call.
     function initialize(AccountConfig calldata config) external;
 
     /// @notice The owner's signer in the encoding of `AccountConfig.owner`.
@@ -65,7 +71,12 @@ interface IRiskAccount is IRiskState {
     /// with is ignored, and the hook is not consulted. Announced calls only.
     function forceUninstallModule(uint256 moduleTypeId, address module, bytes calldata deInitData) external;
 
-    /// @notice Announce an administrative self-call (`upgradeToAndCall`, `setOwner`, `setRiskAuthority`, `setPrefundCaps`,
+    /// @notice Let an EIP-7702 account leave: every module is removed by force, owner, caps, delay, authority and state are as before it joined, and what
+    /// was announced is void. Name the selectors of all fallback handlers. At once in a transaction of the root key to itself, which no
+    /// contract can prevent; announced else; by entry point or self while the account has not joined. Then delegate elsewhere, or to no one.
+    function leave(bytes4[] calldata selectors) external;
+
+    /// @notice Announce an administrative self-call (`leave`, `upgradeToAndCall`, `setOwner`, `setRiskAuthority`, `setPrefundCaps`,
     /// `uninstallModule`, `forceUninstallModule`). Entry point or self, ACTIVE only. actionHash = keccak256(data).
     function scheduleAdmin(bytes calldata data) external;
 

@@ -3,6 +3,7 @@ pragma solidity ^0.8.26;
 
 import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 import {IERC7913SignatureVerifier} from "@openzeppelin/contracts/interfaces/IERC7913.sol";
+import {AccountProxy} from "../account/AccountProxy.sol";
 
 /// @title The kinds of owner and how each signs
 /// @notice Encoding of an owner: kind (1 byte) || address (20 bytes) || key (ERC-7913 only).
@@ -25,7 +26,9 @@ library OwnerLib {
         for (uint256 i = 0; i < key.length; ++i) {
             key[i] = owner[i + 21];
         }
-        bool sound = signer != address(0) && signer != address(this) && kind <= KIND_ERC1271
+        // An EIP-7702 account may keep its own key as owner; a contract has none.
+        bool self = signer == address(this) && !(kind == KIND_ECDSA && AccountProxy.isDelegated());
+        bool sound = signer != address(0) && !self && kind <= KIND_ERC1271
             && (kind == KIND_ERC7913 ? key.length > 0 : key.length == 0)
             && (kind == KIND_ECDSA || signer.code.length > 0);
         if (!sound) revert InvalidOwner(owner);

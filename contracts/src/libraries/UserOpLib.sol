@@ -14,6 +14,7 @@ library UserOpLib {
     uint8 internal constant LANE_ATTESTED = 1;
     uint8 internal constant LANE_KEEPER = 2;
     uint8 internal constant LANE_ESCAPE = 3;
+    uint8 internal constant LANE_ROOT = 4;
 
     bytes32 private constant INTENT_TYPEHASH = keccak256(
         "Intent(address account,uint256 nonce,bytes32 initCodeHash,bytes32 callDataHash,bytes32 accountGasLimits,"

@@ -232,6 +232,30 @@ async def test_a_killed_bundler_takes_every_lane_up_where_it_was(own_chain: Chai
         await once_each(own_chain, running.client, sent)
 
 
+async def test_what_a_key_sent_that_has_left_the_settings_is_sent_again_and_settled(
+    own_chain: Chain, tmp_path: Path
+) -> None:
+    settings = lanes(own_chain, tmp_path, 2)
+    await fund(own_chain, settings)
+    async with process(settings) as running:
+        await own_chain.automine(False)
+        sent = [await running.client.send(await (await own_chain.account()).operation()) for _ in range(2)]
+        before = [await transaction(own_chain, running.client, op_hash) for op_hash in sent]
+        running.process.kill()
+        await running.died()
+    await own_chain.rpc.call("anvil_dropAllTransactions")
+    async with serving(replace(settings, lane_key_files=(), blocks_before_resubmit=1)) as client:
+        await own_chain.rpc.call("anvil_dropAllTransactions")
+        await own_chain.rpc.call("anvil_mine", hex(2))  # nobody can raise the fees of the key that is gone
+        gone = next(tx for tx in before if tx["from"] != to_hex(own_chain.accounts.bundler.address))
+        await until(
+            partial(own_chain.rpc.call, "eth_getTransactionByHash", gone["hash"]), "the same bytes are sent again"
+        )
+        await own_chain.automine(True)
+        await own_chain.mine()
+        await once_each(own_chain, client, sent)
+
+
 async def test_every_lane_of_a_lost_block_starts_over(own_chain: Chain, tmp_path: Path) -> None:
     settings = lanes(own_chain, tmp_path, 2)
     await fund(own_chain, settings)

@@ -41,6 +41,7 @@ _PATIENCE = (
     "is unstaked and has",
     "shutting down",
     "node did not answer",
+    "node did not trace",
     "no answer within",
     "does not validate any more",
 )

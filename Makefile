@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 NODE ?= system
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test fuzz gas lint format contracts contracts-test chaos soundness lock clean node-present
+.PHONY: help setup demo test fuzz gas lint format contracts contracts-test contracts-check chaos soundness lock clean node-present
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,6 +47,15 @@ contracts: $(VENV)/.installed node_modules/.installed ## compile the Solidity so
 contracts-test: node_modules/.installed ## the Solidity tests
 	$(BIN)/seawall contracts test
 
+# The analysers pin other versions of our libraries, so they have an environment of their own.
+$(VENV)-check/.installed: requirements-check.lock | $(VENV)/.installed
+	$(PYTHON) -m venv --clear $(VENV)-check
+	$(VENV)-check/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-check.lock
+	@touch $@
+
+contracts-check: $(VENV)/.installed $(VENV)-check/.installed node_modules/.installed ## prove and attack the contracts; ARGS=--short for minutes instead of an hour
+	SEAWALL_CHECK_TOOLS=$(VENV)-check $(BIN)/python -m contracts.check $(ARGS)
+
 test: $(VENV)/.installed node_modules/.installed contracts-test ## everything that must hold, in short form
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -74,9 +83,11 @@ format: $(VENV)/.installed node_modules/.installed
 	$(BIN)/ruff format .
 	$(BIN)/seawall contracts fmt
 
-lock: ## write requirements.lock anew from pyproject.toml (needs pip-tools)
+lock: ## write the requirements' locks anew (needs pip-tools)
 	printf 'hatchling\neditables\n' | pip-compile --quiet --generate-hashes --extra dev --extra demo --strip-extras --allow-unsafe \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate -o requirements.lock pyproject.toml -
+	printf 'slither-analyzer\nhalmos\nsetuptools<81\n' | pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate -o requirements-check.lock -
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) node_modules out cache contracts/out contracts/cache demo-out .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-check node_modules out cache contracts/out contracts/cache demo-out .mypy_cache .ruff_cache .pytest_cache

@@ -292,6 +292,23 @@ def encode_baskets(baskets: Sequence[tuple[int, tuple[object, ...]]]) -> bytes:
     return abi.encode(["uint256[]", f"{BASKET}[]"], [ids, fields])
 
 
+HEDGE = (
+    "(address,address,address,address,address,int128,uint128,uint128,uint128,uint128,uint128,uint32,uint16,uint32,uint32,"
+    "uint16,uint96,uint48," + _ORACLE + ")"
+)
+ARM_HEDGE = Function.parse(f"arm(uint256,{HEDGE})")
+HEDGE_OF = Function.parse(f"hedgeOf(address,uint256)({HEDGE},bool,uint256,uint48,uint48)")
+DELTA_OF = Function.parse("deltaOf(address,uint256)(int256,int256,int256,uint256)")
+HEDGE_ARMED = Event.parse(f"HedgeArmed(address indexed,uint256 indexed,uint256,{HEDGE})")
+HEDGED = Event.parse("Hedged(address indexed,uint256 indexed,int256,int256,int256,uint256)")
+
+
+def encode_hedges(hedges: Sequence[tuple[int, tuple[object, ...]]]) -> bytes:
+    """onInstall data of DeltaHedge: (id, IDeltaHedge.Hedge) each."""
+    ids, fields = [one for one, _ in hedges], [hedge for _, hedge in hedges]
+    return abi.encode(["uint256[]", f"{HEDGE}[]"], [ids, fields])
+
+
 # -- EmergencyFreeze ------------------------------------------------------------------------------------------------------
 
 _EXIT = "(address,bytes4,bool,bool,uint8,bytes32[])"

@@ -57,6 +57,7 @@ class Deployment:
     stop_loss: Address
     health_guard: Address
     auto_rebalance: Address
+    delta_hedge: Address
     policy_hook: Address
     emergency_freeze: Address
     verifying_paymaster: Address
@@ -82,6 +83,7 @@ async def deploy_seawall(
         stop_loss=await deploy(sender, init_code("StopLoss")),
         health_guard=await deploy(sender, init_code("HealthGuard")),
         auto_rebalance=await deploy(sender, init_code("AutoRebalance")),
+        delta_hedge=await deploy(sender, init_code("DeltaHedge")),
         policy_hook=await deploy(sender, init_code("PolicyHook")),
         emergency_freeze=await deploy(sender, init_code("EmergencyFreeze")),
         verifying_paymaster=await deploy(sender, paymaster),
@@ -91,6 +93,11 @@ async def deploy_seawall(
 async def deploy_perp_adapter(sender: TransactionSender, clearing_house: Address, *, twap_s: int = 15) -> Address:
     """Deploy the venue adapter of Perpetual Protocol v2; `twap_s` as in the venue's own mark price."""
     return await deploy(sender, init_code("PerpV2Adapter", ["address", "uint32"], [clearing_house, twap_s]))
+
+
+async def deploy_perp_hedge_adapter(sender: TransactionSender, clearing_house: Address, *, twap_s: int = 15) -> Address:
+    """Deploy the adapter of Perpetual Protocol v2 that trades either way; `twap_s` as in the venue's own mark price."""
+    return await deploy(sender, init_code("PerpV2HedgeAdapter", ["address", "uint32"], [clearing_house, twap_s]))
 
 
 async def deploy_uniswap_adapter(
@@ -119,6 +126,13 @@ async def deploy_lyra_adapter(
 ) -> Address:
     """Deploy the venue adapter of one Lyra Avalon option market, with the venue's own viewer and pricing library."""
     return await deploy(sender, init_code("LyraAdapter", ["address"] * 3, [viewer, option_market, black_scholes]))
+
+
+async def deploy_lyra_delta(
+    sender: TransactionSender, viewer: Address, option_market: Address, black_scholes: Address
+) -> Address:
+    """Deploy what sums the deltas of an account's options on one Lyra Avalon market."""
+    return await deploy(sender, init_code("LyraDelta", ["address"] * 3, [viewer, option_market, black_scholes]))
 
 
 async def stake_and_fund(

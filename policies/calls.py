@@ -16,6 +16,7 @@ from contracts.bindings import EXECUTE
 from contracts.errors import InvalidFields
 from contracts.types import Address, Wei
 from policies.functions import BY_SELECTOR, Effect, KnownFunction
+from policies.hedge_rules import HEDGE
 from policies.rebalance_rules import REBALANCE
 
 Execution: TypeAlias = tuple[Address, Wei, bytes]
@@ -291,6 +292,10 @@ def _multicall(data: bytes) -> tuple[bytes, ...] | None:
     return None
 
 
+_BOTH_WAYS = (REBALANCE, HEDGE)
+"""Modules that act when due and do not only reduce."""
+
+
 def describe(
     path: tuple[int, ...], target: Address, value: Wei, data: bytes, name: str, account: Address
 ) -> DecodedCall:
@@ -318,8 +323,8 @@ def _effect(known: KnownFunction, given: Mapping[str, str], target_name: str, ac
         return Effect.PAYS
     if effect is Effect.OPENS and given.get("recipient", me) not in (me, *_ROUTER_MARKS):
         return Effect.PAYS
-    if effect is Effect.REDUCES and target_name == REBALANCE and known.function.name == "execute":
-        return Effect.OPENS  # it buys as well as it sells
+    if effect is Effect.REDUCES and target_name in _BOTH_WAYS and known.function.name == "execute":
+        return Effect.OPENS  # they buy as well as they sell
     if effect is Effect.REDUCES and given.get("setCollateralTo", "0") != "0":
         return Effect.OPENS  # Lyra: what is left of the position may keep less collateral than it had
     return effect

@@ -28,6 +28,8 @@ from contracts.types import Address, Hash32, Wei, checksum, to_hex
 from policies.approvals import quorums
 from policies.attestation import on_chain_id
 from policies.guards import bound, freeze_config, health_config, keeper_sessions, stop_config
+from policies.hedge_rules import HEDGE
+from policies.hedges import HEDGE_ENDS, hedge_config, hedge_fields
 from policies.hook_rules import HOOK
 from policies.hooks import HookState, hook_settings, hook_state
 from policies.policy import Policy
@@ -77,6 +79,8 @@ class Present:
     """Armed ones, by id, as IHealthGuard.Health."""
     baskets: Mapping[int, tuple[object, ...]] = field(default_factory=dict)
     """Armed ones, by id, as IAutoRebalance.Basket."""
+    hedges: Mapping[int, tuple[object, ...]] = field(default_factory=dict)
+    """Armed ones, by id, as IDeltaHedge.Hedge."""
     announced: Mapping[bytes, int] = field(default_factory=dict)
     """Administrative calls under way, and when they may be carried out."""
     hook: HookState | None = None
@@ -256,6 +260,9 @@ def module_inits(wish: Wanted) -> tuple[ModuleInit, ...]:
     if policy.rebalances:
         baskets = [(rule.id, rebalance_config(rule, policy, book, wish.present.time_s)) for rule in policy.rebalances]
         found.append(ModuleInit(MODULE_EXECUTOR, at(REBALANCE), b.encode_baskets(baskets)))
+    if policy.hedges:
+        hedges = [(rule.id, hedge_config(rule, policy, book, wish.present.time_s)) for rule in policy.hedges]
+        found.append(ModuleInit(MODULE_EXECUTOR, at(HEDGE), b.encode_hedges(hedges)))
     sessions = keeper_sessions(policy, book, wish.present.time_s)
     if sessions:
         found.append(ModuleInit(MODULE_VALIDATOR, at("seawall.session_validator"), b.encode_sessions(*sessions)))
@@ -594,6 +601,43 @@ def _found_baskets(wish: Wanted) -> Listed:
     ]
 
 
+# -- DeltaHedge -------------------------------------------------------------------------------------------------------------
+
+
+def _wanted_hedges(wish: Wanted) -> Listed:
+    if not wish.has(MODULE_EXECUTOR, HEDGE):
+        return []  # its installation arms them
+    name, present = _names(wish), wish.present
+    listed: Listed = []
+    for rule in wish.policy.hedges:
+        config = hedge_config(rule, wish.policy, wish.book, present.time_s)
+        hedge, armed = config, present.hedges.get(rule.id)
+        if armed is not None and rule.valid_for_s:
+            ends_s = _int(armed[HEDGE_ENDS])
+            if ends_s - present.time_s >= RENEW_BELOW * rule.valid_for_s:
+                hedge = _with(hedge, HEDGE_ENDS, ends_s)
+        arm = Call(wish.at(HEDGE), b.ARM_HEDGE.encode(rule.id, config))
+        fields = hedge_fields(hedge, lambda value: _shown(value, name))
+        listed.append((f"hedge {rule.id}", Setting(fields, make=(arm,))))
+    return listed
+
+
+def _found_hedges(wish: Wanted) -> Listed:
+    if not wish.policy.hedges:
+        return []  # the module's removal takes them along
+    name, module = _names(wish), wish.book[HEDGE]
+    return [
+        (
+            f"hedge {hedge_id}",
+            Setting(
+                hedge_fields(hedge, lambda value: _shown(value, name)),
+                drop=(Call(module, b.CANCEL_STOP.encode(hedge_id)),),
+            ),
+        )
+        for hedge_id, hedge in sorted(wish.present.hedges.items())
+    ]
+
+
 # -- PolicyHook -------------------------------------------------------------------------------------------------------------
 
 
@@ -643,6 +687,7 @@ _WANTED: tuple[Callable[[Wanted], Listed], ...] = (
     _wanted_stops,
     _wanted_healths,
     _wanted_baskets,
+    _wanted_hedges,
     _wanted_hook,
 )
 _FOUND: tuple[Callable[[Wanted], Listed], ...] = (
@@ -653,5 +698,6 @@ _FOUND: tuple[Callable[[Wanted], Listed], ...] = (
     _found_stops,
     _found_healths,
     _found_baskets,
+    _found_hedges,
     _found_hook,
 )

@@ -27,7 +27,7 @@ _SECTIONS = (
 _BINDS_MORE_WITHOUT = frozenset(("during", "when", "description", "accounts", "chains", "signers", "may_loosen"))
 """Keys whose absence means that more is bound, not less."""
 _BY_ID = ("limits", "stress", "approvals")
-_TRIGGERS = ("stop_loss", "health", "rebalance")
+_TRIGGERS = ("stop_loss", "health", "rebalance", "delta_hedge")
 """Lists of `guards` by id."""
 _DURATIONS = frozenset(
     (

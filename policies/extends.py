@@ -53,6 +53,12 @@ _LIMIT: Mapping[str, Tighter] = {
 _STOP: Mapping[str, Tighter] = {"drop": _lower, "size": _higher}
 _HEALTH: Mapping[str, Tighter] = {"floor": _higher, "target": _higher}
 _REBALANCE: Mapping[str, Tighter] = {"slippage": _lower, "max_turnover": _lower}
+_HEDGE: Mapping[str, Tighter] = {
+    "slippage": _lower,
+    "max_trade": _lower,
+    "max_position": _lower,
+    "max_turnover": _lower,
+}
 _HOOK: Mapping[str, Tighter] = {"change_delay": _higher, "enforce_calls": lambda mine, inherited: mine >= inherited}
 _HOOK_DEFAULTS: Mapping[str, Any] = {"change_delay": "86400", "enforce_calls": True}
 _ATTESTATION: Mapping[str, Tighter] = {"validity": _lower, "threshold": _higher, "escape_delay": _higher}
@@ -284,6 +290,8 @@ def _guards(m: _Merge, parent: Tree, child: Tree, found: dict[str, Any]) -> None
         merged["health"] = m.by_id(parent, child, "health", "guards.health", _HEALTH)
     if "rebalance" in merged:
         merged["rebalance"] = m.by_id(parent, child, "rebalance", "guards.rebalance", _REBALANCE)
+    if "delta_hedge" in merged:
+        merged["delta_hedge"] = m.by_id(parent, child, "delta_hedge", "guards.delta_hedge", _HEDGE)
     for section in ("freeze", "session"):
         if section in parent and section in child:
             merged[section] = m.fields(parent[section], child[section], f"guards.{section}", {})

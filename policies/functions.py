@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from contracts.abi import Function
-from contracts.bindings import BASKET, HEALTH, HOOK_RULE, HOOK_WINDOW
+from contracts.bindings import BASKET, HEALTH, HEDGE, HOOK_RULE, HOOK_WINDOW
 
 
 class Effect(StrEnum):
@@ -258,6 +258,7 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
     _f(f"arm(uint256,{_STOP})", "id stop", Effect.ADMIN),
     _f(f"arm(uint256,{HEALTH})", "id health", Effect.ADMIN),
     _f(f"arm(uint256,{BASKET})", "id basket", Effect.ADMIN),
+    _f(f"arm(uint256,{HEDGE})", "id hedge", Effect.ADMIN),
     _f("cancel(uint256)", "id", Effect.ADMIN),
     # EmergencyFreeze
     _f("freeze(address,uint8)", "account state", Effect.REDUCES),
@@ -333,6 +334,7 @@ _TARGETS: Mapping[str, tuple[str, ...]] = {
     "seawall.stop_loss": ("execute(address,uint256)", f"arm(uint256,{_STOP})"),
     "seawall.health_guard": ("execute(address,uint256)", f"arm(uint256,{HEALTH})"),
     "seawall.auto_rebalance": ("execute(address,uint256)", f"arm(uint256,{BASKET})"),
+    "seawall.delta_hedge": ("execute(address,uint256)", f"arm(uint256,{HEDGE})"),
     "seawall.risk_validator": ("cancelEscape()",),
     "seawall.policy_hook": ("announce(bytes)",),
 }  # fmt: skip

@@ -52,12 +52,15 @@ CONTRACTS: Mapping[str, str] = {
     "seawall.stop_loss": "stop_loss",
     "seawall.health_guard": "health_guard",
     "seawall.auto_rebalance": "auto_rebalance",
+    "seawall.delta_hedge": "delta_hedge",
     "seawall.policy_hook": "policy_hook",
     "seawall.emergency_freeze": "emergency_freeze",
     "seawall.perp_adapter": "perp_adapter",
+    "seawall.perp_hedge_adapter": "perp_hedge_adapter",
     "seawall.uniswap_adapter": "uniswap_adapter",
     "seawall.uniswap_route_adapter": "uniswap_route_adapter",
     "seawall.lyra_adapter": "lyra_adapter",
+    "seawall.lyra_delta": "lyra_delta",
     "seawall.aave_adapter": "aave_adapter",
 }
 """Contract names of policy files, and what a deployments file (`seawall devnet --json`) calls them."""

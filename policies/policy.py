@@ -15,6 +15,7 @@ from contracts.types import Hash32, Wei
 from contracts.units import to_units
 from policies import functions
 from policies.canonical import policy_id
+from policies.hedge_rules import HEDGE, HedgeRule, hedge_rule
 from policies.hook_rules import HookRule, hook_rule
 from policies.limits import (
     Action,
@@ -190,6 +191,7 @@ class Policy:
     stops: tuple[StopRule, ...]
     healths: tuple[HealthRule, ...]
     rebalances: tuple[RebalanceRule, ...]
+    hedges: tuple[HedgeRule, ...]
     freeze: FreezeRule | None
     hook: HookRule | None
     session: SessionRule | None
@@ -214,7 +216,8 @@ class Policy:
     @property
     def triggers(self) -> tuple[str, ...]:
         """Names of all modules that act when due: the guards, and what rests unless the account is ACTIVE."""
-        return self.guards + ((REBALANCE,) if self.rebalances else ())
+        resting = ((REBALANCE, self.rebalances), (HEDGE, self.hedges))
+        return self.guards + tuple(name for name, rules in resting if rules)
 
 
 def build(document: Mapping[str, Any]) -> Policy:
@@ -252,6 +255,7 @@ def build(document: Mapping[str, Any]) -> Policy:
         stops=tuple(_stop(entry) for entry in guards.get("stop_loss", ())),
         healths=tuple(_health(entry) for entry in guards.get("health", ())),
         rebalances=tuple(rebalance_rule(entry) for entry in guards.get("rebalance", ())),
+        hedges=tuple(hedge_rule(entry) for entry in guards.get("delta_hedge", ())),
         freeze=_freeze(guards["freeze"]) if "freeze" in guards else None,
         hook=hook_rule(guards["hook"]) if "hook" in guards else None,
         session=_session(guards["session"]) if "session" in guards else None,

@@ -9,6 +9,7 @@ from typing import Any
 
 from policies import functions
 from policies.functions import Effect, KnownFunction
+from policies.hedge_checks import HedgeChecks
 from policies.hook_checks import HookChecks
 from policies.limit_checks import LimitChecks
 from policies.linting import Tree
@@ -24,7 +25,7 @@ MAX_SLIPPAGE = Decimal("0.5")
 _RECIPIENTS = ("to", "recipient", "onBehalfOf", "spender", "delegate")
 _HEX = re.compile(r"0x([0-9a-f]{2})*\Z")
 _ZERO, _ONE = Decimal(0), Decimal(1)
-_TRIGGERS = (("stop_loss", "stop"), ("health", "health guard"), ("rebalance", "basket"))
+_TRIGGERS = (("stop_loss", "stop"), ("health", "health guard"), ("rebalance", "basket"), ("delta_hedge", "hedge"))
 """What a session can execute, by section of `guards`."""
 
 
@@ -41,6 +42,7 @@ def check(tree: Tree, places: Places, written: Mapping[str, str]) -> list[Proble
     linter.stops()
     linter.healths()
     linter.rebalances()
+    linter.hedges()
     linter.freeze()
     linter.session()
     linter.hook()
@@ -48,7 +50,7 @@ def check(tree: Tree, places: Places, written: Mapping[str, str]) -> list[Proble
     return linter.problems
 
 
-class _Linter(HookChecks, RebalanceChecks, LimitChecks):
+class _Linter(HookChecks, RebalanceChecks, HedgeChecks, LimitChecks):
     # -- sections ---------------------------------------------------------------------------------------------------------
 
     def addresses(self) -> None:
@@ -327,7 +329,7 @@ class _Linter(HookChecks, RebalanceChecks, LimitChecks):
             return
         self.party("guards.session.key", entry.get("key"))
         if not any(self.guards.get(section) for section, _ in _TRIGGERS):
-            self.warn("guards.session", "a session without a stop, a health guard or a basket can do nothing")
+            self.warn("guards.session", "a session without a stop, a health guard, a basket or a hedge can do nothing")
         if entry.get("valid_for") == "0":
             self.report("guards.session.valid_for", "must be positive")
 

@@ -37,9 +37,9 @@ ADDRESS_NAMES = (
     "lyra_short_collateral", "lyra_pool_hedger", "lyra_synthetix_adapter", "lyra_gwav_oracle", "lyra_viewer",
     "lyra_keeper", "lyra_black_scholes", "lyra_rates", "lyra_quote", "lyra_base", "lyra_quote_pool",
     "gas_price_oracle", "l1_block", "risk_account_implementation", "risk_account_factory",
-    "risk_validator", "session_validator", "stop_loss", "health_guard", "auto_rebalance", "policy_hook", "emergency_freeze",
-    "verifying_paymaster",
-    "perp_adapter", "uniswap_adapter", "uniswap_route_adapter", "lyra_adapter", "aave_adapter",
+    "risk_validator", "session_validator", "stop_loss", "health_guard", "auto_rebalance", "delta_hedge", "policy_hook",
+    "emergency_freeze", "verifying_paymaster",
+    "perp_adapter", "perp_hedge_adapter", "uniswap_adapter", "uniswap_route_adapter", "lyra_adapter", "lyra_delta", "aave_adapter",
 )
 # fmt: on
 """Contracts and venues that a profile can name, as the deployments file names them."""
@@ -285,7 +285,7 @@ SETTINGS: dict[str, Setting] = {
     },
     **{f"addresses.{name}": Setting(_address, None, "contract address") for name in ADDRESS_NAMES},
     "keeper.guard": Setting(
-        _choice("stop_loss", "health_guard", "auto_rebalance"),
+        _choice("stop_loss", "health_guard", "auto_rebalance", "delta_hedge"),
         "stop_loss",
         "which guards this keeper fires; one process a kind",
     ),

@@ -77,6 +77,7 @@ _MODULES = {
     "stop_loss": MODULE_EXECUTOR,
     "health_guard": MODULE_EXECUTOR,
     "auto_rebalance": MODULE_EXECUTOR,
+    "delta_hedge": MODULE_EXECUTOR,
     "emergency_freeze": MODULE_EXECUTOR,
     "policy_hook": MODULE_HOOK,
 }
@@ -97,6 +98,7 @@ class _Named:
     stops: tuple[int, ...]
     healths: tuple[int, ...]
     baskets: tuple[int, ...]
+    hedges: tuple[int, ...]
     hook_rules: tuple[tuple[Address, bytes], ...]
     hook_caps: tuple[tuple[Address, Address], ...]
     hook_allowances: tuple[bytes, ...]
@@ -175,6 +177,7 @@ class _Reader:
             sessions=_once(await self.logs(b.SESSION_ENABLED, sessions, first), lambda log: log[1]),
             healths=_once(await self.logs(b.HEALTH_ARMED, at["health_guard"], first), lambda log: log[1]),
             baskets=_once(await self.logs(b.BASKET_ARMED, at["auto_rebalance"], first), lambda log: log[1]),
+            hedges=_once(await self.logs(b.HEDGE_ARMED, at["delta_hedge"], first), lambda log: log[1]),
             stops=_once(await self.logs(b.STOP_ARMED, at["stop_loss"], first), lambda log: log[1]),
             hook_rules=_once(await self.logs(b.HOOK_RULE_SET, hook, first), lambda log: (log[1], log[2])),
             hook_caps=_once(await self.logs(b.HOOK_APPROVAL_SET, hook, first), lambda log: (log[1], log[2])),
@@ -264,6 +267,14 @@ async def _auto_rebalance(reader: _Reader, module: Address, named: _Named) -> di
     return {"baskets": armed}
 
 
+async def _delta_hedge(reader: _Reader, module: Address, named: _Named) -> dict[str, Any]:
+    answers = await reader.answers(module, b.HEDGE_OF, [(reader.account, one) for one in named.hedges])
+    armed = {
+        one: answer[0] for one, answer in zip(named.hedges, answers, strict=True) if answer is not None and answer[1]
+    }
+    return {"hedges": armed}
+
+
 async def _emergency_freeze(reader: _Reader, module: Address, named: _Named) -> dict[str, Any]:
     account = reader.account
     quorum, delays = await reader.read([(module, function, (account,)) for function in (b.QUORUM_OF, b.DELAYS_OF)])
@@ -327,6 +338,7 @@ _DETAILS = {
     "stop_loss": _stop_loss,
     "health_guard": _health_guard,
     "auto_rebalance": _auto_rebalance,
+    "delta_hedge": _delta_hedge,
     "emergency_freeze": _emergency_freeze,
     "policy_hook": _policy_hook,
 }

@@ -15,6 +15,7 @@ from contracts.bindings import (
     ecdsa_owner,
     encode_baskets,
     encode_healths,
+    encode_hedges,
     encode_sessions,
     risk_validator_init,
 )
@@ -22,6 +23,8 @@ from contracts.errors import BadInput
 from contracts.types import Address, Wei
 from policies.approvals import quorums
 from policies.guards import StopConfig, bound, freeze_config, health_config, keeper_sessions, stop_config
+from policies.hedge_rules import HEDGE
+from policies.hedges import hedge_config
 from policies.hook_rules import HOOK
 from policies.hooks import hook_state
 from policies.policy import Policy
@@ -73,6 +76,9 @@ def guarded_config(
     if policy.rebalances:
         baskets = [(rule.id, rebalance_config(rule, policy, book, now_s)) for rule in policy.rebalances]
         modules.append(ModuleInit(MODULE_EXECUTOR, bound(REBALANCE, policy, book), encode_baskets(baskets)))
+    if policy.hedges:
+        hedges = [(rule.id, hedge_config(rule, policy, book, now_s)) for rule in policy.hedges]
+        modules.append(ModuleInit(MODULE_EXECUTOR, bound(HEDGE, policy, book), encode_hedges(hedges)))
     sessions = keeper_sessions(policy, book, now_s)
     if sessions:
         validator = bound("seawall.session_validator", policy, book)

@@ -70,13 +70,16 @@ class Addresses:
     stop_loss: Address
     health_guard: Address
     auto_rebalance: Address
+    delta_hedge: Address
     policy_hook: Address
     emergency_freeze: Address
     verifying_paymaster: Address
     perp_adapter: Address
+    perp_hedge_adapter: Address
     uniswap_adapter: Address
     uniswap_route_adapter: Address
     lyra_adapter: Address
+    lyra_delta: Address
     aave_adapter: Address
 
     def to_json(self) -> dict[str, str]:

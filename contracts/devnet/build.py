@@ -108,6 +108,7 @@ async def build_devnet(
         stop_loss=ours.stop_loss,
         health_guard=ours.health_guard,
         auto_rebalance=ours.auto_rebalance,
+        delta_hedge=ours.delta_hedge,
         policy_hook=ours.policy_hook,
         emergency_freeze=ours.emergency_freeze,
         verifying_paymaster=ours.verifying_paymaster,
@@ -168,6 +169,8 @@ async def _deploy_ours(
             sender, uniswap.factory, uniswap.router, uniswap.quoter
         ),
         "lyra_adapter": await deploy.deploy_lyra_adapter(sender, lyra.viewer, lyra.option_market, lyra.black_scholes),
+        "perp_hedge_adapter": await deploy.deploy_perp_hedge_adapter(sender, perp.clearing_house),
+        "lyra_delta": await deploy.deploy_lyra_delta(sender, lyra.viewer, lyra.option_market, lyra.black_scholes),
         "aave_adapter": await deploy.deploy_aave_adapter(sender, aave_pool),
     }
     await rpc.call("evm_setAutomine", False)

@@ -34,7 +34,9 @@ def run(
     ] = None,
     guard: Annotated[
         str | None,
-        typer.Option(metavar="KIND", help="stop_loss (default), health_guard or auto_rebalance: one process a kind."),
+        typer.Option(
+            metavar="KIND", help="stop_loss (default), health_guard, auto_rebalance or delta_hedge: one process a kind."
+        ),
     ] = None,
     watch: Annotated[Path | None, typer.Option(help="File of triggers; default: discover them from events.")] = None,
     from_block: Annotated[int | None, typer.Option(help="First block to search for armed stops.")] = None,

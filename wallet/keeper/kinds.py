@@ -13,6 +13,9 @@ from contracts.bindings import (
     HEALTH_ARMED,
     HEALTH_OF,
     HEALTH_RESTORED,
+    HEDGE_ARMED,
+    HEDGE_OF,
+    HEDGED,
     REBALANCED,
     STOP_ARMED,
     STOP_EXECUTED,
@@ -141,5 +144,30 @@ class AutoRebalanceKind:
         return dict(zip(names, map(str, values_wad), strict=True)) | {"limited": "true" if limited else "false"}
 
 
+@dataclass(frozen=True, slots=True)
+class DeltaHedgeKind:
+    """It stays armed: every execution ends one arming and begins the next."""
+
+    name: str = "delta_hedge"
+    armed: Event = HEDGE_ARMED
+    executed: Event = HEDGED
+    getter: Function = HEDGE_OF
+    lane_bit: int = 3 << 22
+
+    def timing(self, answer: tuple[Any, ...]) -> Timing:
+        fields, _, arming, due_since, _ = answer
+        public_delay_s, (_, heartbeat_s, *_) = fields[14], fields[18]
+        return Timing(arming, False, due_since, public_delay_s, public_delay_s + heartbeat_s)
+
+    def arming_of(self, _: tuple[Any, ...], /) -> int | None:
+        return None
+
+    def parts(self, values: tuple[Any, ...]) -> Mapping[str, str]:
+        names = ("delta_before", "delta_after", "traded", "price")
+        return dict(zip(names, map(str, values[2:]), strict=True))
+
+
 STOP_LOSS: GuardKind = StopLossKind()
-KINDS: Mapping[str, GuardKind] = {kind.name: kind for kind in (STOP_LOSS, HealthGuardKind(), AutoRebalanceKind())}
+KINDS: Mapping[str, GuardKind] = {
+    kind.name: kind for kind in (STOP_LOSS, HealthGuardKind(), AutoRebalanceKind(), DeltaHedgeKind())
+}

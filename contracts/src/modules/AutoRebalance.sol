@@ -5,11 +5,11 @@ import {Execution, IERC7579Execution} from "@openzeppelin/contracts/interfaces/d
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {IAutoRebalance} from "../interfaces/IAutoRebalance.sol";
-import {IEmergencyFreeze} from "../interfaces/IEmergencyFreeze.sol";
 import {IGuard} from "../interfaces/IGuard.sol";
 import {IPolicyHook} from "../interfaces/IPolicyHook.sol";
-import {IRiskState, RiskState} from "../interfaces/IRiskState.sol";
+import {RiskState} from "../interfaces/IRiskState.sol";
 import {IRouteAdapter} from "../interfaces/IRouteAdapter.sol";
+import {AccountState} from "../libraries/AccountState.sol";
 import {GuardClock} from "../libraries/GuardClock.sol";
 import {OracleGuard} from "../libraries/OracleGuard.sol";
 import {SpendingWindow} from "../libraries/SpendingWindow.sol";
@@ -243,38 +243,13 @@ contract AutoRebalance is BasketConfig {
 
     /// @dev FROZEN: nothing. REDUCE_ONLY: sales for cash, of a declared guard. ACTIVE: everything.
     function _permitted(Entry storage entry, address account, Reading memory reading) private view returns (bool any) {
-        (RiskState state, address authority) = _stateOf(entry, account);
+        (RiskState state, address authority) = AccountState.read(account, entry.authority);
         if (state == RiskState.ACTIVE) return true;
-        if (state == RiskState.FROZEN) return false;
-        try IEmergencyFreeze(authority).isGuard(account, address(this)) returns (bool guard) {
-            if (!guard) return false;
-        } catch {
-            return false;
-        }
+        if (state == RiskState.FROZEN || !AccountState.isGuard(account, authority)) return false;
         for (uint256 i = 0; i < reading.count; ++i) {
             if (reading.trades[i] > 0) any = true;
             if (reading.trades[i] < 0) (reading.trades[i], reading.limited) = (int256(0), true);
         }
-    }
-
-    /// @dev An account that names its authority is asked itself; else the authority that the basket names; else there are no states. One that does
-    /// not answer counts as FROZEN.
-    function _stateOf(Entry storage entry, address account) private view returns (RiskState state, address authority) {
-        (bool success, bytes memory answer) = account.staticcall(abi.encodeCall(IRiskState.riskAuthority, ()));
-        if (success && answer.length == 32 && uint256(bytes32(answer)) >> 160 == 0) {
-            authority = address(uint160(uint256(bytes32(answer))));
-        }
-        if (authority == address(0)) authority = entry.authority;
-        else return (_ask(account, abi.encodeCall(IRiskState.riskState, ())), authority);
-        if (authority == address(0)) return (RiskState.ACTIVE, authority);
-        return (_ask(authority, abi.encodeCall(IEmergencyFreeze.stateOf, (account))), authority);
-    }
-
-    function _ask(address whom, bytes memory question) private view returns (RiskState) {
-        (bool success, bytes memory answer) = whom.staticcall(question);
-        if (!success || answer.length != 64) return RiskState.FROZEN;
-        (uint256 state,) = abi.decode(answer, (uint256, uint256));
-        return state > uint256(RiskState.FROZEN) ? RiskState.FROZEN : RiskState(state);
     }
 
     /// @dev Cut all trades by the same share when they are more than the turnover window leaves, and purchases to the cash there will be.

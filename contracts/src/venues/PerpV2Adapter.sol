@@ -141,7 +141,7 @@ contract PerpV2Adapter is IVenueAdapter {
             );
     }
 
-    function _base(bytes calldata market) private view returns (address base) {
+    function _base(bytes calldata market) internal view returns (address base) {
         if (market.length != 32 || uint256(bytes32(market)) >> 160 != 0) revert UnknownMarket(market);
         base = address(uint160(uint256(bytes32(market))));
         if (!marketRegistry.hasPool(base)) revert UnknownMarket(market);

@@ -208,7 +208,9 @@ async def test_not_ready_without_money_or_with_an_old_head(
         await until(lambda: _problem(client, "holds"), "the balance is a problem")
     async with Chain.start(*chain_state) as public:
         await public.rpc.call("anvil_setChainId", 10)
-        settings = settings_for(public, tmp_path, fee_model="l1")
+        own = tmp_path / "public"
+        own.mkdir()
+        settings = settings_for(public, own, fee_model="l1")
         async with serving(settings) as client:
             await until(lambda: _problem(client, "s old, at most 300"), "the age is a problem")
         async with serving(replace(settings, max_head_age_s=0.0)) as client:

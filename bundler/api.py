@@ -139,4 +139,4 @@ class Api:
         return await gas_prices(self._bundler.rpc, self._bundler.settings, self._bundler.pricing)
 
     async def _op_status(self, params: Sequence[Any]) -> dict[str, Any] | None:
-        return self._bundler.lookup.status(_op_hash(params[0]))
+        return await self._bundler.lookup.status(_op_hash(params[0]))

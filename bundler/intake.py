@@ -21,7 +21,7 @@ from bundler.fees import Pricing
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import Reputation
 from bundler.settings import Settings
-from bundler.store import Store
+from bundler.store import Admission, Changes, Store
 from contracts.entrypoint import EntryPoint
 from contracts.errors import RejectedByEntryPoint, SeawallError
 from contracts.faults import checkpoint
@@ -114,12 +114,13 @@ class Intake:
             )
             op_hash = entry_point.user_op_hash(op, self._chain_id, delegate)
             async with self._turn(op.sender):
-                if op_hash not in self._pool:
+                await self._store.refresh()
+                recording = self._recording.get(op_hash)
+                known = recording is not None or op_hash in self._pool
+                if not known:
                     await self._admit(candidate, op_hash, entry_point)
-                else:
-                    known = True
-                    if (recording := self._recording.get(op_hash)) is not None:
-                        await asyncio.shield(recording)
+                elif recording is not None:
+                    await asyncio.shield(recording)
             if not known:
                 took_s = time.monotonic() - started_s
                 self.events.tell(Event(Kind.ACCEPTED, (op_hash,), op.sender, seconds=took_s))
@@ -148,11 +149,7 @@ class Intake:
         validation = await self.events.timed(self._validate(candidate, entry_point), op_hash, "first")
         if validation.entities is not None:
             staked = validation.entities.staked
-        # Other senders' operations, and bundles, moved on meanwhile: what concerns them is judged again, now without a pause.
-        replaced = self._check_rules(candidate, entry_point, staked)
-        if op.paymaster is not None:
-            deposits = validation.deposits or {a: stake.deposit_wei for a, stake in stakes.items()}
-            rules.check_deposit(self._pool, op, entry_point, deposits[op.paymaster], replaced)
+        deposits = validation.deposits or {a: stake.deposit_wei for a, stake in stakes.items()}
         entry = Entry(
             hash=op_hash,
             op=op,
@@ -167,31 +164,49 @@ class Intake:
             contracts=validation.contracts,
             validated_at=validation.head.hash,
         )
-        if replaced is not None:
-            self._pool.remove(replaced.hash)
-        self._pool.reserve(entry)
+
+        def judge() -> Entry | None:
+            replaced = self._check_rules(candidate, entry_point, staked)
+            if op.paymaster is not None:
+                rules.check_deposit(self._pool, op, entry_point, deposits[op.paymaster], replaced)
+            return replaced
+
         # A request that is given up now must not leave disk and pool at odds: what is begun is finished.
-        recording = self._recording[op_hash] = asyncio.ensure_future(self._record(entry, replaced))
+        recording = self._recording[op_hash] = asyncio.ensure_future(self._record(entry, judge))
         recording.add_done_callback(lambda _: self._recording.pop(op_hash))
         await asyncio.shield(recording)
 
-    async def _record(self, entry: Entry, replaced: Entry | None) -> None:
-        """Put a reserved operation on disk and release it to the builder; undo the reservation if the disk fails."""
-        if replaced is not None:
-            self._reputation.saw(replaced.counted, -1)  # [GREP-050]
-        self._reputation.saw(entry.counted)
-        counts = self._reputation.changed()
+    async def _record(self, entry: Entry, judge: Callable[[], Entry | None]) -> None:
+        """Have the store take an operation, and release it to the builder; what was reserved is undone if the store fails.
+
+        Other senders' operations, and bundles, moved on while it was validated: what concerns them is judged again, without a pause.
+        """
+        replaced: Entry | None = None
+        counts: Changes | None = None
+
+        def decide() -> Admission:
+            nonlocal replaced, counts
+            replaced = judge()
+            if replaced is not None:
+                self._pool.remove(replaced.hash)
+                self._reputation.saw(replaced.counted, -1)  # [GREP-050]
+            self._pool.reserve(entry)
+            self._reputation.saw(entry.counted)
+            counts = self._reputation.changed()
+            return Admission(entry, replaced.hash if replaced else None, counts)
+
         try:
             checkpoint("bundler.operation.record.before")
-            await self._store.add_operation(entry, replaced.hash if replaced else None, counts)
+            await self._store.admit(decide)
             checkpoint("bundler.operation.record.after")
         except SeawallError:
-            self._reputation.not_saved(counts)
-            self._pool.remove(entry.hash)
-            self._reputation.saw(entry.counted, -1)
-            if replaced is not None:
-                self._pool.add(replaced)
-                self._reputation.saw(replaced.counted)
+            if counts is not None:
+                self._reputation.not_saved(counts)
+                self._pool.remove(entry.hash)
+                self._reputation.saw(entry.counted, -1)
+                if replaced is not None:
+                    self._pool.add(replaced)
+                    self._reputation.saw(replaced.counted)
             raise
         self._pool.land([entry.hash])
         if replaced is not None:

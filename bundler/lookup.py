@@ -43,9 +43,9 @@ class Lookup:
         self._store = store
         self._settings = settings
 
-    def status(self, op_hash: Hash32) -> dict[str, Any] | None:
+    async def status(self, op_hash: Hash32) -> dict[str, Any] | None:
         """`seawall_getUserOperationStatus`: received, bundled, included or dropped with its reason; None if unknown."""
-        record = self._store.operation(op_hash)
+        record = await self._store.operation(op_hash)
         if record is None:
             return None
         return {
@@ -57,7 +57,7 @@ class Lookup:
         }
 
     async def _locate(self, op_hash: Hash32) -> tuple[EntryPoint, Inclusion] | None:
-        record = self._store.operation(op_hash)
+        record = await self._store.operation(op_hash)
         if record is not None and record.status != OpStatus.DROPPED:
             return (record.entry.entry_point, record.inclusion) if record.inclusion else None
         for entry_point in self._settings.entry_points:
@@ -77,7 +77,7 @@ class Lookup:
 
     async def operation(self, op_hash: Hash32, chain_id: int) -> dict[str, Any] | None:
         """`eth_getUserOperationByHash`: also pending ones, with null for block and transaction. Raises NodeError."""
-        record = self._store.operation(op_hash)
+        record = await self._store.operation(op_hash)
         found = await self._locate(op_hash)
         op: UserOperation | None = record.entry.op if record else None
         if found is None:

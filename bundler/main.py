@@ -17,7 +17,7 @@ from bundler.metrics import MeasuredRpc, Metrics
 from bundler.server import Server
 from bundler.service import Bundler
 from bundler.settings import LiveSettings, Settings
-from bundler.store import SqliteStore
+from bundler.store import open_store
 from bundler.tracing import open_traces
 from contracts.errors import BadInput, NodeError, SeawallError, SetupError
 from contracts.rpc import RpcClient
@@ -106,17 +106,17 @@ async def run(
     settings = cast(Settings, live)
     metrics = Metrics()
     traces = open_traces(settings.traces)
-    store = SqliteStore(settings.database)
+    store = await open_store(settings)
     try:
         async with MeasuredRpc(settings.rpc_url, metrics, timeout_s=settings.request_timeout_s) as rpc:
             chain_id = await _wait_for_chain(rpc, settings)
-            store.bind(chain_id)
+            await store.bind(chain_id)
             fee_model = await choose(rpc, chain_id, settings.fee_model)
             bundler = Bundler(rpc, store, executors, chain_id, settings, fee_model)
             metrics.watch(bundler)
             if traces is not None:
                 bundler.events.listeners.append(traces.note)
-            bundler.resume()
+            await bundler.resume()
             server = Server(bundler, settings, metrics)
 
             async def reload() -> list[str]:

@@ -22,6 +22,7 @@ FOREVER = 2**48 - 1
 OVERHEAD_BYTES = 1_500
 """What an operation costs in memory beside its own data: measured by benchmarks/bundler/pool.py, rounded up."""
 _SLACK = 64
+_REMEMBERED = 4_096
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -107,6 +108,10 @@ class Mempool:
         self._ending: list[tuple[int, Hash32]] = []
         """By the end of their validity, those that have one."""
         self._reserved: set[Hash32] = set()
+        self._kept: set[Hash32] = set()
+        """Those that another process builds a bundle with."""
+        self._left: dict[Hash32, Address] = {}
+        """Senders of operations that left lately, the oldest first."""
         self.size_bytes = 0
         self._tokens: dict[Hash32, int] = {}
 
@@ -221,6 +226,10 @@ class Mempool:
             return None
         self.size_bytes -= entry.size_bytes
         self._tokens.pop(op_hash, None)
+        self._kept.discard(op_hash)
+        self._left[op_hash] = entry.op.sender
+        if len(self._left) > _REMEMBERED:
+            del self._left[next(iter(self._left))]
         del self._slots[entry.slot]
         self._in_flight.discard(op_hash)
         self._reserved.discard(op_hash)
@@ -247,6 +256,26 @@ class Mempool:
                 self._in_flight.discard(op_hash)
                 self._reserved.discard(op_hash)
                 self._push(self._entries[op_hash])
+
+    def keep_off(self, op_hash: Hash32, taken: bool) -> None:
+        """Whether another process builds a bundle with this operation: then no bundle of ours takes it. It may still be replaced."""
+        if taken and op_hash in self._entries:
+            self._kept.add(op_hash)
+        else:
+            self._kept.discard(op_hash)
+
+    def is_kept(self, op_hash: Hash32) -> bool:
+        return op_hash in self._kept
+
+    @property
+    def kept(self) -> frozenset[Hash32]:
+        """Operations that other processes build bundles with."""
+        return frozenset(self._kept)
+
+    def sender_of(self, op_hash: Hash32) -> Address | None:
+        """Of an operation that is in the pool, or left it lately."""
+        entry = self._entries.get(op_hash)
+        return self._left.get(op_hash) if entry is None else entry.op.sender
 
     def settle(self, entry: Entry) -> None:
         """It is in a block that is not final: it has left the pool, but its nonce is nobody else's yet.

@@ -57,6 +57,19 @@ class Counts:
         return SAME_UNSTAKED_ENTITY_MEMPOOL_COUNT + earned
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An entity's counts as they are now (None: nothing is left), and how they differ from what the last `changed` gave.
+
+    Several processes count the same entities: differences add up where figures would overwrite each other.
+    """
+
+    address: Address
+    counts: Counts | None
+    seen: int = 0
+    included: int = 0
+
+
 class Reputation:
     """The counts of every entity that has any. `allowed` are never throttled or banned, `denied` always are."""
 
@@ -65,7 +78,8 @@ class Reputation:
         self._decayed_s = now_s
         self._allowed = frozenset(allowed)
         self._denied = frozenset(denied)
-        self._changed: set[Address] = set()
+        self._changed: dict[Address, tuple[int, int]] = {}
+        """By entity whose counts are not stored yet: by how much seen and included differ from what is."""
 
     def take_lists(self, allowed: Iterable[Address], denied: Iterable[Address]) -> None:
         """Other lists of the operator from now on."""
@@ -94,8 +108,23 @@ class Reputation:
         return Standing.OK if address in self._allowed else self.counts(address).standing
 
     def set(self, address: Address, counts: Counts) -> None:
+        old = self.counts(address)
+        self._note(address, counts.seen - old.seen, counts.included - old.included)
         self._counts[address] = counts
-        self._changed.add(address)
+
+    def _note(self, address: Address, seen: int, included: int) -> None:
+        more_seen, more_included = self._changed.get(address, (0, 0))
+        self._changed[address] = more_seen + seen, more_included + included
+
+    def learn(self, stored: Mapping[Address, Counts]) -> None:
+        """What the store has of these entities; what is not stored yet comes on top."""
+        for address, counts in stored.items():
+            seen, included = self._changed.get(address, (0, 0))
+            now = Counts(max(counts.seen + seen, 0), max(counts.included + included, 0))
+            if now == Counts():
+                self._counts.pop(address, None)
+            else:
+                self._counts[address] = now
 
     def saw(self, addresses: Iterable[Address], times: int = 1) -> None:
         """A valid operation with these entities came in; -1 takes that back ([GREP-050], [EREP-015])."""
@@ -114,7 +143,8 @@ class Reputation:
         self.set(address, Counts(BAN_OPS_SEEN_PENALTY, 0))
 
     def clear(self) -> None:
-        self._changed.update(self._counts)
+        for address, counts in self._counts.items():
+            self._note(address, -counts.seen, -counts.included)
         self._counts.clear()
 
     def decay(self, now_s: float) -> None:
@@ -129,21 +159,25 @@ class Reputation:
                 seen, included = seen * 23 // 24, included * 23 // 24
                 if not seen and not included:
                     break
-            self._changed.add(address)
+            self._note(address, seen - old.seen, included - old.included)
             if seen or included:
                 self._counts[address] = Counts(seen, included)
             else:
                 del self._counts[address]
 
-    def changed(self) -> list[tuple[Address, Counts | None]]:
-        """What changed since the last call; None where nothing is left."""
-        found = [(address, self._counts.get(address)) for address in sorted(self._changed)]
+    def changed(self) -> list[Change]:
+        """What changed since the last call, by address."""
+        found = [
+            Change(address, self._counts.get(address), seen, included)
+            for address, (seen, included) in sorted(self._changed.items())
+        ]
         self._changed.clear()
         return found
 
-    def not_saved(self, changes: Iterable[tuple[Address, Counts | None]]) -> None:
+    def not_saved(self, changes: Iterable[Change]) -> None:
         """The write of what `changed` gave failed: it is to be given again."""
-        self._changed.update(address for address, _ in changes)
+        for change in changes:
+            self._note(change.address, change.seen, change.included)
 
 
 def check_standing(reputation: Reputation, role: str, address: Address, pending: int) -> None:

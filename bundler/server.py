@@ -26,7 +26,6 @@ from bundler.settings import Settings
 from bundler.simulation import NotTraced
 from bundler.subscriptions import Connection, Subscriptions
 from contracts.errors import NodeError, RpcError, SeawallError
-from contracts.types import Address, Hash32
 
 log = logging.getLogger("bundler.server")
 
@@ -105,7 +104,7 @@ class Server:
         app.router.add_get("/ready", self._ready)
         if settings.cors_origin is not None:
             app.router.add_options("/", self._preflight)
-        self._subscriptions = Subscriptions(bundler.events, self._sender_of, settings.max_websockets)
+        self._subscriptions = Subscriptions(bundler.events, bundler.pool.sender_of, settings.max_websockets)
         self._sockets: set[web.WebSocketResponse] = set()
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=settings.request_timeout_s
@@ -202,10 +201,6 @@ class Server:
         return [answer for answer in answers if answer is not None] or None
 
     # -- websocket ----------------------------------------------------------------------------------------------------------------------
-
-    def _sender_of(self, op_hash: Hash32) -> Address | None:
-        record = self._bundler.store.operation(op_hash)
-        return None if record is None else record.entry.op.sender
 
     async def _listen(self, request: web.Request) -> web.StreamResponse:
         """The same methods, and subscriptions (bundler.subscriptions)."""

@@ -23,7 +23,7 @@ from bundler.lookup import Lookup, find_inclusion, inclusion_of
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import THROTTLED_ENTITY_LIVE_BLOCKS, Counts, Reputation, Standing
 from bundler.settings import Settings
-from bundler.store import Inclusion, Store
+from bundler.store import STEWARD, Held, Inclusion, Store
 from bundler.submit import Slot, Submitter
 from contracts.entrypoint import USER_OPERATION_EVENT, EntryPoint
 from contracts.eoa import Eoa
@@ -102,6 +102,8 @@ class Bundler:
         self._last_build_s = float("-inf")
         self._written_s = float("-inf")
         """When the store took something last, by the monotonic clock."""
+        self.leases: Held = {}
+        """What the store says this process holds; `submitter.held` is what it acts on."""
         self._scanned_to: int | None = None
         self._hashes: dict[int, Hash32] = {}
         self._behind_since_s: float | None = None
@@ -118,20 +120,35 @@ class Bundler:
         self.cycling = asyncio.Lock()
         """Held by whoever builds, settles or clears."""
 
-    def resume(self) -> None:
-        """Take up what an earlier process left on disk."""
-        counts, decayed_s = self.store.reputation()
+    async def resume(self) -> None:
+        """Take up what an earlier process left on disk, or others have in hand."""
+        records = await self.store.live_operations()
+        counts, decayed_s = await self.store.reputation()
         self.reputation.load(counts, time.time() if decayed_s is None else decayed_s)
-        records = self.store.live_operations()
         for record in records:
             if (
                 self.pool.at(*record.entry.slot) is None
             ):  # else a reorganisation brought back one whose nonce is taken again
                 self.pool.add(record.entry)
-        self.submitter.resume()
+        await self._take_leases()
         if records:
             self._scanned_to = min(record.entry.received_block for record in records) - 1
             log.info("resumed %d pending operations, %d in bundles under way", len(records), self.pool.in_flight)
+
+    @property
+    def is_steward(self) -> bool:
+        """Whether this process does what only one of those on a database should do (bundler.store.port)."""
+        return STEWARD in self.submitter.held
+
+    async def _take_leases(self) -> None:
+        self.leases = await self.store.renew(self.submitter.executors, 0)
+        await self._take_up()
+
+    async def _take_up(self) -> None:
+        """Act on the leases that this process has now, and on no other."""
+        held = self.leases
+        self.submitter.hold(held)
+        await self.submitter.adopt(await self.store.take_up(held))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set; then finish the bundle under way, at most `drain_timeout_s`."""
@@ -172,6 +189,9 @@ class Bundler:
 
     async def cycle(self, *, build: bool = True) -> None:
         """Settle, notice, expire, build. Raises NodeError, SetupError."""
+        await self.store.refresh()
+        if self.leases != self.submitter.held:
+            await self._take_up()
         head = await read_head_of(self.rpc, self.chain_id)
         if self._is_behind(head):
             return
@@ -179,11 +199,13 @@ class Bundler:
         await self.submitter.advance(head)
         if changed:
             await self.submitter.check_reorganisation(head)
-            await self._notice_others(head)
-            await self._expire(head)
+            if self.is_steward:
+                await self._notice_others(head)
+                await self._expire(head)
             await self._weigh()
             self.head = self.intake.head = head
-        await self._make_room()
+        if self.is_steward:
+            await self._make_room()
         await self._keep_reputation()
         interval_over = time.monotonic() - self._last_build_s >= self.settings.bundle_interval_s
         if build and self.submitter.idle() and interval_over and self.pool.has_waiting:
@@ -247,7 +269,7 @@ class Bundler:
 
     async def _fill(self, executor: Address, head: Head) -> bool:
         """One bundle, of the first entry point in turn that has something to send. False if there was nothing."""
-        under_way = UnderWay(self.submitter.under_way())
+        under_way = UnderWay(await self.submitter.under_way())
         waits = bool(self.submitter.in_flight) and all(
             attempts[0].sent_block >= head.number for attempts in self.submitter.in_flight.values()
         )
@@ -323,11 +345,12 @@ class Bundler:
 
     async def _keep_reputation(self) -> None:
         """Decay by the hour, and put what changed on disk; a write now and then in any case, to know that the disk takes one."""
-        self.reputation.decay(time.time())
+        if self.is_steward:
+            self.reputation.decay(time.time())
         changed = self.reputation.changed()
         if changed or time.monotonic() - self._written_s >= _WRITE_S:
             try:
-                await self.store.save_reputation(changed, self.reputation.decayed_s)
+                await self.store.save_reputation(changed, self.reputation.decayed_s if self.is_steward else None)
             except SetupError:
                 self.reputation.not_saved(changed)
                 self._written_s = float("-inf")
@@ -363,7 +386,8 @@ class Bundler:
         self._check_waiting(op_hash)
         async with self.cycling:
             self._check_waiting(op_hash)
-            await self.submitter.drop([(op_hash, why)])
+            if op_hash not in await self.submitter.drop([(op_hash, why)]):
+                raise BadInput(f"{to_hex(op_hash)} is in a bundle by now: it can no longer be dropped")
         return f"{to_hex(op_hash)} is dropped"
 
     def _check_waiting(self, op_hash: Hash32) -> None:

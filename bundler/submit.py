@@ -21,7 +21,7 @@ from bundler.events import Event, Events, Kind
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import Reputation
 from bundler.settings import Settings
-from bundler.store import Attempt, Inclusion, Store
+from bundler.store import Attempt, Held, Inclusion, LiveAttempts, Store
 from contracts.entrypoint import by_address
 from contracts.entrypoint.base import GET_NONCE
 from contracts.eoa import Eoa
@@ -82,21 +82,31 @@ class Submitter:
         self.events = Events()
         self.in_flight: dict[Slot, list[Attempt]] = {}
         self.included: list[tuple[Attempt, Inclusion]] = []
+        self.held: Held = {}
+        """The leases on which this process acts: executors', and the steward's office."""
+        self.elsewhere: dict[Hash32, tuple[Attempt, Inclusion | None]] = {}
+        """Transactions of executors that other processes hold."""
         self._missing: Counter[Slot] = Counter()
         self._unseen: dict[Slot, int] = {}
         """By slot that is used without a receipt: the block at which that was noticed."""
         self._reverts: Counter[Hash32] = Counter()
         self._last_send_s: dict[Slot, float] = {}
 
-    def resume(self) -> None:
-        """Take up what the store says is under way or not final."""
-        attempts, self.included = self._store.live_attempts()
-        for attempt, _ in self.included:
-            for entry in self._entries_of(attempt.op_hashes):
-                self._pool.settle(entry)
-        for attempt in attempts:
+    def hold(self, held: Held) -> None:
+        """These are the leases from now on; `adopt` follows."""
+        self.held = held
+        self.elsewhere = {h: found for h, found in self.elsewhere.items() if found[0].executor not in held}
+
+    async def adopt(self, attempts: LiveAttempts) -> None:
+        """Take up what the store says is under way or not final of the executors that are held."""
+        in_flight, self.included = attempts
+        self.in_flight.clear()
+        for attempt in in_flight:
             self.in_flight.setdefault(slot_of(attempt), []).append(attempt)
             self._pool.launch(attempt.op_hashes)
+        for attempt, _ in self.included:
+            for entry in await self._entries_of(attempt.op_hashes):
+                self._pool.settle(entry)
 
     @property
     def executors(self) -> tuple[Address, ...]:
@@ -104,28 +114,32 @@ class Submitter:
         return tuple(self._executors)
 
     def idle(self) -> list[Address]:
-        """Executors without a transaction under way."""
+        """Executors that are held here, without a transaction under way."""
         busy = {executor for executor, _ in self.in_flight}
-        return [address for address in self._executors if address not in busy]
+        return [address for address in self._executors if address in self.held and address not in busy]
 
-    def under_way(self) -> list[Entry]:
-        """The operations of all transactions that may still be mined."""
-        return self._entries_of({h for attempts in self.in_flight.values() for a in attempts for h in a.op_hashes})
+    async def under_way(self) -> list[Entry]:
+        """The operations of all transactions that may still be mined, and of those that other processes build."""
+        own = {h for attempts in self.in_flight.values() for a in attempts for h in a.op_hashes}
+        others = {h for attempt, inclusion in self.elsewhere.values() if inclusion is None for h in attempt.op_hashes}
+        return await self._entries_of(own | others | self._pool.kept)
 
-    def _entries_of(self, op_hashes: Iterable[Hash32]) -> list[Entry]:
+    async def _entries_of(self, op_hashes: Iterable[Hash32]) -> list[Entry]:
         """From the pool, or from disk when they have left it."""
         found: list[Entry] = []
         for op_hash in op_hashes:
             if (entry := self._pool.get(op_hash)) is not None:
                 found.append(entry)
-            elif (record := self._store.operation(op_hash)) is not None:
+            elif (record := await self._store.operation(op_hash)) is not None:
                 found.append(record.entry)
         return found
 
     def is_ours(self, tx_hash: Hash32) -> bool:
-        """Whether the transaction is one of those under way or recently included."""
-        return any(attempt.tx_hash == tx_hash for attempts in self.in_flight.values() for attempt in attempts) or any(
-            attempt.tx_hash == tx_hash for attempt, _ in self.included
+        """Whether the transaction is one of those under way or recently included, here or in another process."""
+        return (
+            tx_hash in self.elsewhere
+            or any(attempt.tx_hash == tx_hash for attempts in self.in_flight.values() for attempt in attempts)
+            or any(attempt.tx_hash == tx_hash for attempt, _ in self.included)
         )
 
     async def submit(self, draft: Draft, head: Head, executor: Address) -> Attempt | None:
@@ -256,7 +270,7 @@ class Submitter:
         if head.number - since >= self._settings.finality_depth:
             return True
         attempts = self.in_flight[slot]
-        entries = self._entries_of({op_hash for attempt in attempts for op_hash in attempt.op_hashes})
+        entries = await self._entries_of({op_hash for attempt in attempts for op_hash in attempt.op_hashes})
         calls = [
             (
                 "eth_call",
@@ -282,7 +296,7 @@ class Submitter:
         slot = slot_of(attempt)
         tried = {op_hash for other in self.in_flight[slot] for op_hash in other.op_hashes}
         released = sorted(tried - set(included))
-        entries = self._entries_of(included)
+        entries = await self._entries_of(included)
         await self._include(attempt, inclusion, entries, included, released)
         self._free(slot)
         for op_hash in included:
@@ -337,23 +351,26 @@ class Submitter:
         if given_up:
             await self.drop([(op_hash, f"{_MAX_REVERTS} bundles with it reverted on chain") for op_hash in given_up])
 
-    async def drop(self, reasons: Sequence[tuple[Hash32, str]]) -> None:
-        """Give operations up, on disk first."""
+    async def drop(self, reasons: Sequence[tuple[Hash32, str]]) -> frozenset[Hash32]:
+        """Give operations up, on disk first. Returns those that still could be."""
         if not reasons:
-            return
+            return frozenset()
         counts = self._reputation.changed()
         checkpoint("bundler.drop.record.before")
         try:
-            await self._store.drop_operations(reasons, counts)
+            dropped = frozenset(await self._store.drop_operations(reasons, counts))
         except SetupError:
             self._reputation.not_saved(counts)
             raise
         checkpoint("bundler.drop.record.after")
         for op_hash, why in reasons:
+            if op_hash not in dropped:  # another process has it in a bundle now
+                continue
             self._pool.remove(op_hash)
             self._reverts.pop(op_hash, None)
             self.events.tell(Event(Kind.DROPPED, (op_hash,), reason=_short(why), detail=why))
             log.info("operation %s is dropped: %s", to_hex(op_hash), why)
+        return dropped
 
     def _free(self, slot: Slot) -> None:
         del self.in_flight[slot]
@@ -366,7 +383,7 @@ class Submitter:
         attempts = self.in_flight[slot]
         released = sorted({op_hash for attempt in attempts for op_hash in attempt.op_hashes})
         checkpoint("bundler.loss.record.before")
-        await self._store.lose([attempt.tx_hash for attempt in attempts], released)
+        await self._store.lose(slot[0], [attempt.tx_hash for attempt in attempts], released)
         checkpoint("bundler.loss.record.after")
         self._free(slot)
         self._pool.land(released)
@@ -452,7 +469,7 @@ class Submitter:
             checkpoint("bundler.finality.record.before")
             await self._store.finalise([attempt.tx_hash for attempt in final])
             checkpoint("bundler.finality.record.after")
-            for entry in self._entries_of(op_hash for attempt in final for op_hash in attempt.op_hashes):
+            for entry in await self._entries_of(op_hash for attempt in final for op_hash in attempt.op_hashes):
                 self._pool.forget(entry)
         self.included = remaining
         for attempt in lost:
@@ -473,7 +490,7 @@ class Submitter:
         }
 
     async def _reopen(self, attempt: Attempt, head: Head) -> None:
-        entries = self._entries_of(attempt.op_hashes)
+        entries = await self._entries_of(attempt.op_hashes)
         returning = [entry for entry in entries if self._pool.at(*entry.slot) is None]
         for entry in returning:
             self._reputation.included(entry.counted, -1)

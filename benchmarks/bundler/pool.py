@@ -26,7 +26,7 @@ from bundler.keys import KeyVariable
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import Reputation
 from bundler.settings import Settings
-from bundler.store import SqliteStore
+from bundler.store import Admission, SqliteStore
 from contracts.entrypoint import V08
 from contracts.types import keccak
 from contracts.userop import UserOperation
@@ -107,14 +107,13 @@ async def start_s(size: int, rng: random.Random) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteStore(Path(folder) / "pool.sqlite")
         for first in range(0, size, 2_000):
-            await asyncio.gather(
-                *(store.add_operation(made(n, rng), None) for n in range(first, min(first + 2_000, size)))
-            )
+            batch = [Admission(made(n, rng)) for n in range(first, min(first + 2_000, size))]
+            await asyncio.gather(*(store.admit(lambda one=one: one) for one in batch))
         await store.close()
         begun, cpu = time.perf_counter(), time.process_time()
         store = SqliteStore(Path(folder) / "pool.sqlite")
         pool = Mempool()
-        for record in store.live_operations():
+        for record in await store.live_operations():
             pool.add(record.entry)
         took_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu
         assert len(pool) == size

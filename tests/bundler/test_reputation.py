@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundler.reputation import BAN_OPS_SEEN_PENALTY, Counts, Reputation, Standing, check_standing
+from bundler.reputation import BAN_OPS_SEEN_PENALTY, Change, Counts, Reputation, Standing, check_standing
 from contracts.errors import Throttled
 
 ONE, OTHER = b"\x01" * 20, b"\x02" * 20
@@ -41,7 +41,7 @@ def test_counts_decay_by_a_24th_an_hour_to_nothing() -> None:
     assert reputation.counts(ONE) == Counts(230 * 23 // 24 * 23 // 24, 23 * 23 // 24 * 23 // 24)
     reputation.decay(400 * HOUR_S)
     assert reputation.all() == {}
-    assert reputation.changed()[-1] == (ONE, None)
+    assert reputation.changed()[-1] == Change(ONE, None)
 
 
 def test_a_clock_that_went_back_decays_nothing_and_loses_no_hour() -> None:
@@ -83,10 +83,26 @@ def test_the_operators_lists_come_first() -> None:
 def test_what_changed_is_told_once() -> None:
     reputation = Reputation(0.0)
     reputation.saw([ONE])
-    assert reputation.changed() == [(ONE, Counts(1, 0))]
+    assert reputation.changed() == [Change(ONE, Counts(1, 0), 1, 0)]
     assert reputation.changed() == []
     reputation.clear()
-    assert reputation.changed() == [(ONE, None)]
+    (change,) = reputation.changed()
+    assert change == Change(ONE, None, -1, 0)
+    reputation.not_saved([change])
+    assert reputation.changed() == [change]
+
+
+def test_what_others_counted_adds_to_what_is_not_stored_yet() -> None:
+    reputation = Reputation(0.0)
+    reputation.saw([ONE], 3)
+    (change,) = reputation.changed()
+    reputation.saw([ONE])
+    reputation.learn({ONE: Counts(10, 2)})
+    assert reputation.counts(ONE) == Counts(11, 2)
+    assert change == Change(ONE, Counts(3, 0), 3, 0)
+    assert reputation.changed() == [Change(ONE, Counts(11, 2), 1, 0)]
+    reputation.learn({ONE: Counts()})
+    assert reputation.all() == {}
 
 
 def test_refusals_name_rule_role_and_address() -> None:

@@ -1,4 +1,4 @@
-"""What survives a crash: the Store port, and SQLite behind it.
+"""The Store in one SQLite file, for one process.
 
 An operation whose hash was returned, and a transaction that may have been sent, are on disk first (WAL, synchronous=FULL;
 concurrent writes share one commit).
@@ -13,20 +13,35 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import msgspec
-
-from bundler.mempool import Entry
 from bundler.reputation import Counts
-from contracts.eip7702 import Authorization
-from contracts.entrypoint import by_address
+from bundler.store.encoding import (
+    ATTEMPT_COLUMNS,
+    OPERATION_COLUMNS,
+    Beside,
+    attempt_of,
+    attempt_values,
+    body_of,
+    inclusion_of,
+    record_of,
+)
+from bundler.store.port import (
+    STEWARD,
+    Admission,
+    Attempt,
+    Changes,
+    Held,
+    Inclusion,
+    LiveAttempts,
+    News,
+    OperationRecord,
+    OpStatus,
+    TxStatus,
+)
 from contracts.errors import SetupError
-from contracts.types import Address, Hash32, Wei
-from contracts.userop import UserOperation
+from contracts.types import Address, Hash32
 
 SCHEMA_VERSION = 2
 _SCHEMA = """
@@ -49,183 +64,7 @@ ALTER TABLE operations ADD COLUMN beside BLOB;
 CREATE TABLE reputation (address BLOB PRIMARY KEY, seen INTEGER NOT NULL, included INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE decayed (id INTEGER PRIMARY KEY CHECK (id = 1), at_s REAL NOT NULL);
 """
-"""What travels beside an operation (msgpack of `_Beside`), and the reputation of entities."""
-
-
-class OpStatus(StrEnum):
-    """RECEIVED waits in the pool, BUNDLED is in a recorded bundle, INCLUDED is in a block, DROPPED never will be by us."""
-
-    RECEIVED = "received"
-    BUNDLED = "bundled"
-    INCLUDED = "included"
-    DROPPED = "dropped"
-
-
-class TxStatus(StrEnum):
-    """IN_FLIGHT may be sent and mined; INCLUDED is in a block not yet final; FINAL and LOST are history."""
-
-    IN_FLIGHT = "in_flight"
-    INCLUDED = "included"
-    FINAL = "final"
-    LOST = "lost"
-
-
-@dataclass(frozen=True, slots=True)
-class Inclusion:
-    """Where a transaction stands in the chain."""
-
-    tx_hash: Hash32
-    block_number: int
-    block_hash: Hash32
-
-
-@dataclass(frozen=True, slots=True)
-class OperationRecord:
-    """An operation with what became of it."""
-
-    entry: Entry
-    status: OpStatus
-    reason: str | None = None
-    inclusion: Inclusion | None = None
-    tx_hash: Hash32 | None = None
-    """The transaction that includes it, or the last one that was meant to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One signed transaction of an executor: a bundle, a resubmission of it, or a cancellation (no operations).
-
-    Also a stranger's transaction that carries operations of ours: executor and raw are empty then.
-    """
-
-    tx_hash: Hash32
-    executor: Address
-    nonce: int
-    entry_point: Address
-    raw: bytes
-    op_hashes: tuple[Hash32, ...]
-    max_fee_wei: Wei
-    priority_fee_wei: Wei
-    sent_block: int
-
-    @property
-    def ours(self) -> bool:
-        return bool(self.raw)
-
-    @classmethod
-    def foreign(cls, tx_hash: Hash32, entry_point: Address, op_hashes: tuple[Hash32, ...]) -> Attempt:
-        """Somebody else's bundle."""
-        return cls(tx_hash, b"", -1, entry_point, b"", op_hashes, 0, 0, 0)
-
-
-Changes = Sequence[tuple[Address, Counts | None]]
-"""New counts of entities; None forgets one."""
-
-
-class Store(Protocol):
-    """Durable state. A method has returned only when a crash cannot undo what it did; each is one transaction."""
-
-    async def add_operation(self, entry: Entry, replaces: Hash32 | None, counts: Changes = ()) -> None:
-        """A new waiting operation; the one it replaces is dropped. `counts`: reputations that changed by it."""
-
-    async def drop_operations(self, reasons: Sequence[tuple[Hash32, str]], counts: Changes = ()) -> None:
-        """These will not be tried again."""
-
-    async def add_attempt(self, attempt: Attempt) -> None:
-        """A signed transaction, before it is sent: its operations are BUNDLED."""
-
-    async def include(
-        self,
-        attempt: Attempt,
-        inclusion: Inclusion,
-        included: Sequence[Hash32],
-        released: Sequence[Hash32],
-        counts: Changes = (),
-    ) -> None:
-        """A transaction is in a block, ours or a stranger's. Other attempts of its nonce are LOST, `released` wait again.
-
-        Without `included` (a reverted bundle, a cancellation) it is history at once.
-        """
-
-    async def lose(self, tx_hashes: Sequence[Hash32], released: Sequence[Hash32]) -> None:
-        """These attempts can never be mined; `released` wait again."""
-
-    async def reopen(self, attempt: Attempt, counts: Changes = ()) -> None:
-        """A reorganisation took the transaction out of the chain: ours is IN_FLIGHT again, a stranger's operations wait."""
-
-    async def finalise(self, tx_hashes: Sequence[Hash32]) -> None:
-        """These are deep enough."""
-
-    def operation(self, op_hash: Hash32) -> OperationRecord | None:
-        """What is known of an operation."""
-
-    def live_operations(self) -> list[OperationRecord]:
-        """RECEIVED and BUNDLED, in order of arrival."""
-
-    def live_attempts(self) -> tuple[list[Attempt], list[tuple[Attempt, Inclusion]]]:
-        """In-flight attempts by nonce and age, and those in blocks that are not final yet."""
-
-    async def clear(self) -> None:
-        """Forget every operation and bundle that is not history. For tests (`debug_bundler_clearState`)."""
-
-    async def save_reputation(self, changed: Changes, decayed_s: float) -> None:
-        """New counts of some entities (None: forget it), and when all were last decayed (Unix s)."""
-
-    def reputation(self) -> tuple[dict[Address, Counts], float | None]:
-        """All counts, and when they were last decayed; None if never saved."""
-
-    async def close(self) -> None:
-        """Finish what is queued and give the files back."""
-
-
-class _Beside(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is known of an operation beside its fields."""
-
-    authorization: tuple[bytes, bytes, bytes, int, bytes, bytes] | None = None
-    """chain id, delegate, nonce, y parity, r, s; numbers big-endian."""
-    staked: tuple[bytes, ...] = ()
-    code_hashes: tuple[tuple[bytes, bytes], ...] = ()
-    contracts: tuple[bytes, ...] = ()
-
-    @staticmethod
-    def of(entry: Entry) -> bytes:
-        a = entry.authorization
-        numbers = None
-        if a is not None:
-            numbers = (
-                a.chain_id.to_bytes(32),
-                a.delegate,
-                a.nonce.to_bytes(8),
-                a.y_parity,
-                a.r.to_bytes(32),
-                a.s.to_bytes(32),
-            )
-        beside = _Beside(numbers, tuple(sorted(entry.staked)), entry.code_hashes, tuple(sorted(entry.contracts)))
-        return msgspec.msgpack.encode(beside)
-
-    def beside(self, entry: Entry) -> Entry:
-        authorization = None
-        if self.authorization is not None:
-            chain_id, delegate, nonce, y_parity, r, s = self.authorization
-            authorization = Authorization(
-                int.from_bytes(chain_id),
-                delegate,
-                int.from_bytes(nonce),
-                y_parity,
-                int.from_bytes(r),
-                int.from_bytes(s),
-            )
-        return replace(
-            entry,
-            authorization=authorization,
-            staked=frozenset(self.staked),
-            code_hashes=self.code_hashes,
-            contracts=frozenset(self.contracts),
-        )
-
-
-def _split(joined: bytes) -> tuple[Hash32, ...]:
-    return tuple(joined[i : i + 32] for i in range(0, len(joined), 32))
+"""What travels beside an operation (msgpack of `encoding.Beside`), and the reputation of entities."""
 
 
 _Statements = list[tuple[str, Sequence[Any]]]
@@ -321,8 +160,43 @@ class SqliteStore:
         self._queue.put((statements, done))
         await asyncio.shield(future)
 
-    async def add_operation(self, entry: Entry, replaces: Hash32 | None, counts: Changes = ()) -> None:
-        statements: _Statements = _counts(counts)
+    @property
+    def lease_s(self) -> None:
+        """There is no other process."""
+        return
+
+    def follow(self, learn: Callable[[News], None], wake: Callable[[], None]) -> None:
+        pass
+
+    async def refresh(self) -> None:
+        pass
+
+    async def renew(self, keys: Sequence[Address], most: int) -> Held:  # noqa: ARG002 (the port's form)
+        executors = self._reader.execute(
+            "SELECT DISTINCT executor FROM bundles WHERE status IN ('in_flight', 'included')"
+        ).fetchall()
+        return dict.fromkeys([STEWARD, *keys, *(executor for (executor,) in executors)], 1)
+
+    async def take_up(self, held: Held) -> LiveAttempts:  # noqa: ARG002
+        in_flight: list[Attempt] = []
+        included: list[tuple[Attempt, Inclusion]] = []
+        for row in self._reader.execute(
+            f"SELECT {ATTEMPT_COLUMNS} FROM bundles WHERE status IN ('in_flight', 'included') ORDER BY nonce, sent_block"  # noqa: S608 (ours)
+        ):
+            inclusion = inclusion_of(row)
+            if inclusion is None:
+                in_flight.append(attempt_of(row))
+            else:
+                included.append((attempt_of(row), inclusion))
+        return in_flight, included
+
+    async def claim(self, executor: Address, decide: Callable[[], Sequence[Hash32]]) -> None:  # noqa: ARG002
+        decide()
+
+    async def admit(self, decide: Callable[[], Admission]) -> None:
+        admission = decide()
+        entry, replaces = admission.entry, admission.replaces
+        statements: _Statements = _counts(admission.counts)
         if replaces is not None:
             statements.append(_drop(replaces, f"replaced by 0x{entry.hash.hex()}"))
         statements.append(
@@ -332,20 +206,21 @@ class SqliteStore:
                     entry.hash,
                     entry.entry_point.address,
                     entry.op.sender,
-                    msgspec.json.encode(entry.op.to_rpc()),
+                    body_of(entry),
                     entry.received_s,
                     entry.received_block,
                     entry.valid_after_s,
                     entry.valid_until_s,
                     OpStatus.RECEIVED,
-                    _Beside.of(entry),
+                    Beside.of(entry),
                 ),
             )
         )
         await self._write(statements)
 
-    async def drop_operations(self, reasons: Sequence[tuple[Hash32, str]], counts: Changes = ()) -> None:
+    async def drop_operations(self, reasons: Sequence[tuple[Hash32, str]], counts: Changes = ()) -> list[Hash32]:
         await self._write([_drop(op_hash, reason) for op_hash, reason in reasons] + _counts(counts))
+        return [op_hash for op_hash, _ in reasons]
 
     async def add_attempt(self, attempt: Attempt) -> None:
         statements: _Statements = [_insert(attempt)]
@@ -385,7 +260,7 @@ class SqliteStore:
         statements += [_release(op_hash) for op_hash in released]
         await self._write(statements + _counts(counts))
 
-    async def lose(self, tx_hashes: Sequence[Hash32], released: Sequence[Hash32]) -> None:
+    async def lose(self, executor: Address, tx_hashes: Sequence[Hash32], released: Sequence[Hash32]) -> None:  # noqa: ARG002
         statements: _Statements = [
             ("UPDATE bundles SET status=? WHERE tx_hash=?", (TxStatus.LOST, tx_hash)) for tx_hash in tx_hashes
         ]
@@ -420,52 +295,29 @@ class SqliteStore:
             ]
         )
 
-    async def save_reputation(self, changed: Changes, decayed_s: float) -> None:
-        decayed: _Statements = [("INSERT OR REPLACE INTO decayed VALUES (1, ?)", (decayed_s,))]
+    async def save_reputation(self, changed: Changes, decayed_s: float | None) -> None:
+        decayed: _Statements = []
+        if decayed_s is not None:
+            decayed = [("INSERT OR REPLACE INTO decayed VALUES (1, ?)", (decayed_s,))]
         await self._write(decayed + _counts(changed))
 
-    def reputation(self) -> tuple[dict[Address, Counts], float | None]:
+    async def reputation(self) -> tuple[dict[Address, Counts], float | None]:
         rows = self._reader.execute("SELECT address, seen, included FROM reputation").fetchall()
         decayed = self._reader.execute("SELECT at_s FROM decayed").fetchone()
         return {address: Counts(seen, included) for address, seen, included in rows}, decayed[0] if decayed else None
 
-    def operation(self, op_hash: Hash32) -> OperationRecord | None:
+    async def operation(self, op_hash: Hash32) -> OperationRecord | None:
         rows = self._read("WHERE hash=?", (op_hash,))
         return rows[0] if rows else None
 
-    def live_operations(self) -> list[OperationRecord]:
+    async def live_operations(self) -> list[OperationRecord]:
         return self._read("WHERE status IN ('received', 'bundled') ORDER BY received_s", ())
 
     def _read(self, where: str, values: Sequence[Any]) -> list[OperationRecord]:
-        rows = self._reader.execute(
-            "SELECT hash, entry_point, body, received_s, received_block, valid_after_s, valid_until_s, status, reason, tx_hash, "  # noqa: S608 (`where` is ours)
-            f"block_number, block_hash, beside FROM operations {where}",
-            values,
-        )
-        return [_record(row) for row in rows]
+        rows = self._reader.execute(f"SELECT {OPERATION_COLUMNS} FROM operations {where}", values)  # noqa: S608 (`where` is ours)
+        return [record_of(row) for row in rows]
 
-    def live_attempts(self) -> tuple[list[Attempt], list[tuple[Attempt, Inclusion]]]:
-        in_flight: list[Attempt] = []
-        included: list[tuple[Attempt, Inclusion]] = []
-        for row in self._reader.execute(
-            "SELECT tx_hash, executor, nonce, entry_point, raw, op_hashes, max_fee_wei, priority_fee_wei, sent_block, status, "
-            "block_number, block_hash FROM bundles WHERE status IN ('in_flight', 'included') ORDER BY nonce, sent_block"
-        ):
-            tx_hash, executor, nonce, entry_point, raw, op_hashes, max_fee, tip, sent_block = row[:9]
-            attempt = Attempt(
-                tx_hash, executor, nonce, entry_point, raw, _split(op_hashes), int(max_fee), int(tip), sent_block
-            )
-            if row[9] == TxStatus.IN_FLIGHT:
-                in_flight.append(attempt)
-            else:
-                included.append((attempt, Inclusion(attempt.tx_hash, row[10], row[11])))
-        return in_flight, included
-
-    def bind(self, chain_id: int) -> None:
-        """Say which chain this database is of, once for all. Raises SetupError if it is another's.
-
-        On another chain every transaction would look lost and every operation invalid, and would be dropped.
-        """
+    async def bind(self, chain_id: int) -> None:
         try:
             self._writer.execute(
                 "CREATE TABLE IF NOT EXISTS chain (id INTEGER PRIMARY KEY CHECK (id = 1), chain_id TEXT NOT NULL)"
@@ -491,26 +343,19 @@ class SqliteStore:
 def _insert(attempt: Attempt) -> tuple[str, Sequence[Any]]:
     return (
         "INSERT OR IGNORE INTO bundles VALUES (?,?,?,?,?,?,?,?,?,'in_flight',NULL,NULL)",
-        (
-            attempt.tx_hash,
-            attempt.executor,
-            attempt.nonce,
-            attempt.entry_point,
-            attempt.raw,
-            b"".join(attempt.op_hashes),
-            str(attempt.max_fee_wei),
-            str(attempt.priority_fee_wei),
-            attempt.sent_block,
-        ),
+        attempt_values(attempt),
     )
 
 
 def _counts(changes: Changes) -> _Statements:
     return [
-        ("DELETE FROM reputation WHERE address=?", (address,))
-        if counts is None
-        else ("INSERT OR REPLACE INTO reputation VALUES (?,?,?)", (address, counts.seen, counts.included))
-        for address, counts in changes
+        ("DELETE FROM reputation WHERE address=?", (change.address,))
+        if change.counts is None
+        else (
+            "INSERT OR REPLACE INTO reputation VALUES (?,?,?)",
+            (change.address, change.counts.seen, change.counts.included),
+        )
+        for change in changes
     ]
 
 
@@ -523,37 +368,3 @@ def _drop(op_hash: Hash32, why: str) -> tuple[str, Sequence[Any]]:
 
 def _release(op_hash: Hash32) -> tuple[str, Sequence[Any]]:
     return ("UPDATE operations SET status=? WHERE hash=? AND status='bundled'", (OpStatus.RECEIVED, op_hash))
-
-
-_NOTHING_BESIDE = msgspec.msgpack.encode(_Beside())
-_PLAIN = frozenset(
-    (
-        "sender", "nonce", "callData", "callGasLimit", "verificationGasLimit", "preVerificationGas", "maxFeePerGas",
-        "maxPriorityFeePerGas", "signature",
-    )
-)  # fmt: skip
-
-
-def _stored(fields: dict[str, str]) -> UserOperation:
-    """An operation as `to_rpc` wrote it: most have neither factory nor paymaster, and were checked when they came in."""
-    if fields.keys() != _PLAIN:
-        return UserOperation.from_rpc(fields)
-    return UserOperation(
-        sender=bytes.fromhex(fields["sender"][2:]),
-        nonce=int(fields["nonce"], 16),
-        call_data=bytes.fromhex(fields["callData"][2:]),
-        call_gas_limit=int(fields["callGasLimit"], 16),
-        verification_gas_limit=int(fields["verificationGasLimit"], 16),
-        pre_verification_gas=int(fields["preVerificationGas"], 16),
-        max_fee_per_gas=int(fields["maxFeePerGas"], 16),
-        max_priority_fee_per_gas=int(fields["maxPriorityFeePerGas"], 16),
-        signature=bytes.fromhex(fields["signature"][2:]),
-    )
-
-
-def _record(row: Sequence[Any]) -> OperationRecord:
-    entry = Entry(row[0], _stored(msgspec.json.decode(row[2])), by_address(row[1]), row[3], row[4], row[5], row[6])
-    if row[12] is not None and row[12] != _NOTHING_BESIDE:
-        entry = msgspec.msgpack.decode(row[12], type=_Beside).beside(entry)
-    inclusion = Inclusion(row[9], row[10], row[11]) if row[7] == OpStatus.INCLUDED else None
-    return OperationRecord(entry, OpStatus(row[7]), row[8], inclusion, row[9])

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from contracts import bindings as b
+from contracts.abi import Function
 from contracts.bindings import (
     MODULE_EXECUTOR,
     MODULE_FALLBACK,
@@ -524,118 +525,78 @@ _HEALTH_FIELDS = (
 _ENDS = _HEALTH_FIELDS.index("expires")
 
 
-def _health_fields(health: Sequence[Any], name: Callable[[Address], str]) -> dict[str, str]:
-    fields = {label: _shown(value, name) for label, value in zip(_HEALTH_FIELDS, health, strict=True)}
+def _health_fields(health: Sequence[Any], shown: Callable[[Any], str]) -> dict[str, str]:
+    fields = {label: shown(value) for label, value in zip(_HEALTH_FIELDS, health, strict=True)}
     for level in ("floor", "target"):
         fields[level] = f"{Decimal(health[_HEALTH_FIELDS.index(level)]).scaleb(-18).normalize():f}"
     return fields
 
 
-def _wanted_healths(wish: Wanted) -> Listed:
-    if not wish.has(MODULE_EXECUTOR, "seawall.health_guard"):
-        return []  # its installation arms them
-    name, present = _names(wish), wish.present
-    listed: Listed = []
-    for rule in wish.policy.healths:
-        config = health_config(rule, wish.policy, wish.book, present.time_s)
-        health, armed = config, present.healths.get(rule.id)
-        if armed is not None and rule.valid_for_s:
-            ends_s = _int(armed[_ENDS])
-            if ends_s - present.time_s >= RENEW_BELOW * rule.valid_for_s:
-                health = _with(health, _ENDS, ends_s)
-        arm = Call(wish.at("seawall.health_guard"), b.ARM_HEALTH.encode(rule.id, config))
-        listed.append((f"health guard {rule.id}", Setting(_health_fields(health, name), make=(arm,))))
-    return listed
+# -- guards that are armed by the file alone ----------------------------------------------------------------------------------
 
 
-def _found_healths(wish: Wanted) -> Listed:
-    if not wish.policy.healths:
-        return []  # the module's removal takes them along
-    name = _names(wish)
-    return [
-        (
-            f"health guard {guard_id}",
-            Setting(
-                _health_fields(health, name),
-                drop=(Call(wish.book["seawall.health_guard"], b.CANCEL_STOP.encode(guard_id)),),
-            ),
-        )
-        for guard_id, health in sorted(wish.present.healths.items())
-    ]
+@dataclass(frozen=True, slots=True)
+class _Armed:
+    """A module that keeps one configuration under each id of a section of the file."""
+
+    module: str
+    what: str
+    rules: Callable[[Policy], Sequence[Any]]
+    config: Callable[[Any, Policy, Mapping[str, Address], int], tuple[object, ...]]
+    """Of a rule, from a time on."""
+    armed: Callable[[Present], Mapping[int, tuple[object, ...]]]
+    fields: Callable[[Sequence[Any], Callable[[Any], str]], dict[str, str]]
+    ends: int
+    """Place of the end in a configuration."""
+    arm: Function
+
+    def wanted(self, wish: Wanted) -> Listed:
+        if not wish.has(MODULE_EXECUTOR, self.module):
+            return []  # its installation arms them
+        name, present = _names(wish), wish.present
+        listed: Listed = []
+        for rule in self.rules(wish.policy):
+            config = self.config(rule, wish.policy, wish.book, present.time_s)
+            shown, armed = config, self.armed(present).get(rule.id)
+            if armed is not None and rule.valid_for_s:
+                ends_s = _int(armed[self.ends])
+                if ends_s - present.time_s >= RENEW_BELOW * rule.valid_for_s:
+                    shown = _with(config, self.ends, ends_s)
+            call = Call(wish.at(self.module), self.arm.encode(rule.id, config))
+            fields = self.fields(shown, lambda value: _shown(value, name))
+            listed.append((f"{self.what} {rule.id}", Setting(fields, make=(call,))))
+        return listed
+
+    def found(self, wish: Wanted) -> Listed:
+        if not self.rules(wish.policy):
+            return []  # the module's removal takes them along
+        name, module = _names(wish), wish.book[self.module]
+        return [
+            (
+                f"{self.what} {id_}",
+                Setting(
+                    self.fields(config, lambda value: _shown(value, name)),
+                    drop=(Call(module, b.CANCEL_STOP.encode(id_)),),
+                ),
+            )
+            for id_, config in sorted(self.armed(wish.present).items())
+        ]
 
 
-# -- AutoRebalance ----------------------------------------------------------------------------------------------------------
-
-
-def _wanted_baskets(wish: Wanted) -> Listed:
-    if not wish.has(MODULE_EXECUTOR, REBALANCE):
-        return []  # its installation arms them
-    name, present = _names(wish), wish.present
-    listed: Listed = []
-    for rule in wish.policy.rebalances:
-        config = rebalance_config(rule, wish.policy, wish.book, present.time_s)
-        basket, armed = config, present.baskets.get(rule.id)
-        if armed is not None and rule.valid_for_s:
-            ends_s = _int(armed[ENDS])
-            if ends_s - present.time_s >= RENEW_BELOW * rule.valid_for_s:
-                basket = _with(basket, ENDS, ends_s)
-        arm = Call(wish.at(REBALANCE), b.ARM_BASKET.encode(rule.id, config))
-        fields = basket_fields(basket, lambda value: _shown(value, name))
-        listed.append((f"basket {rule.id}", Setting(fields, make=(arm,))))
-    return listed
-
-
-def _found_baskets(wish: Wanted) -> Listed:
-    if not wish.policy.rebalances:
-        return []  # the module's removal takes them along
-    name, module = _names(wish), wish.book[REBALANCE]
-    return [
-        (
-            f"basket {basket_id}",
-            Setting(
-                basket_fields(basket, lambda value: _shown(value, name)),
-                drop=(Call(module, b.CANCEL_STOP.encode(basket_id)),),
-            ),
-        )
-        for basket_id, basket in sorted(wish.present.baskets.items())
-    ]
-
-
-# -- DeltaHedge -------------------------------------------------------------------------------------------------------------
-
-
-def _wanted_hedges(wish: Wanted) -> Listed:
-    if not wish.has(MODULE_EXECUTOR, HEDGE):
-        return []  # its installation arms them
-    name, present = _names(wish), wish.present
-    listed: Listed = []
-    for rule in wish.policy.hedges:
-        config = hedge_config(rule, wish.policy, wish.book, present.time_s)
-        hedge, armed = config, present.hedges.get(rule.id)
-        if armed is not None and rule.valid_for_s:
-            ends_s = _int(armed[HEDGE_ENDS])
-            if ends_s - present.time_s >= RENEW_BELOW * rule.valid_for_s:
-                hedge = _with(hedge, HEDGE_ENDS, ends_s)
-        arm = Call(wish.at(HEDGE), b.ARM_HEDGE.encode(rule.id, config))
-        fields = hedge_fields(hedge, lambda value: _shown(value, name))
-        listed.append((f"hedge {rule.id}", Setting(fields, make=(arm,))))
-    return listed
-
-
-def _found_hedges(wish: Wanted) -> Listed:
-    if not wish.policy.hedges:
-        return []  # the module's removal takes them along
-    name, module = _names(wish), wish.book[HEDGE]
-    return [
-        (
-            f"hedge {hedge_id}",
-            Setting(
-                hedge_fields(hedge, lambda value: _shown(value, name)),
-                drop=(Call(module, b.CANCEL_STOP.encode(hedge_id)),),
-            ),
-        )
-        for hedge_id, hedge in sorted(wish.present.hedges.items())
-    ]
+_ARMED = (
+    _Armed(
+        "seawall.health_guard", "health guard", lambda policy: policy.healths, health_config,
+        lambda present: present.healths, _health_fields, _ENDS, b.ARM_HEALTH,
+    ),
+    _Armed(
+        REBALANCE, "basket", lambda policy: policy.rebalances, rebalance_config,
+        lambda present: present.baskets, basket_fields, ENDS, b.ARM_BASKET,
+    ),
+    _Armed(
+        HEDGE, "hedge", lambda policy: policy.hedges, hedge_config,
+        lambda present: present.hedges, hedge_fields, HEDGE_ENDS, b.ARM_HEDGE,
+    ),
+)  # fmt: skip
 
 
 # -- PolicyHook -------------------------------------------------------------------------------------------------------------
@@ -685,9 +646,7 @@ _WANTED: tuple[Callable[[Wanted], Listed], ...] = (
     _wanted_freeze,
     _wanted_sessions,
     _wanted_stops,
-    _wanted_healths,
-    _wanted_baskets,
-    _wanted_hedges,
+    *(one.wanted for one in _ARMED),
     _wanted_hook,
 )
 _FOUND: tuple[Callable[[Wanted], Listed], ...] = (
@@ -696,8 +655,6 @@ _FOUND: tuple[Callable[[Wanted], Listed], ...] = (
     _found_freeze,
     _found_sessions,
     _found_stops,
-    _found_healths,
-    _found_baskets,
-    _found_hedges,
+    *(one.found for one in _ARMED),
     _found_hook,
 )

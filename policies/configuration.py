@@ -20,7 +20,6 @@ from contracts.bindings import (
     MODULE_VALIDATOR,
     Call,
     Exit,
-    ModuleInit,
     RiskState,
     Session,
     SignerQuorum,
@@ -33,6 +32,7 @@ from policies.hedge_rules import HEDGE
 from policies.hedges import HEDGE_ENDS, hedge_config, hedge_fields
 from policies.hook_rules import HOOK
 from policies.hooks import HookState, hook_settings, hook_state
+from policies.modules import module_inits
 from policies.policy import Policy
 from policies.rebalance_rules import REBALANCE
 from policies.rebalances import ENDS, basket_fields, rebalance_config
@@ -232,51 +232,11 @@ def _module_key(kind: int, name: str) -> str:
     return f"module {name} ({_TYPES.get(kind, kind)})"
 
 
-def module_inits(wish: Wanted) -> tuple[ModuleInit, ...]:
-    """The modules that the policy needs, each with everything it would be installed with."""
-    policy, book, at = wish.policy, wish.book, wish.at
-    engines = [at(name) for name in policy.attestation_engines]
-    registered = [quorum.on_chain() for quorum in quorums(policy, book, wish.present.account)]
-    found = [
-        ModuleInit(
-            MODULE_VALIDATOR,
-            at("seawall.risk_validator"),
-            b.risk_validator_init(
-                engines,
-                policy.attestation_threshold,
-                policy.escape_delay_s,
-                policy.policy_id,
-                quorums=registered,
-            ),
-        )
-    ]
-    if policy.stops:
-        found.append(ModuleInit(MODULE_EXECUTOR, at("seawall.stop_loss"), b""))
-    if policy.freeze is not None:
-        config = freeze_config(policy, book, wish.present.account)
-        found.append(ModuleInit(MODULE_EXECUTOR, at("seawall.emergency_freeze"), config.encode()))
-    if policy.healths:
-        healths = [(rule.id, health_config(rule, policy, book, wish.present.time_s)) for rule in policy.healths]
-        found.append(ModuleInit(MODULE_EXECUTOR, at("seawall.health_guard"), b.encode_healths(healths)))
-    if policy.rebalances:
-        baskets = [(rule.id, rebalance_config(rule, policy, book, wish.present.time_s)) for rule in policy.rebalances]
-        found.append(ModuleInit(MODULE_EXECUTOR, at(REBALANCE), b.encode_baskets(baskets)))
-    if policy.hedges:
-        hedges = [(rule.id, hedge_config(rule, policy, book, wish.present.time_s)) for rule in policy.hedges]
-        found.append(ModuleInit(MODULE_EXECUTOR, at(HEDGE), b.encode_hedges(hedges)))
-    sessions = keeper_sessions(policy, book, wish.present.time_s)
-    if sessions:
-        found.append(ModuleInit(MODULE_VALIDATOR, at("seawall.session_validator"), b.encode_sessions(*sessions)))
-    if policy.hook is not None:
-        state = hook_state(policy, book, wish.present.account)
-        found.append(ModuleInit(MODULE_HOOK, at(HOOK), state.encode()))
-    return tuple(found)
-
-
 def _wanted_modules(wish: Wanted) -> Listed:
     name, account = _names(wish), wish.present.account
     listed: Listed = []
-    for init in module_inits(wish):
+    engines = [wish.at(one) for one in wish.policy.attestation_engines]
+    for init in module_inits(wish.policy, wish.book, account, engines, wish.present.time_s):
         install = Call(account, b.INSTALL_MODULE.encode(init.module_type_id, init.module, init.init_data))
         key = _module_key(init.module_type_id, name(init.module))
         listed.append((key, Setting({"": "installed"}, _INSTALL, make=(install,))))

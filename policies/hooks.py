@@ -117,8 +117,9 @@ def _allowlist(
     for allowed in policy.calls:
         if allowed.target == HOOK:
             continue  # the account may always call its hook, whose changes have a delay of their own
-        target = bound(allowed.target, policy, book, account)
-        if allowed.target == ACCOUNT or (target == account and account != _ZERO):
+        # the account goes by zero, also before its birth, when nobody knows its address
+        target = _ZERO if allowed.target == ACCOUNT else bound(allowed.target, policy, book, account)
+        if target == account:
             target = _ZERO
         for selector in allowed.selectors or (_NO_SELECTOR,):
             for conditions in _alternatives(allowed, selector, policy, book, account):

@@ -102,6 +102,10 @@ def test_every_entry_of_calls_becomes_a_rule_and_entries_of_one_function_its_alt
     assert state.authority == bytes(20)
 
 
+def test_an_account_that_is_not_born_yet_is_given_the_same() -> None:
+    assert hook_state(LISTED, BOOK, bytes(20)) == hook_state(LISTED, BOOK, ACCOUNT)
+
+
 def test_an_entry_without_conditions_makes_the_others_needless() -> None:
     calls = "  - {target: weth, functions: [approve], args: {spender: uniswap.router}}\n  - {target: weth, functions: [deposit]}\n"
     loose = "  - {target: weth, functions: [deposit], max_value: 2}\n"

@@ -157,3 +157,16 @@ async def test_with_a_delay_changes_are_announced_at_the_hook_and_carried_out_la
     last = await machine.run("policy", "apply", "--yes")
     assert last.code == 0, last.err + last.out
     assert (await machine.run("policy", "plan", "--exit-code")).code == 0
+
+
+async def test_an_account_is_born_with_the_hook_and_trades_under_it(floor: Floor, tmp_path: Path) -> None:
+    machine = await trading(floor, tmp_path, HOOKED)
+    assert (await machine.run("policy", "plan", "--exit-code")).code == 0
+    async with DeskOf(machine) as (desk, _):
+        present = await read_present(desk.rpc, desk.account.address, desk.book)
+        assert present.hook is not None
+        assert (bytes(20), b.INSTALL_MODULE.selector) in present.hook.rules
+        sent = [Call(floor.net.addresses.usdc, b.TRANSFER.encode(floor.net.accounts.keeper.address, 1))]
+        assert await refusal(desk, sent) == to_hex(keccak(b"CallNotAllowed(address,bytes4)")[:4])
+    closed = await machine.run("trade", "close", "--slippage", "2%", "--yes")
+    assert closed.code == 0, closed.err

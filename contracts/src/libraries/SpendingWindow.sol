@@ -16,6 +16,9 @@ import {IPolicyHook} from "../interfaces/IPolicyHook.sol";
 /// @dev config: asset 160 | span 8 | exponent 8 | mantissa 32 | duration 32 | offset 16, from the low end. state, rolling: bucket number 32
 /// | seven counts of 32, the youngest first; calendar: period number 32 | sum 224.
 library SpendingWindow {
+    /// The state of a window in which nothing was spent: a period long gone, so that no clock is read where an account is being born
+    /// (ERC-7562 OP-011), and not zero, so that the first charge writes no new slot.
+    uint256 internal constant FRESH = 1;
     uint256 private constant BUCKETS = 7;
     uint256 private constant COUNT_MASK = type(uint32).max;
     uint256 private constant RING_MASK = type(uint224).max;

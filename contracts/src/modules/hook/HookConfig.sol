@@ -283,7 +283,7 @@ abstract contract HookConfig is IPolicyHook {
         for (uint256 i = 0; i < windows.length; ++i) {
             (bool sound, uint256 config) = SpendingWindow.pack(windows[i]);
             if (!sound) revert InvalidWindow(i);
-            uint256 state = SpendingWindow.number(config, block.timestamp);
+            uint256 state = SpendingWindow.FRESH;
             for (uint256 j = 0; j < before; ++j) {
                 if (SpendingWindow.alike(configs[j], config)) {
                     state = SpendingWindow.carry(configs[j], config, states[j]);
@@ -303,7 +303,9 @@ abstract contract HookConfig is IPolicyHook {
     }
 
     function _setAllowance(Allowance memory allowance) private {
-        if (allowance.timestamp > block.timestamp) revert InvalidAllowance(allowance.id);
+        // Zero reads no clock: an account that is being born may not.
+        bool ahead = allowance.timestamp != 0 && allowance.timestamp > block.timestamp;
+        if (ahead) revert InvalidAllowance(allowance.id);
         _allowances[_allowanceKey(_accounts[msg.sender].generation, allowance.id)][msg.sender] = AllowanceState({
             refill: allowance.refill,
             maxRefill: allowance.maxRefill,

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from bundler import conditional
+from bundler.endpoints import METHOD_NOT_FOUND, Endpoint, names_of
 from bundler.erc7562.trace import tracer_options
 from bundler.fees import choose
 from bundler.settings import Settings
@@ -172,6 +174,8 @@ async def _node(rpc: RpcClient, settings: Settings, executors: Sequence[Address]
     except SeawallError as error:
         yield Finding("failed", "fee model", error.message)
     yield await _gas_cap(rpc, settings)
+    for one, name in zip(settings.submission, names_of(settings.submission), strict=True):
+        yield await _endpoint(one, name, chain_id, settings)
     for executor in executors:
         yield await _money(rpc, executor, settings)
 
@@ -263,6 +267,33 @@ async def _gas_cap(rpc: RpcClient, settings: Settings) -> Finding:
             "raise its cap (geth --rpc.gascap), or lower simulation_gas",
         )  # fmt: skip
     return Finding("ok", "gas of a call", f"{settings.simulation_gas}")
+
+
+async def _endpoint(endpoint: Endpoint, name: str, chain_id: int, settings: Settings) -> Finding:
+    """Whether it answers, serves this chain, and knows the method that it is said to know. Nothing is handed in."""
+    kind = "private" if endpoint.private else "public"
+    async with RpcClient(endpoint.url, timeout_s=settings.endpoint_timeout_s) as rpc:
+        try:
+            found = await rpc.chain_id()
+            if found != chain_id:
+                return Finding("failed", "endpoint", f"{name} serves chain {found}", "correct `submission`")
+        except RpcError:
+            pass  # a relay may take nothing but transactions
+        except NodeError as error:
+            return Finding("failed", "endpoint", error.message, "bundles go to the next one as long as it is away")
+        if not endpoint.conditional:
+            return Finding("ok", "endpoint", f"{name}, {kind}")
+        try:
+            await rpc.call(conditional.METHOD, "0x", {})
+        except RpcError as error:
+            if error.rpc_code == METHOD_NOT_FOUND:
+                return Finding(
+                    "warning", "endpoint", f"{name} does not know {conditional.METHOD}",
+                    "say nothing of conditional: it gets plain transactions",
+                )  # fmt: skip
+        except NodeError as error:
+            return Finding("failed", "endpoint", error.message, "bundles go to the next one as long as it is away")
+    return Finding("ok", "endpoint", f"{name}, {kind}, takes conditions")
 
 
 async def _money(rpc: RpcClient, executor: Address, settings: Settings) -> Finding:

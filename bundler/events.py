@@ -33,6 +33,10 @@ class Kind(StrEnum):
     REVERTED = "reverted"
     LOST = "lost"
     REORGANISED = "reorganised"
+    REROUTED = "rerouted"
+    """It went to another endpoint, too; `reason` names that one."""
+    CENSORED = "censored"
+    """An endpoint seems to leave it out; `reason` names it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from bundler.chain import read_head
+from bundler.chain import Head, read_head
+from bundler.mempool import Entry
 from bundler.receipts import operation_receipt
 from bundler.settings import Settings
 from bundler.store import Inclusion, OpStatus, Store
 from contracts.entrypoint import USER_OPERATION_EVENT, EntryPoint
+from contracts.entrypoint.base import GET_NONCE
 from contracts.errors import InvalidFields
 from contracts.rpc import RpcClient
 from contracts.types import Hash32, checksum, parse_bytes, parse_hash, to_hex
@@ -33,6 +36,37 @@ def inclusion_of(log: dict[str, Any]) -> Inclusion:
         int(log["blockNumber"], 16),
         parse_hash(log["blockHash"], "block hash"),
     )
+
+
+async def read_nonces(rpc: RpcClient, entries: Sequence[Entry]) -> list[int]:
+    """The next nonce of each operation's sender under the operation's key, on the latest block. Raises NodeError."""
+    calls = [
+        (
+            "eth_call",
+            (
+                {
+                    "to": to_hex(entry.entry_point.address),
+                    "data": to_hex(GET_NONCE.encode(entry.op.sender, entry.op.nonce_key)),
+                },
+                "latest",
+            ),
+        )
+        for entry in entries
+    ]
+    return [GET_NONCE.decode(parse_bytes(answer, "nonce"))[0] for answer in await rpc.batch(calls)]
+
+
+async def left_the_chain(rpc: RpcClient, inclusions: Sequence[Inclusion], head: Head) -> set[Inclusion]:
+    """Those whose block is not on the chain any more. A missing receipt alone may be a back end that lags. Raises NodeError."""
+    numbers = sorted({inclusion.block_number for inclusion in inclusions})
+    blocks = await rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
+    hashes = {n: block and parse_hash(block["hash"], "block hash") for n, block in zip(numbers, blocks, strict=True)}
+    return {
+        inclusion
+        for inclusion in inclusions
+        if (found := hashes[inclusion.block_number]) != inclusion.block_hash
+        and (found is not None or head.number < inclusion.block_number)
+    }
 
 
 class Lookup:

@@ -166,6 +166,7 @@ async def run(
                 await bundler.run(stopping)
             finally:
                 drained.cancel()
+                await bundler.submitter.router.close()
                 await server.stop()
                 if admin is not None:
                     await admin.stop()

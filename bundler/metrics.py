@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from bundler.events import Event, Kind
 from contracts.errors import RpcError
@@ -136,8 +136,8 @@ class Metrics:
                 if since_s is not None and event.kind in (Kind.INCLUDED, Kind.FOREIGN):
                     self.inclusion.observe(now_s - since_s)
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges, now. Called by the registry."""
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """The gauges and the endpoints' counters, now. Called by the registry."""
         bundler = self._bundler
         if bundler is None:
             return
@@ -168,6 +168,15 @@ class Metrics:
             for address, holds_wei in bundler.balances.items():
                 balance.add_metric([checksum(address)], float(holds_wei))
             yield balance
+        sends = CounterMetricFamily(
+            "seawall_bundler_endpoint",
+            "Transactions handed in at an endpoint, by what became of them.",
+            labels=["endpoint", "outcome"],
+        )
+        for state in bundler.submitter.router.states:
+            for outcome, count in state.counts.items():
+                sends.add_metric([state.name, outcome], count)
+        yield sends
         yield GaugeMetricFamily("seawall_bundler_ready", "1 when ready.", value=float(not bundler.problems()))
 
     def render(self) -> bytes:

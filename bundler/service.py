@@ -24,7 +24,8 @@ from bundler.mempool import Entry, Mempool
 from bundler.reputation import THROTTLED_ENTITY_LIVE_BLOCKS, Counts, Reputation, Standing
 from bundler.settings import Settings
 from bundler.store import STEWARD, Held, Inclusion, Store
-from bundler.submit import Slot, Submitter
+from bundler.submit import Submitter
+from bundler.transaction import Slot
 from contracts.entrypoint import USER_OPERATION_EVENT, EntryPoint
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, NodeError, SetupError
@@ -96,6 +97,7 @@ class Bundler:
             cheap=self.cheap,
         )
         self.events = self.submitter.events = self.intake.events = self.builder.events = Events()
+        self.submitter.router.events = self.events
         self.lookup = Lookup(rpc, store, settings)
         self.head: Head | None = None
         self.last_error: str | None = None
@@ -526,6 +528,8 @@ class Bundler:
             found.append(f"{self.last_error}: {_MEANING.get(self.last_error, 'the last cycle failed')}; see the log")
         if self.intake.draining:
             found.append("draining: no new operations are accepted")
+        if (silent := self.submitter.router.problem()) is not None:
+            found.append(silent)
         if self.paused:
             found.append("paused by the operator: no bundles are sent")
         age_s = 0.0 if self.head is None else time.time() - self.head.timestamp_s
@@ -556,6 +560,7 @@ class Bundler:
             "pending": len(self.pool) - self.pool.in_flight,
             "inFlight": self.pool.in_flight,
             "bundlesInFlight": len(self.submitter.in_flight),
+            "endpoints": self.submitter.router.to_json(),
             "lastBlock": hex(self.head.number) if self.head else None,
             "validations": dict(self.cheap.counts) if self.cheap else {},
             "draining": self.intake.draining,

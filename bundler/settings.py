@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from bundler.endpoints import Endpoint, parse_endpoints
 from bundler.fees.choose import AUTO, check_name
 from bundler.keys import KeyDescriptor, KeyFile, KeySource, Keystore, KeyVariable, read_secret
 from bundler.limits import ApiKey, parse_api_keys
@@ -95,6 +96,17 @@ class Settings:
     """An operation is accepted also if it pays this much less for its data than they cost now; it waits until it pays."""
     allow_data_loss: bool = False
     """Send operations also in bundles in which they do not pay for their data."""
+    submission: tuple[Endpoint, ...] = ()
+    """Where bundles are handed in, in order of preference; the node when empty."""
+    private_only: bool = False
+    """Hand in at private endpoints only, whatever happens: operations wait rather than be seen."""
+    blocks_before_fallback: int = 3
+    """A transaction that an endpoint brought into none of so many blocks goes to the next one, too."""
+    censorship_blocks: int = 2
+    """So many blocks with room and a cheaper transaction, but not ours, count against an endpoint."""
+    endpoint_rest_s: float = 60.0
+    """How long an endpoint that failed three times in a row, or seems to censor, is the last choice."""
+    endpoint_timeout_s: float = 3.0
     blocks_before_resubmit: int = 3
     resubmit_bump_percent: int = 13
     """Raise of both fees at a resubmission; nodes want at least 10."""
@@ -159,16 +171,22 @@ class Settings:
                 raise BadInput(f"{name} must lie in 0..100, got {getattr(self, name)}")
         positive = (
             "lane_min_ops", "max_ops_per_bundle", "max_ops_per_sender", "max_pool_ops", "max_pool_bytes",
-            "max_batch", "blocks_before_resubmit",
+            "max_batch", "blocks_before_resubmit", "blocks_before_fallback", "censorship_blocks",
             "rate_limit_burst", "max_json_depth",
         )  # fmt: skip
         for name in positive:
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("poll_interval_s", "idle_poll_interval_s", "request_timeout_s"):
+        for name in ("poll_interval_s", "idle_poll_interval_s", "request_timeout_s", "endpoint_timeout_s"):
             if getattr(self, name) <= 0:
                 raise BadInput(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("rate_limit_per_s", "max_head_age_s", "min_executor_balance_wei", "lane_min_balance_wei"):
+        if self.private_only and not (self.submission and all(one.private for one in self.submission)):
+            raise BadInput(
+                "private_only needs private endpoints in `submission`, and no public one: an operation would be seen by everybody"
+            )
+        for name in (
+            "rate_limit_per_s", "max_head_age_s", "min_executor_balance_wei", "lane_min_balance_wei", "endpoint_rest_s",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise BadInput(f"{name} must not be negative, got {getattr(self, name)}")
         if self.require_api_key and self.api_keys_file is None:
@@ -217,6 +235,8 @@ class Settings:
         for name in ("database", "admin_token_file", "api_keys_file"):
             if given.get(name) is not None:
                 given[name] = Path(given[name]).expanduser()
+        if "submission" in given:
+            given["submission"] = parse_endpoints(given["submission"])
         if "lane_key_files" in given:
             paths = given["lane_key_files"]
             paths = [part.strip() for part in paths.split(",") if part.strip()] if isinstance(paths, str) else paths
@@ -298,6 +318,7 @@ HOT = frozenset(
         "denied_entities", "bundle_interval_s", "lane_min_ops", "lane_min_balance_wei",
         "max_ops_per_bundle", "max_bundle_gas", "require_profit",
         "data_fee_margin_percent", "data_fee_tolerance_percent", "allow_data_loss", "blocks_before_resubmit",
+        "blocks_before_fallback", "censorship_blocks", "endpoint_rest_s",
         "resubmit_bump_percent", "max_bundle_fee_wei", "event_search_blocks", "poll_interval_s", "idle_poll_interval_s",
         "drain_timeout_s", "max_json_depth", "rate_limit_per_s", "rate_limit_burst", "trust_forwarded_for", "max_head_age_s",
         "min_executor_balance_wei", "api_keys_file", "require_api_key",

@@ -16,19 +16,22 @@ from typing import Any
 
 from bundler.builder import Builder, Draft, tip_of
 from bundler.chain import Head
+from bundler.conditional import Condition, condition_of
 from bundler.economics import economics_of
 from bundler.events import Event, Events, Kind
+from bundler.lookup import left_the_chain, read_nonces
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import Reputation
+from bundler.route import Router
 from bundler.settings import Settings
 from bundler.store import Attempt, Held, Inclusion, LiveAttempts, Store
+from bundler.transaction import Slot, gas_limit_of, sign_bundle, slot_of
 from contracts.entrypoint import by_address
-from contracts.entrypoint.base import GET_NONCE
 from contracts.eoa import Eoa
-from contracts.errors import NodeUnreachable, RpcError, SetupError
+from contracts.errors import NodeUnreachable, SetupError
 from contracts.faults import checkpoint
 from contracts.rpc import RpcClient
-from contracts.types import Address, Hash32, Wei, checksum, parse_bytes, parse_hash, to_hex
+from contracts.types import Address, Hash32, Wei, checksum, parse_hash, to_hex
 
 log = logging.getLogger("bundler.submit")
 
@@ -36,11 +39,6 @@ _RESEND_S = 1.0
 _MISSING_POLLS = 5
 """Polls in which a used nonce shows none of our receipts before its transactions count as lost: back ends may lag."""
 _MAX_REVERTS = 3
-_CANCEL_GAS = 21_000
-
-Slot = tuple[Address, int]
-"""Of which only one transaction can be mined: executor and nonce."""
-
 
 _REASON = re.compile(r"[A-Z]{2,5}-?[0-9]+|LIM-POOL")
 
@@ -49,10 +47,6 @@ def _short(why: str) -> str:
     """The rule or entry point code that a reason names; `operator`, or `other`."""
     found = _REASON.search(why)
     return found[0] if found else "operator" if "operator" in why else "other"
-
-
-def slot_of(attempt: Attempt) -> Slot:
-    return attempt.executor, attempt.nonce
 
 
 class Submitter:
@@ -91,6 +85,7 @@ class Submitter:
         """By slot that is used without a receipt: the block at which that was noticed."""
         self._reverts: Counter[Hash32] = Counter()
         self._last_send_s: dict[Slot, float] = {}
+        self.router = Router(rpc, settings, self._condition, clock)
 
     def hold(self, held: Held) -> None:
         """These are the leases from now on; `adopt` follows."""
@@ -157,7 +152,7 @@ class Submitter:
         )
         max_fee_wei = min(2 * head.base_fee_wei + tip_wei, self._settings.max_bundle_fee_wei)
         attempt = self._sign((executor, nonce), draft, max_fee_wei, min(tip_wei, max_fee_wei), head)
-        await self._launch(attempt, "bundler.bundle")
+        await self._launch(attempt, "bundler.bundle", head)
         log.info(
             "bundle %s: %d operations, executor %s, nonce %d, gas limit %d",
             to_hex(attempt.tx_hash),
@@ -170,37 +165,20 @@ class Submitter:
 
     def _sign(self, slot: Slot, draft: Draft, max_fee_wei: Wei, tip_wei: Wei, head: Head) -> Attempt:
         address, nonce = slot
-        beneficiary = self._settings.beneficiary or address
-        ops = [entry.op for entry in draft.entries]
-        to = draft.entry_point.address if ops else address
-        authorizations = [e.authorization.for_transaction() for e in draft.entries if e.authorization is not None]
-        raw, tx_hash = self._executors[address].sign_transaction(
-            ({"authorizationList": authorizations} if authorizations else {})
-            | {
-                "type": 4 if authorizations else 2,
-                "chainId": self._chain_id,
-                "nonce": nonce,
-                "to": checksum(to),
-                "value": 0,
-                "gas": draft.gas_limit if ops else _CANCEL_GAS,
-                "maxFeePerGas": max_fee_wei,
-                "maxPriorityFeePerGas": tip_wei,
-                "data": draft.entry_point.encode_handle_ops(ops, beneficiary) if ops else b"",
-            }
-        )
-        return Attempt(
-            tx_hash=tx_hash,
-            executor=address,
-            nonce=nonce,
-            entry_point=draft.entry_point.address,
-            raw=raw,
-            op_hashes=tuple(entry.hash for entry in draft.entries),
+        return sign_bundle(
+            self._executors[address],
+            nonce,
+            self._chain_id,
+            draft.entry_point,
+            draft.entries,
+            beneficiary=self._settings.beneficiary or address,
+            gas_limit=draft.gas_limit,
             max_fee_wei=max_fee_wei,
-            priority_fee_wei=tip_wei,
+            tip_wei=tip_wei,
             sent_block=head.number,
         )
 
-    async def _launch(self, attempt: Attempt, what: str) -> None:
+    async def _launch(self, attempt: Attempt, what: str, head: Head) -> None:
         new = [op_hash for op_hash in attempt.op_hashes if not self._pool.is_in_flight(op_hash)]
         self._pool.launch(new)  # from here on nothing replaces them
         checkpoint(f"{what}.record.before")
@@ -215,18 +193,30 @@ class Submitter:
         kind = Kind.SENT if len(attempts) == 1 else Kind.RESENT
         self.events.tell(Event(kind, attempt.op_hashes, tx_hash=attempt.tx_hash))
         checkpoint(f"{what}.send.before")
-        await self._send(attempt)
+        await self._send(attempt, head)
         checkpoint(f"{what}.send.after")
 
-    async def _send(self, attempt: Attempt) -> None:
-        """Send, or send again. Whatever the node says, the receipt decides: an error is only logged."""
+    async def _send(self, attempt: Attempt, head: Head) -> None:
+        """Send, or send again. Whatever the endpoints say, the receipt decides."""
         self._last_send_s[slot_of(attempt)] = self._clock()
+        await self.router.send(attempt, head.number)
+
+    async def _condition(self, attempt: Attempt, block_number: int) -> Condition | None:
+        """What must hold for the bundle to go in, as of a block. None if the node cannot say."""
+        entries = await self._entries_of(attempt.op_hashes)
         try:
-            await self._rpc.call("eth_sendRawTransaction", to_hex(attempt.raw))
-        except RpcError as error:
-            log.info("the node did not take transaction %s: %s", to_hex(attempt.tx_hash), error.message)
-        except NodeUnreachable as error:
-            log.warning("transaction %s is not sent yet: %s", to_hex(attempt.tx_hash), error.message)
+            return await condition_of(
+                self._rpc,
+                by_address(attempt.entry_point),
+                entries,
+                attempt.executor,
+                self._settings.beneficiary or attempt.executor,
+                gas_limit_of(attempt),
+                block_number,
+                block_number + 2 * self._settings.blocks_before_resubmit,
+            )
+        except NodeUnreachable:
+            return None
 
     async def advance(self, head: Head) -> None:
         """Settle what is mined; send again or resubmit what is not. Raises NodeError."""
@@ -252,13 +242,16 @@ class Submitter:
                 self._missing[slot] += 1
                 if self._missing[slot] >= _MISSING_POLLS and await self._is_lost(slot, head):
                     await self._lose(slot)
-            elif (
-                head.number - attempts[-1].sent_block >= self._settings.blocks_before_resubmit
-                and executor in self._executors
-            ):
+            elif executor in self._executors and self._wants_another(attempts[-1], head):
                 await self._resubmit(slot, head)
             elif self._clock() - self._last_send_s.get(slot, 0.0) >= _RESEND_S:
-                await self._send(attempts[-1])
+                await self._send(attempts[-1], head)
+        await self.router.watch(self.in_flight, head)
+
+    def _wants_another(self, last: Attempt, head: Head) -> bool:
+        """Whether it is stuck, or its condition does not hold on a block after the one it was proven on."""
+        waited = head.number - last.sent_block
+        return waited >= self._settings.blocks_before_resubmit or (waited > 0 and self.router.is_stale(last))
 
     async def _is_lost(self, slot: Slot, head: Head) -> bool:
         """Whether a used nonce without a receipt was used by somebody else.
@@ -271,20 +264,7 @@ class Submitter:
             return True
         attempts = self.in_flight[slot]
         entries = await self._entries_of({op_hash for attempt in attempts for op_hash in attempt.op_hashes})
-        calls = [
-            (
-                "eth_call",
-                (
-                    {
-                        "to": to_hex(entry.entry_point.address),
-                        "data": to_hex(GET_NONCE.encode(entry.op.sender, entry.op.nonce_key)),
-                    },
-                    "latest",
-                ),
-            )
-            for entry in entries
-        ]
-        next_nonces = [GET_NONCE.decode(parse_bytes(answer, "nonce"))[0] for answer in await self._rpc.batch(calls)]
+        next_nonces = await read_nonces(self._rpc, entries)
         return all(free <= entry.op.nonce for free, entry in zip(next_nonces, entries, strict=True))
 
     async def _settle(self, attempt: Attempt, receipt: dict[str, Any]) -> None:
@@ -377,6 +357,7 @@ class Submitter:
         self._missing.pop(slot, None)
         self._unseen.pop(slot, None)
         self._last_send_s.pop(slot, None)
+        self.router.forget(slot)
 
     async def _lose(self, slot: Slot) -> None:
         """Another transaction of this key took the nonce: the operations wait for a new bundle."""
@@ -395,19 +376,29 @@ class Submitter:
         )
 
     async def _resubmit(self, slot: Slot, head: Head) -> None:
-        """The same nonce with at least 10 % more on both fees, without operations that fail by now; empty: cancel."""
+        """The same nonce with at least 10 % more on both fees, without operations that fail by now; empty: cancel.
+
+        Fees stay if nobody took what is replaced.
+        """
         last = self.in_flight[slot][-1]
-        bump = 100 + self._settings.resubmit_bump_percent
-        tip_wei = max(-(-last.priority_fee_wei * bump // 100), last.priority_fee_wei + 1)
+        raises = self.router.was_taken(slot)
+        bump = 100 + (self._settings.resubmit_bump_percent if raises else 0)
+        tip_wei = max(-(-last.priority_fee_wei * bump // 100), last.priority_fee_wei + raises)
         max_fee_wei = max(-(-last.max_fee_wei * bump // 100), 2 * head.base_fee_wei + tip_wei)
         if max_fee_wei > self._settings.max_bundle_fee_wei:
             log.warning("transaction %s is stuck at the highest fee allowed", to_hex(last.tx_hash))
-            await self._send(last)
+            self.router.renew(slot)
+            await self._send(last, head)
             return
         entries = [entry for op_hash in last.op_hashes if (entry := self._pool.get(op_hash)) is not None]
         draft = await self._builder.prove(by_address(last.entry_point), entries, head, slot[0])
         tip_wei = max(tip_wei, min(draft.data.tip_wei, max_fee_wei))
         attempt = self._sign(slot, draft, max_fee_wei, tip_wei, head)
+        self.router.renew(slot)
+        if attempt.tx_hash == last.tx_hash:  # only the condition is another one
+            self.in_flight[slot][-1] = attempt
+            await self._send(attempt, head)
+            return
         log.info(
             "nonce %d is in no block since %d: %s with %d operations replaces %s",
             slot[1],
@@ -416,7 +407,7 @@ class Submitter:
             len(attempt.op_hashes),
             to_hex(last.tx_hash),
         )
-        await self._launch(attempt, "bundler.resubmit")
+        await self._launch(attempt, "bundler.resubmit", head)
 
     async def record_foreign(self, inclusion: Inclusion, entries: Sequence[Entry]) -> None:
         """Another bundler included these."""
@@ -443,7 +434,7 @@ class Submitter:
         doubtful = [
             inclusion for (_, inclusion), receipt in zip(self.included, receipts, strict=True) if receipt is None
         ]
-        gone = await self._left_the_chain(doubtful, head)
+        gone = await left_the_chain(self._rpc, doubtful, head)
         remaining: list[tuple[Attempt, Inclusion]] = []
         final: list[Attempt] = []
         lost: list[Attempt] = []
@@ -475,20 +466,6 @@ class Submitter:
         for attempt in lost:
             await self._reopen(attempt, head)
 
-    async def _left_the_chain(self, inclusions: Sequence[Inclusion], head: Head) -> set[Inclusion]:
-        """Those whose block is not on the chain any more. A missing receipt alone may be a back end that lags. Raises NodeError."""
-        numbers = sorted({inclusion.block_number for inclusion in inclusions})
-        blocks = await self._rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
-        hashes = {
-            n: block and parse_hash(block["hash"], "block hash") for n, block in zip(numbers, blocks, strict=True)
-        }
-        return {
-            inclusion
-            for inclusion in inclusions
-            if (found := hashes[inclusion.block_number]) != inclusion.block_hash
-            and (found is not None or head.number < inclusion.block_number)
-        }
-
     async def _reopen(self, attempt: Attempt, head: Head) -> None:
         entries = await self._entries_of(attempt.op_hashes)
         returning = [entry for entry in entries if self._pool.at(*entry.slot) is None]
@@ -519,4 +496,4 @@ class Submitter:
             attempt = replace(attempt, sent_block=head.number)
             self.in_flight.setdefault(slot_of(attempt), []).append(attempt)
             self._pool.launch(attempt.op_hashes)
-            await self._send(attempt)
+            await self._send(attempt, head)

@@ -26,7 +26,18 @@ MOST_EACH = 64
 """Subscriptions of one connection."""
 BACKLOG = 1_000
 """Notifications that a client may be behind."""
-_BUNDLES = frozenset({Kind.SENT, Kind.RESENT, Kind.INCLUDED, Kind.REVERTED, Kind.LOST, Kind.REORGANISED})
+_BUNDLES = frozenset(
+    {
+        Kind.SENT,
+        Kind.RESENT,
+        Kind.INCLUDED,
+        Kind.REVERTED,
+        Kind.LOST,
+        Kind.REORGANISED,
+        Kind.REROUTED,
+        Kind.CENSORED,
+    }
+)
 _SenderOf = Callable[[Hash32], Address | None]
 
 

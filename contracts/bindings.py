@@ -202,6 +202,11 @@ def encode_sessions(*sessions: Session) -> bytes:
     return abi.encode([f"{_SESSION}[]"], [[session.to_abi() for session in sessions]])
 
 
+# -- IVenueAdapter --------------------------------------------------------------------------------------------------------
+
+POSITION_OF = Function.parse("position(address,bytes)((int256,uint256,uint256))")
+"""Signed base size, notional and debt in quote, 1e18 = one."""
+
 # -- guards: IGuard and StopLoss ------------------------------------------------------------------------------------------
 
 GUARD_EXECUTE = Function.parse("execute(address,uint256)")

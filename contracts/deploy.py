@@ -121,6 +121,14 @@ async def deploy_aave_adapter(sender: TransactionSender, pool: Address) -> Addre
     return await deploy(sender, init_code("AaveV3Adapter", ["address"], [pool]))
 
 
+async def deploy_aave_unwind_adapter(
+    sender: TransactionSender, lending: Address, factory: Address, router: Address, twap_s: int = 60
+) -> Address:
+    """Deploy what unwinds collateral at the venue of the lending adapter `lending` through Uniswap v3."""
+    types = ["address", "address", "address", "uint32"]
+    return await deploy(sender, init_code("AaveV3UnwindAdapter", types, [lending, factory, router, twap_s]))
+
+
 async def deploy_lyra_adapter(
     sender: TransactionSender, viewer: Address, option_market: Address, black_scholes: Address
 ) -> Address:

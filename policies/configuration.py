@@ -27,7 +27,7 @@ from contracts.bindings import (
 from contracts.types import Address, Hash32, Wei, checksum, to_hex
 from policies.approvals import quorums
 from policies.attestation import on_chain_id
-from policies.guards import bound, freeze_config, health_config, keeper_sessions, stop_config
+from policies.guards import bound, freeze_config, health_config, keeper_sessions
 from policies.hedge_rules import HEDGE
 from policies.hedges import HEDGE_ENDS, hedge_config, hedge_fields
 from policies.hook_rules import HOOK
@@ -36,6 +36,8 @@ from policies.modules import module_inits
 from policies.policy import Policy
 from policies.rebalance_rules import REBALANCE
 from policies.rebalances import ENDS, basket_fields, rebalance_config
+from policies.stop_rules import STOP_LOSS, VENUES, StopRule
+from policies.stops import STOP_ENDS, STOP_TRIGGER, stop_config, stop_fields
 
 ARMED = 1
 """IStopLoss.Status."""
@@ -89,20 +91,30 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A position that stops protect: its mean entry price, quote per base."""
+    """A position that stops protect. `entry_price`: quote per base, None where the venue tells none."""
 
-    entry_price: Decimal
+    entry_price: Decimal | None
     is_long: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the wish is made of: a policy, the addresses of its names, and what the account holds by (venue, asset)."""
+    """What the wish is made of: a policy, the addresses of its names, and what the account holds: by (venue, asset) where positions have an
+    entry price, else (`sizes`, signed, 1e18 = one) by the stop that names it.
+    """
 
     policy: Policy
     book: Mapping[str, Address]
     present: Present
     held: Mapping[tuple[str, str], Held]
+    sizes: Mapping[int, int] = field(default_factory=dict)
+
+    def held_by(self, rule: StopRule) -> Held | None:
+        """The position that a stop protects."""
+        if VENUES[rule.venue].has_entry:
+            return self.held.get((rule.venue, rule.asset))
+        size_wad = self.sizes.get(rule.id, 0)
+        return Held(None, size_wad > 0) if size_wad else None
 
     def at(self, name: str) -> Address:
         return bound(name, self.policy, self.book, self.present.account)
@@ -409,19 +421,14 @@ def _found_sessions(wish: Wanted) -> Listed:
         revoke = Call(module, b.REVOKE_SESSION.encode(session.session_id))
         fields = {"budget": _eth(session.prefund_budget_wei), "time": time}
         key = _session_key(session, name)
-        if key in listed:  # an older one of the same key: it must go, whatever the newest says
-            listed[f"{key}, an older one"] = listed[key]
+        if key in listed:  # older ones of the same key must go, whatever the newest says
+            older = sum(one.startswith(f"{key}, older") for one in listed)
+            listed[f"{key}, older ({older + 1})"] = listed[key]
         listed[key] = Setting(fields, drop=(revoke,))
     return list(listed.items())
 
 
 # -- StopLoss ---------------------------------------------------------------------------------------------------------------
-
-_STOP_FIELDS = (
-    "adapter", "market", "below", "trigger", "share", "largest part", "slippage", "largest slippage", "widens over",
-    "cool-down", "public after", "refund share", "largest refund", "expires", "oracle",
-)  # fmt: skip
-_TRIGGER, _EXPIRES = _STOP_FIELDS.index("trigger"), _STOP_FIELDS.index("expires")
 
 
 def _shown(value: Any, name: Callable[[Address], str]) -> str:
@@ -430,35 +437,29 @@ def _shown(value: Any, name: Callable[[Address], str]) -> str:
     return ", ".join(_shown(one, name) for one in value) if isinstance(value, (tuple, list)) else str(value)
 
 
-def _stop_fields(stop: Sequence[Any], name: Callable[[Address], str]) -> dict[str, str]:
-    fields = {label: _shown(value, name) for label, value in zip(_STOP_FIELDS, stop, strict=True)}
-    fields["trigger"] = f"{Decimal(stop[_TRIGGER]).scaleb(-18).normalize():f}"
-    return fields
-
-
 def _wanted_stops(wish: Wanted) -> Listed:
     """Those of positions that are held. Without a position nothing is armed, and what is armed rests."""
     name, present = _names(wish), wish.present
     listed: Listed = []
     for rule in wish.policy.stops:
-        key, armed, held = f"stop {rule.id}", present.stops.get(rule.id), wish.held.get((rule.venue, rule.asset))
+        key, armed, held = f"stop {rule.id}", present.stops.get(rule.id), wish.held_by(rule)
         if held is None:
             if armed is not None:
-                listed.append((key, Setting(_stop_fields(armed, name))))
+                listed.append((key, Setting(stop_fields(armed, lambda value: _shown(value, name)))))
             continue
         config = stop_config(
             rule, wish.policy, wish.book, entry_price=held.entry_price, is_long=held.is_long, now_s=present.time_s
         )
         stop = config.stop
         if armed is not None:
-            close = abs(config.trigger_wad - _int(armed[_TRIGGER])) <= TRIGGER_TOLERANCE * config.trigger_wad
-            if rule.drop is not None and close:
-                stop = _with(stop, _TRIGGER, armed[_TRIGGER])
-            ends_s = _int(armed[_EXPIRES])
+            close = abs(config.trigger_wad - _int(armed[STOP_TRIGGER])) <= TRIGGER_TOLERANCE * config.trigger_wad
+            if rule.price is None and close:
+                stop = _with(stop, STOP_TRIGGER, armed[STOP_TRIGGER])
+            ends_s = _int(armed[STOP_ENDS])
             if rule.valid_for_s and ends_s - present.time_s >= RENEW_BELOW * rule.valid_for_s:
-                stop = _with(stop, _EXPIRES, armed[_EXPIRES])
-        arm = Call(wish.at("seawall.stop_loss"), b.ARM_STOP.encode(rule.id, config.stop))
-        listed.append((key, Setting(_stop_fields(stop, name), make=(arm,))))
+                stop = _with(stop, STOP_ENDS, armed[STOP_ENDS])
+        arm = Call(wish.at(STOP_LOSS), config.arm())
+        listed.append((key, Setting(stop_fields(stop, lambda value: _shown(value, name)), make=(arm,))))
     return listed
 
 
@@ -468,7 +469,8 @@ def _found_stops(wish: Wanted) -> Listed:
         (
             f"stop {stop_id}",
             Setting(
-                _stop_fields(stop, name), drop=(Call(wish.book["seawall.stop_loss"], b.CANCEL_STOP.encode(stop_id)),)
+                stop_fields(stop, lambda value: _shown(value, name)),
+                drop=(Call(wish.book[STOP_LOSS], b.CANCEL_STOP.encode(stop_id)),),
             ),
         )
         for stop_id, stop in sorted(wish.present.stops.items())

@@ -38,8 +38,8 @@ _DURATIONS = frozenset(
 )  # fmt: skip
 _SHARES = frozenset(
     (
-        "max_price_deviation", "max_depeg", "warn_at", "hysteresis", "confidence", "drop", "slippage", "max_slippage", "max_deviation",
-        "refund_share", "weight", "band", "cash_band",
+        "max_price_deviation", "max_depeg", "warn_at", "hysteresis", "confidence", "drop", "gain", "pool_fee", "slippage", "max_slippage",
+        "max_deviation", "refund_share", "weight", "band", "cash_band",
     )
 )  # fmt: skip
 _BOUNDS = frozenset(("max", "min", "max_change", "min_change", "beyond"))

@@ -6,35 +6,18 @@ Names are resolved through the book; an unbound one is an error, never a zero ad
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
+from decimal import ROUND_FLOOR, Decimal, localcontext
 
-from contracts import abi
-from contracts.bindings import ARM_STOP, GUARD_EXECUTE, Exit, FreezeConfig, Session
+from contracts.bindings import GUARD_EXECUTE, Exit, FreezeConfig, Session
 from contracts.errors import BadInput
 from contracts.types import Address
 from contracts.units import BPS, WAD
 from policies.margin import EXACT
 from policies.names import TOKEN_DECIMALS
-from policies.policy import ExitRule, HealthRule, OracleRule, Policy, StopRule, argument_word, resolve
+from policies.policy import ExitRule, HealthRule, OracleRule, Policy, argument_word, resolve
 
 Book = Mapping[str, Address]
 _ZERO = bytes(20)
-_NO_CAP = 2**128 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class StopConfig:
-    """One stop as IStopLoss.Stop takes it. Prices and sizes 1e18 = one, shares in basis points, times in seconds."""
-
-    id: int
-    trigger_wad: int
-    is_below: bool
-    stop: tuple[object, ...]
-
-    def arm(self) -> bytes:
-        """Call data of `StopLoss.arm`."""
-        return ARM_STOP.encode(self.id, self.stop)
 
 
 def bound(name: str, policy: Policy, book: Book, account: Address = _ZERO) -> Address:
@@ -91,49 +74,6 @@ def keeper_sessions(policy: Policy, book: Book, now_s: int) -> tuple[Session, ..
         )
         for name in policy.triggers
     )
-
-
-def stop_config(
-    rule: StopRule, policy: Policy, book: Book, *, entry_price: Decimal, is_long: bool, now_s: int
-) -> StopConfig:
-    """One stop for a position opened at `entry_price` (quote per base). A `drop` of 12 % is 12 % against the position.
-
-    The trigger is rounded towards the entry, so that it is never later than the file says. Raises BadInput for an unbound name or a
-    venue without adapter.
-    """
-    adapters = {"perp": ("seawall.perp_adapter", f"perp.{rule.asset.lower()}")}
-    if rule.venue not in adapters:
-        raise BadInput(
-            f"stop {rule.id} of policy {policy.name}: venue {rule.venue!r} has no adapter here; there is perp"
-        )
-    adapter, base = adapters[rule.venue]
-    with localcontext(EXACT):
-        if rule.price is not None:
-            trigger = rule.price
-        else:
-            assert rule.drop is not None
-            trigger = entry_price * (1 - rule.drop if is_long else 1 + rule.drop)
-        trigger_wad = int((trigger * WAD).to_integral_value(ROUND_CEILING if is_long else ROUND_FLOOR))
-        largest = rule.max_size_per_execution
-        cap = _NO_CAP if largest is None else int((largest * WAD).to_integral_value(ROUND_FLOOR))
-    stop = (
-        bound(adapter, policy, book),
-        abi.encode(["address"], [bound(base, policy, book)]),
-        is_long,
-        trigger_wad,
-        whole_bps(rule.size),
-        cap,
-        whole_bps(rule.slippage),
-        whole_bps(rule.max_slippage),
-        rule.widen_s,
-        rule.cooldown_s,
-        rule.public_delay_s,
-        whole_bps(rule.refund_share),
-        rule.refund_cap_wei,
-        now_s + rule.valid_for_s if rule.valid_for_s else 0,
-        oracle_config(rule.oracle, policy, book),
-    )
-    return StopConfig(rule.id, trigger_wad, is_long, stop)
 
 
 def oracle_config(oracle: OracleRule, policy: Policy, book: Book) -> tuple[object, ...]:

@@ -26,7 +26,7 @@ class HedgeChecks(Linter):
                 self.report(f"{path}.slippage", "must be between 0.01% and 10%")
             self.share(f"{path}.refund_share", entry.get("refund_share"))
             if "oracle" in entry:
-                self._feed(entry["oracle"], f"{path}.oracle")
+                self.feed(entry["oracle"], f"{path}.oracle")
         self._may_trade()
 
     def _sizes(self, entry: Tree, path: str) -> None:
@@ -44,16 +44,6 @@ class HedgeChecks(Linter):
             self.report(f"{path}.max_turnover", "the module keeps nine significant digits", "round it")
         if not 0 < int(entry.get("turnover_within", "1")) < 2**32:
             self.report(f"{path}.turnover_within", "must be positive, and within 136 years")
-
-    def _feed(self, entry: Tree, path: str) -> None:
-        for key in ("feed", "sequencer_feed"):
-            self.party(f"{path}.{key}", entry.get(key))
-        low, high = Decimal(entry.get("min_price", "0.01")), Decimal(entry.get("max_price", "10000000"))
-        if not 0 < low < high:
-            self.report(f"{path}.min_price", "must be positive and below max_price")
-        if entry.get("heartbeat") == "0":
-            self.report(f"{path}.heartbeat", "must be positive")
-        self.share(f"{path}.max_deviation", entry.get("max_deviation"))
 
     def _may_trade(self) -> None:
         """With a hook that enforces the list of calls, the module's own trades must be on it: it is no guard that passes everything."""

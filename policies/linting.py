@@ -61,3 +61,15 @@ class Linter:
     def share(self, path: str, value: str | None, low: Decimal = _ZERO, high: Decimal = _ONE) -> None:
         if value is not None and not low <= Decimal(value) <= high:
             self.report(path, f"must be between {decimal_text(low * 100)}% and {decimal_text(high * 100)}%")
+
+    def feed(self, entry: Tree, path: str) -> tuple[Decimal, Decimal]:
+        """An `oracle:` section. Returns the bounds of its price, whether they are sound or not."""
+        for key in ("feed", "sequencer_feed"):
+            self.party(f"{path}.{key}", entry.get(key))
+        low, high = Decimal(entry.get("min_price", "0.01")), Decimal(entry.get("max_price", "10000000"))
+        if not 0 < low < high:
+            self.report(f"{path}.min_price", "must be positive and below max_price")
+        if entry.get("heartbeat") == "0":
+            self.report(f"{path}.heartbeat", "must be positive")
+        self.share(f"{path}.max_deviation", entry.get("max_deviation"))
+        return low, high

@@ -62,6 +62,7 @@ CONTRACTS: Mapping[str, str] = {
     "seawall.lyra_adapter": "lyra_adapter",
     "seawall.lyra_delta": "lyra_delta",
     "seawall.aave_adapter": "aave_adapter",
+    "seawall.aave_unwind_adapter": "aave_unwind_adapter",
 }
 """Contract names of policy files, and what a deployments file (`seawall devnet --json`) calls them."""
 

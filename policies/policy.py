@@ -32,6 +32,7 @@ from policies.limits import (
 from policies.names import ACCOUNT
 from policies.oracle_rules import OracleRule, oracle_rule
 from policies.rebalance_rules import REBALANCE, RebalanceRule, rebalance_rule
+from policies.stop_rules import STOP_LOSS, StopRule, stop_rule
 
 SCHEMA_VERSION = 1
 __all__ = [
@@ -80,28 +81,6 @@ class FeedPin:
     feed: str
     aggregator: str
     decimals: int
-
-
-@dataclass(frozen=True, slots=True)
-class StopRule:
-    """A stop-loss; exactly one of `drop` (fraction of the entry price) and `price` is set."""
-
-    id: int
-    venue: str
-    asset: str
-    drop: Decimal | None
-    price: Decimal | None
-    size: Decimal
-    max_size_per_execution: Decimal | None
-    slippage: Decimal
-    max_slippage: Decimal
-    widen_s: int
-    cooldown_s: int
-    public_delay_s: int
-    refund_share: Decimal
-    refund_cap_wei: Wei
-    valid_for_s: int
-    oracle: OracleRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +189,7 @@ class Policy:
     @property
     def guards(self) -> tuple[str, ...]:
         """Names of the guard modules that may act in every state."""
-        named = (("seawall.stop_loss", self.stops), ("seawall.health_guard", self.healths))
+        named = ((STOP_LOSS, self.stops), ("seawall.health_guard", self.healths))
         return tuple(name for name, rules in named if rules)
 
     @property
@@ -252,7 +231,7 @@ def build(document: Mapping[str, Any]) -> Policy:
         overrides=tuple(override(entry, own, scenarios, loose) for entry in document.get("overrides", ())),
         calls=tuple(call_rule(entry) for entry in document.get("calls", ())),
         exits=tuple(exit_rule(entry) for entry in document.get("exits", ())),
-        stops=tuple(_stop(entry) for entry in guards.get("stop_loss", ())),
+        stops=tuple(stop_rule(entry) for entry in guards.get("stop_loss", ())),
         healths=tuple(_health(entry) for entry in guards.get("health", ())),
         rebalances=tuple(rebalance_rule(entry) for entry in guards.get("rebalance", ())),
         hedges=tuple(hedge_rule(entry) for entry in guards.get("delta_hedge", ())),
@@ -335,29 +314,6 @@ def word_of(known: functions.KnownFunction | None, argument: str) -> int:
     if index > 7:
         raise KeyError(argument)
     return index
-
-
-def _stop(entry: Mapping[str, Any]) -> StopRule:
-    oracle = entry["oracle"]
-    largest = entry.get("max_size_per_execution")
-    return StopRule(
-        id=int(entry["id"]),
-        venue=entry["venue"],
-        asset=entry["asset"],
-        drop=Decimal(entry["drop"]) if "drop" in entry else None,
-        price=Decimal(entry["price"]) if "price" in entry else None,
-        size=Decimal(entry.get("size", "1")),
-        max_size_per_execution=None if largest is None else Decimal(largest),
-        slippage=Decimal(entry["slippage"]),
-        max_slippage=Decimal(entry["max_slippage"]),
-        widen_s=int(entry.get("widen", 120)),
-        cooldown_s=int(entry.get("cooldown", 30)),
-        public_delay_s=int(entry.get("public_delay", 120)),
-        refund_share=Decimal(entry.get("refund_share", "1")),
-        refund_cap_wei=_wei(entry.get("refund_cap", "0")),
-        valid_for_s=int(entry.get("valid_for", 0)),
-        oracle=oracle_rule(oracle),
-    )
 
 
 def _health(entry: Mapping[str, Any]) -> HealthRule:

@@ -11,20 +11,17 @@ from policies import functions
 from policies.functions import Effect, KnownFunction
 from policies.hedge_checks import HedgeChecks
 from policies.hook_checks import HookChecks
-from policies.limit_checks import LimitChecks
 from policies.linting import Tree
-from policies.margin import PERP_V2_INITIAL_RATIO, PERP_V2_MAINTENANCE_RATIO, ratio
 from policies.names import ACCOUNT, CONTRACTS, TOKEN_DECIMALS
 from policies.policy import MAX_QUORUMS, selectors_of, word_of
 from policies.problems import Problem, did_you_mean
 from policies.rebalance_checks import RebalanceChecks
+from policies.stop_checks import StopChecks
+from policies.stop_rules import MAX_SLIPPAGE
 from policies.structure import Places
 
-MAX_SLIPPAGE = Decimal("0.5")
-"""Source: StopLoss.MAX_SLIPPAGE_BPS."""
 _RECIPIENTS = ("to", "recipient", "onBehalfOf", "spender", "delegate")
 _HEX = re.compile(r"0x([0-9a-f]{2})*\Z")
-_ZERO, _ONE = Decimal(0), Decimal(1)
 _TRIGGERS = (("stop_loss", "stop"), ("health", "health guard"), ("rebalance", "basket"), ("delta_hedge", "hedge"))
 """What a session can execute, by section of `guards`."""
 
@@ -50,7 +47,7 @@ def check(tree: Tree, places: Places, written: Mapping[str, str]) -> list[Proble
     return linter.problems
 
 
-class _Linter(HookChecks, RebalanceChecks, HedgeChecks, LimitChecks):
+class _Linter(HookChecks, RebalanceChecks, HedgeChecks, StopChecks):
     # -- sections ---------------------------------------------------------------------------------------------------------
 
     def addresses(self) -> None:
@@ -213,32 +210,6 @@ class _Linter(HookChecks, RebalanceChecks, HedgeChecks, LimitChecks):
 
     # -- guards ---------------------------------------------------------------------------------------------------------------
 
-    def stops(self) -> None:
-        for path, entry in self.named(self.guards.get("stop_loss", ()), "guards.stop_loss"):
-            if self.present(f"{path}.drop") == self.present(f"{path}.price"):
-                self.report(path, "needs exactly one of drop and price")
-            if "drop" in entry and not 0 < Decimal(entry["drop"]) < 1:
-                self.report(f"{path}.drop", "must be above 0% and below 100%")
-            elif "drop" in entry:
-                self.in_time(entry, path)
-            if "price" in entry and Decimal(entry["price"]) <= 0:
-                self.report(f"{path}.price", "must be positive")
-            self.share(f"{path}.size", entry.get("size"), Decimal("0.0001"))
-            self.share(f"{path}.refund_share", entry.get("refund_share"))
-            if Decimal(entry.get("max_size_per_execution", "1")) <= 0:
-                self.report(f"{path}.max_size_per_execution", "must be positive")
-            slippage, most = Decimal(entry.get("slippage", "0")), Decimal(entry.get("max_slippage", "1"))
-            if slippage < 0 or most < slippage:
-                self.report(
-                    f"{path}.max_slippage", f"{most:%} is below slippage {slippage:%}", "it widens, never narrows"
-                )
-            if "max_slippage" in entry and most > MAX_SLIPPAGE:
-                self.report(f"{path}.max_slippage", "the module takes at most 50%")
-            self.oracle(entry.get("oracle", {}), f"{path}.oracle", entry)
-            base = f"perp.{entry.get('asset', '').lower()}"
-            if "asset" in entry and base not in self.names:
-                self.report(f"{path}.asset", f"there is no market {base}", did_you_mean(base, self.names))
-
     def healths(self) -> None:
         for path, entry in self.named(self.guards.get("health", ()), "guards.health"):
             for key in ("collateral", "debt"):
@@ -270,40 +241,7 @@ class _Linter(HookChecks, RebalanceChecks, HedgeChecks, LimitChecks):
             for key in ("refund_share", "tolerance", "pool_fee"):
                 self.share(f"{path}.{key}", entry.get(key))
             if "oracle" in entry:
-                self.oracle(entry["oracle"], f"{path}.oracle", {})
-
-    def in_time(self, entry: Tree, path: str) -> None:
-        """A stop must fire before the venue liquidates, at the most leverage and the least distance that the limits allow."""
-        leverage, floor = self.least("leverage", "max"), self.least("liquidation_distance", "min")
-        r = PERP_V2_MAINTENANCE_RATIO
-        equity = ratio(_ONE, leverage, up=False) if leverage else PERP_V2_INITIAL_RATIO
-        far_long, far_short = (equity - r) / (1 - r), (equity - r) / (1 + r)
-        far_long, far_short = (max(far, floor or _ZERO) for far in (far_long, far_short))
-        drop, most = Decimal(entry["drop"]), Decimal(entry.get("max_slippage", "0"))
-        at = f"{leverage:f}x" if leverage else "the venue's 10x"
-        if drop >= far_long:
-            self.report(
-                f"{path}.drop", f"a long at {at} is liquidated after {far_long:.1%}: the stop never fires",
-                "lower drop, lower the leverage limit, or set a minimum liquidation_distance",
-            )  # fmt: skip
-        elif drop >= far_short:
-            self.warn(f"{path}.drop", f"a short at {at} is liquidated after {far_short:.1%}, before the stop")
-        elif drop + most > far_short:
-            self.warn(
-                f"{path}.drop", f"drop and max_slippage together ({drop + most:.1%}) pass liquidation ({far_short:.1%})"
-            )
-
-    def oracle(self, entry: Tree, path: str, stop: Tree) -> None:
-        for key in ("feed", "sequencer_feed"):
-            self.party(f"{path}.{key}", entry.get(key))
-        low, high = Decimal(entry.get("min_price", "0.01")), Decimal(entry.get("max_price", "10000000"))
-        if not 0 < low < high:
-            self.report(f"{path}.min_price", "must be positive and below max_price")
-        elif "price" in stop and not low <= Decimal(stop["price"]) <= high:
-            self.report(path, "the stop's price is outside min_price and max_price: it never fires")
-        if entry.get("heartbeat") == "0":
-            self.report(f"{path}.heartbeat", "must be positive")
-        self.share(f"{path}.max_deviation", entry.get("max_deviation"))
+                self.feed(entry["oracle"], f"{path}.oracle")
 
     def freeze(self) -> None:
         entry = self.guards.get("freeze")

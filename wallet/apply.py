@@ -18,7 +18,7 @@ from contracts.types import Address, checksum, to_hex
 from policies.configuration import Change, Held, Present, Wanted, differences
 from policies.policy import Policy, build
 from wallet.config import data_directory
-from wallet.configuration import read_present
+from wallet.configuration import read_present, read_sizes
 from wallet.desk import Desk, registry
 from wallet.policy_store import PolicyStore
 
@@ -154,8 +154,9 @@ async def plan_of(desk: Desk, policy: Policy) -> Plan:
     present = await read_present(desk.rpc, account.address, desk.book)
     portfolio, _, _ = await desk.reader.look(account)
     held = {(p.venue, p.asset): Held(abs(p.entry_notional / p.size), p.size > 0) for p in portfolio.positions if p.size}
+    sizes = await read_sizes(desk.rpc, account.address, policy, desk.book, present.block_number)
     store().keep(policy)
-    return Plan(policy, present, differences(Wanted(policy, desk.book, present, held)))
+    return Plan(policy, present, differences(Wanted(policy, desk.book, present, held, sizes)))
 
 
 def policy_in_force(desk: Desk, plan: Plan, current: Policy | None = None) -> Policy | None:

@@ -40,6 +40,7 @@ ADDRESS_NAMES = (
     "risk_validator", "session_validator", "stop_loss", "health_guard", "auto_rebalance", "delta_hedge", "policy_hook",
     "emergency_freeze", "verifying_paymaster",
     "perp_adapter", "perp_hedge_adapter", "uniswap_adapter", "uniswap_route_adapter", "lyra_adapter", "lyra_delta", "aave_adapter",
+    "aave_unwind_adapter",
 )
 # fmt: on
 """Contracts and venues that a profile can name, as the deployments file names them."""

@@ -14,6 +14,9 @@ from contracts.rpc import RpcClient
 from contracts.types import Address, checksum, keccak, parse_bytes, parse_hash
 from policies.configuration import ARMED, Present
 from policies.hooks import HookState
+from policies.policy import Policy
+from policies.stop_rules import VENUES
+from policies.stops import stop_market
 
 BATCH = 200
 """Reads in one eth_call."""
@@ -81,6 +84,21 @@ _MODULES = {
     "emergency_freeze": MODULE_EXECUTOR,
     "policy_hook": MODULE_HOOK,
 }
+
+
+async def read_sizes(
+    rpc: RpcClient, account: Address, policy: Policy, book: Mapping[str, Address], block_number: int
+) -> dict[int, int]:
+    """What the account holds of each stop's position where the venue tells no entry price: signed size (1e18 = one), by the stop's id, as the
+    adapter answers. A position that is not the venue's, or not yet, is none. Raises BadInput for an unbound name, NodeError.
+    """
+    rules = [rule for rule in policy.stops if not VENUES[rule.venue].has_entry]
+    questions = []
+    for rule in rules:
+        adapter, market = stop_market(rule, policy, book)
+        questions.append((adapter, b.POSITION_OF, (account, market)))
+    answers = await _Reader(rpc, account, book["multicall3"], block_number).read(questions)
+    return {rule.id: answer[0][0] for rule, answer in zip(rules, answers, strict=True) if answer is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,11 @@ from decimal import Decimal
 from contracts.bindings import AccountConfig, Call, ecdsa_owner
 from contracts.errors import BadInput
 from contracts.types import Address, Wei
-from policies.guards import StopConfig, bound, stop_config
+from policies.guards import bound
 from policies.modules import module_inits
 from policies.policy import Policy
+from policies.stop_rules import STOP_LOSS
+from policies.stops import StopConfig, stop_config
 
 Book = Mapping[str, Address]
 
@@ -44,11 +46,13 @@ def bare_config(owner: Address) -> AccountConfig:
 def arm_stops(
     policy: Policy, book: Book, *, entry_price: Decimal, is_long: bool, now_s: int
 ) -> tuple[list[StopConfig], list[Call]]:
-    """The stops of a position about to be opened at `entry_price`, and the calls that arm them. Raises BadInput."""
+    """The stops of a perp position about to be opened at `entry_price`, and the calls that arm them. Raises BadInput."""
     stops = [
-        stop_config(rule, policy, book, entry_price=entry_price, is_long=is_long, now_s=now_s) for rule in policy.stops
+        stop_config(rule, policy, book, entry_price=entry_price, is_long=is_long, now_s=now_s)
+        for rule in policy.stops
+        if rule.venue == "perp"
     ]
     if not stops:
         return [], []
-    module = bound("seawall.stop_loss", policy, book)
+    module = bound(STOP_LOSS, policy, book)
     return stops, [Call(module, stop.arm()) for stop in stops]

@@ -81,6 +81,7 @@ class Addresses:
     lyra_adapter: Address
     lyra_delta: Address
     aave_adapter: Address
+    aave_unwind_adapter: Address
 
     def to_json(self) -> dict[str, str]:
         """Checksummed, by name."""

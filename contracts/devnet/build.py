@@ -162,6 +162,7 @@ async def _deploy_ours(
     await deploy.stake_and_fund(
         staker, ours, stake_wei=STAKE_WEI, unstake_delay_s=UNSTAKE_DELAY_S, deposit_wei=PAYMASTER_DEPOSIT_WEI
     )
+    lending = await deploy.deploy_aave_adapter(sender, aave_pool)
     adapters = {
         "perp_adapter": await deploy.deploy_perp_adapter(sender, perp.clearing_house),
         "uniswap_adapter": await deploy.deploy_uniswap_adapter(sender, uniswap.factory, uniswap.router),
@@ -171,7 +172,10 @@ async def _deploy_ours(
         "lyra_adapter": await deploy.deploy_lyra_adapter(sender, lyra.viewer, lyra.option_market, lyra.black_scholes),
         "perp_hedge_adapter": await deploy.deploy_perp_hedge_adapter(sender, perp.clearing_house),
         "lyra_delta": await deploy.deploy_lyra_delta(sender, lyra.viewer, lyra.option_market, lyra.black_scholes),
-        "aave_adapter": await deploy.deploy_aave_adapter(sender, aave_pool),
+        "aave_adapter": lending,
+        "aave_unwind_adapter": await deploy.deploy_aave_unwind_adapter(
+            sender, lending, uniswap.factory, uniswap.router
+        ),
     }
     await rpc.call("evm_setAutomine", False)
     await rpc.call("anvil_removeBlockTimestampInterval")

@@ -20,10 +20,10 @@ from policies.backtest.columns import Approx, Block, Linear
 from policies.backtest.judge import Judge
 from policies.backtest.market import Floats, Market, exact
 from policies.backtest.valuation import Held, margin_at
-from policies.guards import stop_config
 from policies.margin import EXACT
 from policies.policy import StopRule
 from policies.portfolio import Fill, Portfolio, Position
+from policies.stops import stop_config
 
 SCAN = 65_536
 """Rows that are searched at once."""
@@ -32,7 +32,7 @@ SCAN = 65_536
 @dataclass(slots=True)
 class ArmedStop:
     """One stop on one position. `trigger` in quote per base; `remaining` is what is left of the size taken as target, None before the
-    first part."""
+    first part. A take-profit is due when the bar's other extreme reaches it, and fills at its trigger less the bound in force at the worst."""
 
     rule: StopRule
     is_long: bool
@@ -42,8 +42,17 @@ class ArmedStop:
     last_s: int | None = None
     seen_row: int = -1
 
+    @property
+    def is_below(self) -> bool:
+        return self.is_long != self.rule.is_profit
+
+    def extreme(self, market: Market, row: int) -> Decimal:
+        """The end of the bar that is on the trigger's side."""
+        table = market.low if self.is_below else market.high
+        return exact(table[row, market.column(self.rule.asset)])
+
     def reached(self, extreme: Decimal) -> bool:
-        return extreme <= self.trigger if self.is_long else extreme >= self.trigger
+        return extreme <= self.trigger if self.is_below else extreme >= self.trigger
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +132,7 @@ def _candidates(portfolio: Portfolio, stops: list[ArmedStop], market: Market, ro
             continue
         column = market.column(stop.rule.asset)
         level = float(stop.trigger)
-        if stop.is_long:
+        if stop.is_below:
             maybe |= market.low[rows, column] <= level * (1 + 1e-12)
         else:
             maybe |= market.high[rows, column] >= level * (1 - 1e-12)
@@ -158,7 +167,7 @@ def due(portfolio: Portfolio, stops: list[ArmedStop], market: Market, row: int) 
         if position is None or (position.size > 0) != stop.is_long or stop.seen_row >= row:
             continue
         cooling = stop.last_s is not None and now_s < stop.last_s + stop.rule.cooldown_s
-        if stop.reached(adverse(market, row, position)) and not cooling:
+        if stop.reached(stop.extreme(market, row)) and not cooling:
             found.append(stop)
     return found
 
@@ -168,7 +177,7 @@ def execute(stop: ArmedStop, portfolio: Portfolio, market: Market, row: int, fee
     rule, now_s = stop.rule, int(market.times_s[row])
     position = _position(portfolio, rule)
     assert position is not None
-    extreme = adverse(market, row, position)
+    extreme = stop.extreme(market, row)
     opened = exact(market.open[row, market.column(rule.asset)])
     resumed = (
         stop.due_since_s is not None
@@ -186,8 +195,8 @@ def execute(stop: ArmedStop, portfolio: Portfolio, market: Market, row: int, fee
         share = min(Decimal(elapsed) / rule.widen_s, Decimal(1)) if rule.widen_s else Decimal(0)
         slippage = rule.slippage + (rule.max_slippage - rule.slippage) * share
         side = 1 if stop.is_long else -1
-        best = min(opened, stop.trigger) if stop.is_long else max(opened, stop.trigger)
-        booked = extreme * (1 - side * slippage)
+        best = min(opened, stop.trigger) if stop.is_below else max(opened, stop.trigger)
+        booked = (stop.trigger if rule.is_profit else extreme) * (1 - side * slippage)
         quote = part * booked
         fill = Fill(position.venue, position.asset, -side * part, quote, quote * fee_share)
         left = target - part

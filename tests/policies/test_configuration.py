@@ -16,8 +16,9 @@ from contracts.types import Address, checksum, keccak
 from policies import load
 from policies.attestation import on_chain_id
 from policies.configuration import Held, Present, Wanted, differences
-from policies.guards import keeper_sessions, stop_config
+from policies.guards import keeper_sessions
 from policies.names import CONTRACTS, ROLES
+from policies.stops import stop_config
 
 PEOPLE = [keccak(f"person {i}".encode())[:20] for i in range(6)]
 BOOK: dict[str, Address] = {name: keccak(name.encode())[:20] for name in (*CONTRACTS, *ROLES)}
@@ -269,6 +270,36 @@ def test_without_a_position_an_armed_stop_rests_and_a_foreign_one_is_cancelled()
     assert [(change.kind, change.key) for change in found] == [("remove", "stop 9")]
 
 
+def test_of_three_sessions_of_one_key_the_newest_stays() -> None:
+    wish, now = settled()
+    (session,) = now.sessions
+    older = [
+        replace(session, valid_after_s=session.valid_after_s + i, valid_until_s=session.valid_until_s - i)
+        for i in (1, 2)
+    ]
+    found = differences(replace(wish, present=replace(now, sessions=(*older, session))))
+    assert [(change.kind, change.key.rpartition(", ")[2]) for change in found] == [
+        ("remove", "older (1)"),
+        ("remove", "older (2)"),
+    ]
+    assert {change.calls[0].data[4:] for change in found} == {one.session_id for one in older}
+
+
+def test_a_stop_without_an_entry_price_is_armed_while_its_venue_says_that_the_position_is_held() -> None:
+    wish, _ = settled()
+    one = "{id: 4, venue: lyra, position: 9, price: 90, slippage: 1%, max_slippage: 2%, oracle: {feed: feed.eth, heartbeat: 1h}}"
+    policy = load(document(["p0"], 1, ["p0"], 1).replace("  stop_loss:\n", f"  stop_loss:\n    - {one}\n"))
+    book = BOOK | {"seawall.lyra_adapter": b"L" * 20}
+    for size_wad, is_below in ((3, "True"), (-3, "False")):
+        found = differences(replace(wish, policy=policy, book=book, sizes={4: size_wad}))
+        (stop,) = [change for change in found if change.key.startswith("stop")]
+        assert (stop.kind, stop.key) == ("add", "stop 4")
+        assert ("below", None, is_below) in stop.fields
+    for sizes in ({}, {4: 0}, {1: 5}):
+        found = differences(replace(wish, policy=policy, book=book, sizes=sizes))
+        assert [change.key for change in found if change.key.startswith("stop")] == []
+
+
 def test_a_session_is_renewed_before_it_ends_and_a_second_one_is_taken_away() -> None:
     wish, now = settled()
     (session,) = keeper_sessions(wish.policy, BOOK, NOW_S)
@@ -280,7 +311,7 @@ def test_a_session_is_renewed_before_it_ends_and_a_second_one_is_taken_away() ->
     assert change.fields[0][0] == "time"
     assert [call.data[:4] for call in change.calls] == [b.REVOKE_SESSION.selector, b.ENABLE_SESSION.selector]
     (change,) = differences(replace(wish, present=replace(now, sessions=(ending, session))))
-    assert (change.kind, change.key.endswith("an older one")) == ("remove", True)
+    assert (change.kind, change.key.endswith("older (1)")) == ("remove", True)
     assert b.REVOKE_SESSION.decode_input(change.calls[0].data) == (ending.session_id,)
 
 

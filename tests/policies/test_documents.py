@@ -197,8 +197,8 @@ STOP = "guards: {stop_loss: [{id: 1, venue: perp, asset: ETH, %s, oracle: {feed:
 @pytest.mark.parametrize(
     ("stop", "message"),
     [
-        ("drop: 12%, price: 90, slippage: 1%, max_slippage: 2%", "exactly one of drop and price"),
-        ("slippage: 1%, max_slippage: 2%", "exactly one of drop and price"),
+        ("drop: 12%, price: 90, slippage: 1%, max_slippage: 2%", "exactly one of drop, gain and price"),
+        ("slippage: 1%, max_slippage: 2%", "exactly one of drop, gain and price"),
         ("drop: 12%, slippage: 3%, max_slippage: 2%", "it widens, never narrows"),
         ("drop: 12%, slippage: 3%, max_slippage: 60%", "at most 50%"),
         ("drop: 120%, slippage: 1%, max_slippage: 2%", "below 100%"),
@@ -209,6 +209,50 @@ STOP = "guards: {stop_loss: [{id: 1, venue: perp, asset: ETH, %s, oracle: {feed:
 )
 def test_a_stop_that_could_not_work_is_refused(stop: str, message: str) -> None:
     assert any(message in problem for problem in found(LIMIT + STOP % stop)), found(LIMIT + STOP % stop)
+
+
+ELSEWHERE = (
+    "guards: {stop_loss: [{id: 1, %s, slippage: 1%%, max_slippage: 2%%, oracle: {feed: feed.eth, heartbeat: 1h}}]}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("stop", "message"),
+    [
+        ("venue: perp, price: 90", "a stop on perp needs asset"),
+        ("venue: perp, asset: ETH, token: weth, price: 90", "a stop on perp has no token (it has asset)"),
+        ("venue: uniswap, asset: ETH, token: weth, quote: usdc, price: 90", "a stop on uniswap has no asset"),
+        ("venue: uniswap, token: weth, price: 90", "a stop on uniswap needs quote"),
+        ("venue: uniswap, token: weth, quote: weth, price: 90", "token and quote are the same"),
+        ("venue: uniswap, token: wehh, quote: usdc, price: 90", "did you mean weth?"),
+        ("venue: uniswap, token: weth, quote: usdc, pool_fee: 101%, price: 90", "between 0% and 100%"),
+        (
+            "venue: uniswap, token: weth, quote: usdc, drop: 5%",
+            "tells no entry price to count from (write price instead)",
+        ),
+        ("venue: aave, token: weth, quote: usdc, gain: 5%", "tells no entry price to count from"),
+        ("venue: lyra, position: 0, price: 90", "numbers positions from 1"),
+        ("venue: lyra, price: 90", "a stop on lyra needs position"),
+        ("venue: gmx, price: 90", "perp"),
+        ("venue: perp, asset: ETH, gain: 5%, take_profit: true", "goes with price"),
+        ("venue: perp, asset: ETH, gain: 5%, drop: 5%", "exactly one of drop, gain and price"),
+    ],
+)
+def test_a_stop_names_its_position_as_its_venue_does(stop: str, message: str) -> None:
+    assert any(message in problem for problem in found(ELSEWHERE % stop)), found(ELSEWHERE % stop)
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        "venue: uniswap, token: weth, quote: usdc, price: 90",
+        "venue: aave, token: weth, quote: usdc, pool_fee: 0.05%, price: 90, take_profit: true",
+        "venue: lyra, position: 7, price: 90",
+        "venue: perp, asset: ETH, gain: 40%",
+    ],
+)
+def test_a_stop_may_be_on_every_venue(stop: str) -> None:
+    assert found(ELSEWHERE % stop) == []
 
 
 def test_a_stop_within_the_distance_that_the_limits_leave_is_fine() -> None:

@@ -6,13 +6,18 @@ from decimal import Decimal
 
 import pytest
 
+from contracts import abi
 from contracts.bindings import ARM_STOP, GUARD_EXECUTE, Exit
 from contracts.errors import BadInput
 from contracts.units import WAD
 from policies import load
-from policies.guards import freeze_config, keeper_sessions, stop_config
+from policies.guards import freeze_config, keeper_sessions
+from policies.names import KNOWN
+from policies.stops import stop_config
 from tests.policies.rig import ACCOUNT, BOOK, CLOSE, NOW_S, address, example, policy_of
 
+PAIR = ["address", "address", "uint24"]
+EVERY_NAME = {name: address(name) for name in KNOWN}
 FUND = load(example("conservative_fund"))
 
 
@@ -56,6 +61,42 @@ def test_an_absolute_price_is_taken_as_it_is() -> None:
     assert found.trigger_wad == 159_500_000_000_000_000_000
     assert found.stop[4:6] == (5_000, 2_500_000_000_000_000_000)
     assert found.stop[13] == NOW_S + 86_400
+
+
+ELSEWHERE = (
+    "guards: {stop_loss: [{id: 3, %s, slippage: 1%%, max_slippage: 2%%, oracle: {feed: feed.eth, heartbeat: 1h}}]}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("stop", "adapter", "types", "market"),
+    [
+        ("venue: uniswap, token: weth, quote: usdc, pool_fee: 0.05%", "uniswap_adapter", PAIR, ("weth", "usdc", 500)),
+        ("venue: aave, token: weth, quote: usdc", "aave_unwind_adapter", PAIR, ("weth", "usdc", 3000)),
+        ("venue: lyra, position: 7", "lyra_adapter", ["uint256"], (7,)),
+        ("venue: perp, asset: ETH", "perp_adapter", ["address"], ("perp.eth",)),
+    ],
+)
+@pytest.mark.parametrize("is_long", [True, False])
+@pytest.mark.parametrize("is_profit", [True, False])
+def test_every_venue_has_its_adapter_and_its_market_and_a_take_profit_looks_the_other_way(
+    stop: str, adapter: str, types: list[str], market: tuple[str | int, ...], is_long: bool, is_profit: bool
+) -> None:
+    policy = policy_of(ELSEWHERE % f"{stop}, price: 90{', take_profit: true' if is_profit else ''}")
+    found = stop_config(policy.stops[0], policy, EVERY_NAME, entry_price=None, is_long=is_long, now_s=NOW_S)
+    named = [EVERY_NAME[one] if isinstance(one, str) else one for one in market]
+    assert found.stop[:2] == (EVERY_NAME[f"seawall.{adapter}"], abi.encode(types, named))
+    assert found.is_below is (is_long != is_profit)
+    assert found.trigger_wad == 90 * WAD
+
+
+def test_a_gain_is_counted_from_the_entry_in_the_positions_favour() -> None:
+    policy = policy_of(ELSEWHERE % "venue: perp, asset: ETH, gain: 25%")
+    for is_long, trigger_wad in ((True, 250 * WAD), (False, 150 * WAD)):
+        found = stop_config(policy.stops[0], policy, BOOK, entry_price=Decimal(200), is_long=is_long, now_s=NOW_S)
+        assert (found.trigger_wad, found.is_below) == (trigger_wad, not is_long)
+    with pytest.raises(BadInput, match="tells no entry price"):
+        stop_config(policy.stops[0], policy, BOOK, entry_price=None, is_long=True, now_s=NOW_S)
 
 
 def test_freeze_has_guardians_times_guards_and_exits() -> None:

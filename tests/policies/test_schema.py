@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies import evaluate, lint, load
-from policies.guards import freeze_config, stop_config
+from policies.guards import freeze_config
 from policies.names import KNOWN
+from policies.stops import stop_config
 from policies.structure import schema
 from tests.policies.rig import ACCOUNT, BOOK, EXAMPLES, NOW_S, address, opening
 

@@ -11,14 +11,13 @@ import pytest
 from contracts import bindings as b
 from contracts.abi import Function
 from contracts.bindings import Call
-from contracts.devnet import devnet_key
 from contracts.devnet.uniswap_v3 import MINT_POSITION, sqrt_price_x96, ticks_around
 from contracts.eoa import TransactionSender
 from contracts.errors import RpcError
 from contracts.types import checksum, parse_bytes, parse_hash
 from policies.configuration import Wanted, differences
 from policies.document import load
-from tests.wallet.keeper_rig import Process, until
+from tests.wallet.guard_rig import WETH_DEPOSIT, executed, give_weth, keeper_of, perform, settle
 from tests.wallet.trading_floor import Floor, Trader, book_on, floor_in, index_wad, now_s
 from wallet.configuration import read_present
 
@@ -51,7 +50,6 @@ guards:
   session: {key: keeper, prefund_budget: 0.5}
 """
 ETHER, USDC = 10**18, 10**6
-WETH_DEPOSIT = Function.parse("deposit()")
 CREATE_POOL = Function.parse("createPool(address,address,uint24)")
 GET_POOL = Function.parse("getPool(address,address,uint24)(address)")
 INITIALIZE = Function.parse("initialize(uint160)")
@@ -71,12 +69,8 @@ async def balanced(floor: Floor, folder: Path) -> Trader:
     """10,000 USDC and as much in WETH, in an account that was born by an operation of its own."""
     trader, a = await floor.trader(folder, policy=POLICY, sponsored=False), floor.net.addresses
     weth = 10_000 * ETHER * ETHER // await index_wad(floor.net)
-    deployer = TransactionSender(floor.net.rpc, floor.net.accounts.deployer, floor.net.chain_id)
-    await deployer.transact(a.weth, WETH_DEPOSIT.encode(), value=weth)
-    await deployer.transact(a.weth, b.TRANSFER.encode(trader.address, weth))
-    sent = await trader.signer.submit([Call(a.usdc, b.APPROVE.encode(a.uniswap_router, 0))])
-    receipt = await trader.signer.bundler.wait(sent.user_op_hash)
-    assert receipt.success, receipt.reason.hex()
+    await give_weth(floor, trader, weth)
+    await perform(trader, [Call(a.usdc, b.APPROVE.encode(a.uniswap_router, 0))])
     return trader
 
 
@@ -103,12 +97,6 @@ async def dearer_pool(floor: Floor, price_wad: int) -> None:
     await sender.transact(a.uniswap_position_manager, MINT.encode(position))
 
 
-async def settle(floor: Floor, seconds: int) -> None:
-    """Let that much time pass, so that the pools' means come to their prices."""
-    await floor.net.rpc.call("evm_increaseTime", seconds)
-    await floor.net.rpc.call("evm_mine")
-
-
 async def due_of(trader: Trader) -> tuple[int, bytes]:
     net = trader.net
     answer = await net.rpc.eth_call(net.addresses.auto_rebalance, b.GUARD_DUE.encode(trader.address, 5))
@@ -124,22 +112,6 @@ async def values_of(trader: Trader) -> tuple[Decimal, Decimal]:
     return Decimal(weth) / ETHER, Decimal(cash) / ETHER
 
 
-def keeper_of(floor: Floor, folder: Path, from_block: int) -> Process:
-    a = floor.net.addresses
-    secret = folder / "keeper.key"
-    secret.touch(mode=0o600)
-    secret.write_text(devnet_key("keeper").hex())
-    names = ("multicall3", "auto_rebalance", "session_validator")
-    config = folder / "keeper.toml"
-    config.write_text(
-        f'rpc_url = "{floor.net.rpc_url}"\nbundler_url = "{floor.stage.bundler.url}"\n[addresses]\n'
-        + "".join(f'{name} = "{checksum(getattr(a, name))}"\n' for name in names)
-        + f'[keeper]\nguard = "auto_rebalance"\nsession_key_file = "{secret}"\ndb = "{folder / "keeper.db"}"\n'
-        f"poll_ms = 20\nfrom_block = {from_block}\n"
-    )
-    return Process("wallet.keeper", ["--config", str(config)], folder)
-
-
 async def test_when_the_price_rises_the_keeper_sells_down_to_the_weight_in_the_pool_that_pays_best(
     floor: Floor, tmp_path: Path
 ) -> None:
@@ -152,16 +124,12 @@ async def test_when_the_price_rises_the_keeper_sells_down_to_the_weight_in_the_p
     assert (await due_of(trader))[0] == b.Due.NOT_DUE
     higher = await index_wad(net) * 130 // 100
     await dearer_pool(floor, higher)
-    keeper = keeper_of(floor, tmp_path, start)
+    keeper = keeper_of(floor, tmp_path, "auto_rebalance", start)
     await keeper.start()
     try:
         await net.market.move_to(higher)
         await settle(floor, 70)
-
-        async def fired() -> list[dict[str, object]]:
-            return [fact for fact in keeper.facts() if fact["event"] == "executed"]
-
-        (part, *_) = await until(fired, "the rebalance", keeper)
+        part = await executed(keeper, "the rebalance")
         weth, cash = await values_of(trader)
         assert Decimal("0.495") < weth / (weth + cash) < Decimal("0.505")
         before, after = Decimal(str(part["equity_before"])), Decimal(str(part["equity_after"]))

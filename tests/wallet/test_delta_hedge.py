@@ -12,7 +12,6 @@ import pytest
 from contracts import bindings as b
 from contracts.abi import Function
 from contracts.bindings import Call
-from contracts.devnet import devnet_key
 from contracts.eoa import TransactionSender
 from contracts.errors import RpcError
 from contracts.types import checksum
@@ -21,7 +20,7 @@ from policies.document import load
 from policies.venues.lyra import OptionType
 from tests.devnet.lyra_rig import Strike, approve, send, strikes, trade
 from tests.devnet.rig import Person, person
-from tests.wallet.keeper_rig import Process, until
+from tests.wallet.guard_rig import executed, give_weth, keeper_of, perform, settle
 from tests.wallet.trading_floor import Floor, Trader, book_on, floor_in, index_wad
 from wallet.configuration import read_present
 
@@ -53,7 +52,6 @@ guards:
 ID = 6
 ETHER, USDC = 10**18, 10**6
 DEPOSIT_FOR = Function.parse("depositFor(address,address,uint256)")
-WETH_DEPOSIT = Function.parse("deposit()")
 OPTION_DELTA = Function.parse("delta(address,uint256)(int256)")
 MOVE_OPTION = "transferFrom(address,address,uint256)"
 STRIKE_AND_BOARD = f"getStrikeAndBoard(uint256)(({','.join(['uint256'] * 9)}),(uint256,uint256,uint256,bool,uint256[]))"
@@ -74,9 +72,7 @@ async def hedger(floor: Floor, folder: Path, salt: str = "") -> Trader:
     await deployer.transact(a.usdc, b.MINT.encode(net.accounts.deployer.address, 60_000 * USDC))
     await deployer.transact(a.usdc, b.APPROVE.encode(a.perp_vault, 60_000 * USDC))
     await deployer.transact(a.perp_vault, DEPOSIT_FOR.encode(trader.address, a.usdc, 60_000 * USDC))
-    sent = await trader.signer.submit([Call(a.usdc, b.APPROVE.encode(a.perp_vault, 0))])
-    receipt = await trader.signer.bundler.wait(sent.user_op_hash)
-    assert receipt.success, receipt.reason.hex()
+    await perform(trader, [Call(a.usdc, b.APPROVE.encode(a.perp_vault, 0))])
     return trader
 
 
@@ -110,32 +106,10 @@ async def due_of(trader: Trader) -> tuple[int, bytes]:
     return status, reason
 
 
-async def settle(floor: Floor) -> None:
-    """Let time pass, so that the perp's mean comes to its price."""
-    await floor.net.rpc.call("evm_increaseTime", 30)
-    await floor.net.rpc.call("evm_mine")
-
-
-def keeper_of(floor: Floor, folder: Path, from_block: int) -> Process:
-    a = floor.net.addresses
-    secret = folder / "keeper.key"
-    secret.touch(mode=0o600)
-    secret.write_text(devnet_key("keeper").hex())
-    names = ("multicall3", "delta_hedge", "session_validator")
-    config = folder / "keeper.toml"
-    config.write_text(
-        f'rpc_url = "{floor.net.rpc_url}"\nbundler_url = "{floor.stage.bundler.url}"\n[addresses]\n'
-        + "".join(f'{name} = "{checksum(getattr(a, name))}"\n' for name in names)
-        + f'[keeper]\nguard = "delta_hedge"\nsession_key_file = "{secret}"\ndb = "{folder / "keeper.db"}"\n'
-        f"poll_ms = 20\nfrom_block = {from_block}\n"
-    )
-    return Process("wallet.keeper", ["--config", str(config)], folder)
-
-
 async def test_the_keeper_hedges_options_and_spot_by_the_perp_and_again_when_the_price_moves(
     floor: Floor, tmp_path: Path
 ) -> None:
-    net, a = floor.net, floor.net.addresses
+    net = floor.net
     start = await net.rpc.block_number()
     trader = await hedger(floor, tmp_path)
     present = await read_present(net.rpc, trader.address, book_on(net))
@@ -144,30 +118,20 @@ async def test_the_keeper_hedges_options_and_spot_by_the_perp_and_again_when_the
     assert (await due_of(trader))[0] == b.Due.NOT_DUE
     _, (_, _, strike, *_), _ = await strikes(person(net, net.accounts.trader2))
     await give_options(floor, trader, strike, OptionType.LONG_CALL, 20)
-    deployer = TransactionSender(net.rpc, net.accounts.deployer, net.chain_id)
-    await deployer.transact(a.weth, WETH_DEPOSIT.encode(), value=3 * ETHER)
-    await deployer.transact(a.weth, b.TRANSFER.encode(trader.address, 3 * ETHER))
+    await give_weth(floor, trader, 3 * ETHER)
     options, perp, spot = await parts_of(trader)
     assert 7 < options < 14
     assert (perp, spot) == (0, 3)
-    keeper = keeper_of(floor, tmp_path, start)
+    keeper = keeper_of(floor, tmp_path, "delta_hedge", start)
     await keeper.start()
     try:
-
-        async def fired() -> list[dict[str, object]]:
-            return [fact for fact in keeper.facts() if fact["event"] == "executed"]
-
-        (first, *_) = await until(fired, "the first hedge", keeper)
+        first = await executed(keeper, "the first hedge")
         options, perp, spot = await parts_of(trader)
         assert abs(options + perp + spot) < Decimal("0.01")
         assert Decimal(str(first["traded"])) / ETHER == pytest.approx(-(options + spot), abs=Decimal("0.01"))
         await net.market.move_to(await index_wad(net) * 112 // 100)
-        await settle(floor)
-
-        async def again() -> list[dict[str, object]]:
-            return (await fired())[1:]
-
-        (second, *_) = await until(again, "the second hedge", keeper)
+        await settle(floor, 30)
+        second = await executed(keeper, "the second hedge", after=1)
         assert Decimal(str(second["delta_before"])) > ETHER  # the calls gained delta
         options, perp, spot = await parts_of(trader)
         assert abs(options + perp + spot) < 1
@@ -237,7 +201,7 @@ async def test_a_frozen_account_and_a_perp_whose_mean_lags_are_left_alone(floor:
     trader = await hedger(floor, tmp_path, "frozen")
     boards = await strikes(person(net, net.accounts.trader2))
     await give_options(floor, trader, nearest(boards[2], await index_wad(net)), OptionType.LONG_CALL, 10)
-    await settle(floor)
+    await settle(floor, 30)
     assert (await due_of(trader))[0] == b.Due.DUE
     execute = b.GUARD_EXECUTE.encode(trader.address, ID)
     with pytest.raises(RpcError):  # the public waits for its delay

@@ -12,14 +12,12 @@ import pytest
 from contracts import bindings as b
 from contracts.abi import Function
 from contracts.bindings import Call
-from contracts.devnet import devnet_key
-from contracts.eoa import TransactionSender
 from contracts.errors import BadInput
 from contracts.types import checksum
 from policies.configuration import Wanted, differences
 from policies.document import load
 from policies.guards import health_config
-from tests.wallet.keeper_rig import Process, until
+from tests.wallet.guard_rig import executed, give_weth, keeper_of, perform
 from tests.wallet.trading_floor import Floor, Trader, book_on, floor_in, index_wad
 from wallet.configuration import read_present
 
@@ -53,7 +51,6 @@ guards:
 SUPPLY = Function.parse("supply(address,uint256,address,uint16)")
 BORROW = Function.parse("borrow(address,uint256,uint256,uint16,address)")
 ACCOUNT_DATA = Function.parse("getUserAccountData(address)(uint256,uint256,uint256,uint256,uint256,uint256)")
-WETH_DEPOSIT = Function.parse("deposit()")
 ETHER = 10**18
 
 
@@ -66,20 +63,15 @@ async def floor(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Floor
 async def borrower(floor: Floor, folder: Path, *, health: str = "1.35") -> Trader:
     """10 ETH of collateral, and as much USDC borrowed as leaves that health factor."""
     trader, a = await floor.trader(folder, policy=POLICY, sponsored=False), floor.net.addresses
-    deployer = TransactionSender(floor.net.rpc, floor.net.accounts.deployer, floor.net.chain_id)
-    await deployer.transact(a.weth, WETH_DEPOSIT.encode(), value=10 * ETHER)
-    await deployer.transact(a.weth, b.TRANSFER.encode(trader.address, 10 * ETHER))
+    await give_weth(floor, trader, 10 * ETHER)
     price = Decimal(await index_wad(floor.net)) / ETHER
     debt = int(10 * price * Decimal("0.83") / Decimal(health) * 10**6)
-    sent = await trader.signer.submit(
-        [
-            Call(a.weth, b.APPROVE.encode(a.aave_pool, 10 * ETHER)),
-            Call(a.aave_pool, SUPPLY.encode(a.weth, 10 * ETHER, trader.address, 0)),
-            Call(a.aave_pool, BORROW.encode(a.usdc, debt, 2, 0, trader.address)),
-        ]
-    )
-    receipt = await trader.signer.bundler.wait(sent.user_op_hash)
-    assert receipt.success, receipt.reason.hex()
+    calls = [
+        Call(a.weth, b.APPROVE.encode(a.aave_pool, 10 * ETHER)),
+        Call(a.aave_pool, SUPPLY.encode(a.weth, 10 * ETHER, trader.address, 0)),
+        Call(a.aave_pool, BORROW.encode(a.usdc, debt, 2, 0, trader.address)),
+    ]
+    await perform(trader, calls)
     return trader
 
 
@@ -87,22 +79,6 @@ async def health_of(trader: Trader) -> Decimal:
     net = trader.net
     answer = await net.rpc.eth_call(net.addresses.aave_pool, ACCOUNT_DATA.encode(trader.address))
     return Decimal(ACCOUNT_DATA.decode(answer)[5]) / ETHER
-
-
-def keeper_of(floor: Floor, folder: Path, from_block: int) -> Process:
-    a = floor.net.addresses
-    secret = folder / "keeper.key"
-    secret.touch(mode=0o600)
-    secret.write_text(devnet_key("keeper").hex())
-    names = ("multicall3", "health_guard", "session_validator")
-    config = folder / "keeper.toml"
-    config.write_text(
-        f'rpc_url = "{floor.net.rpc_url}"\nbundler_url = "{floor.stage.bundler.url}"\n[addresses]\n'
-        + "".join(f'{name} = "{checksum(getattr(a, name))}"\n' for name in names)
-        + f'[keeper]\nguard = "health_guard"\nsession_key_file = "{secret}"\ndb = "{folder / "keeper.db"}"\n'
-        f"poll_ms = 20\nfrom_block = {from_block}\n"
-    )
-    return Process("wallet.keeper", ["--config", str(config)], folder)
 
 
 async def test_when_the_price_falls_the_keeper_has_the_account_repay_and_unwind_on_the_real_venues(
@@ -114,7 +90,7 @@ async def test_when_the_price_falls_the_keeper_has_the_account_repay_and_unwind_
     present = await read_present(net.rpc, trader.address, book_on(net))
     assert list(present.healths) == [3]
     assert differences(Wanted(trader.policy, book_on(net), present, {})) == ()
-    keeper = keeper_of(floor, tmp_path, start)
+    keeper = keeper_of(floor, tmp_path, "health_guard", start)
     await keeper.start()
     try:
         before = await health_of(trader)
@@ -122,11 +98,7 @@ async def test_when_the_price_falls_the_keeper_has_the_account_repay_and_unwind_
         price = await index_wad(net)
         await net.market.move_to(price * 90 // 100)
         await net.market.release()
-
-        async def fired() -> list[dict[str, object]]:
-            return [fact for fact in keeper.facts() if fact["event"] == "executed"]
-
-        (part, *_) = await until(fired, "the rescue", keeper)
+        part = await executed(keeper, "the rescue")
         after = await health_of(trader)
         assert Decimal("1.45") < after <= Decimal("1.515")
         assert int(str(part["repaid"])) == 500 * 10**6

@@ -64,7 +64,7 @@ contract UniswapV3Adapter is IVenueAdapter {
     }
 
     /// @inheritdoc IVenueAdapter
-    function position(address account, bytes calldata market) external view returns (Position memory p) {
+    function position(address account, bytes calldata market) external view virtual returns (Position memory p) {
         Market memory m = _market(market);
         uint256 size = _toWad(IERC20(m.asset).balanceOf(account), IERC20Metadata(m.asset).decimals());
         p.size = int256(size);
@@ -80,16 +80,25 @@ contract UniswapV3Adapter is IVenueAdapter {
     function reduceCalls(address account, bytes calldata market, uint256 size, uint256 limitPrice)
         external
         view
+        virtual
         returns (Execution[] memory calls)
     {
         Market memory m = _market(market);
         uint256 amountIn = _amountIn(m, account, size);
         uint256 minimum = _minimumOut(m, size, limitPrice);
         calls = new Execution[](2);
-        calls[0].target = m.asset;
-        calls[0].callData = abi.encodeCall(IERC20.approve, (address(router), amountIn));
-        calls[1].target = address(router);
-        calls[1].callData = abi.encodeCall(
+        (calls[0], calls[1]) = _sale(m, account, amountIn, minimum);
+    }
+
+    /// @dev Allow the router what it sells, and sell it for at least `minimum` (token units both).
+    function _sale(Market memory m, address account, uint256 amountIn, uint256 minimum)
+        internal
+        view
+        returns (Execution memory allow, Execution memory swap)
+    {
+        allow = Execution(m.asset, 0, abi.encodeCall(IERC20.approve, (address(router), amountIn)));
+        swap.target = address(router);
+        swap.callData = abi.encodeCall(
             IUniswapV3RouterLike.exactInputSingle,
             (IUniswapV3RouterLike.ExactInputSingleParams({
                     tokenIn: m.asset,
@@ -113,13 +122,13 @@ contract UniswapV3Adapter is IVenueAdapter {
         if (size > whole || amount == 0) revert NotReducing(whole, size);
     }
 
-    function _minimumOut(Market memory m, uint256 size, uint256 limitPrice) private view returns (uint256 minimum) {
+    function _minimumOut(Market memory m, uint256 size, uint256 limitPrice) internal view returns (uint256 minimum) {
         uint256 quote = Math.mulDiv(size, limitPrice, 1e18, Math.Rounding.Ceil);
         minimum = _fromWad(quote, IERC20Metadata(m.quote).decimals(), Math.Rounding.Ceil);
         if (minimum == 0) revert InvalidLimit(limitPrice);
     }
 
-    function _meanPrice(Market memory m) private view returns (uint256) {
+    function _meanPrice(Market memory m) internal view returns (uint256) {
         uint32[] memory ago = new uint32[](2);
         ago[0] = twapSeconds;
         (int56[] memory cumulatives,) = IUniswapV3PoolLike(m.pool).observe(ago);

@@ -113,6 +113,13 @@ def test_the_stop_of_a_short_is_reached_by_the_high() -> None:
     assert event.figures["booked"] == Decimal("112.11")
 
 
+def test_a_take_profit_is_reached_by_the_other_extreme_and_fills_at_its_trigger_less_the_bound() -> None:
+    policy = policy_of(BUY + LEVERAGE + STOP.format(more="cooldown: 30s").replace("drop: 10%", "gain: 10%"))
+    given = align({"ETH": bars([100.0, 105.0, 105.0], [100.0, 85.0, 105.0], [100.0, 112.0, 105.0])})
+    (event,) = backtest(policy, read_book(LONG), given).of_kind("stop")
+    assert [event.figures[name] for name in ("trigger", "best", "booked")] == [110, 110, Decimal("108.9")]
+
+
 def test_a_stop_in_parts_waits_for_its_cooldown_and_widens_its_bound() -> None:
     policy = with_stop("max_size_per_execution: 40\n      cooldown: 2m")
     result = backtest(policy, read_book(LONG), market(ETH=[100.0, 85.0, 85.0, 85.0, 85.0, 85.0, 85.0]))

@@ -1,0 +1,105 @@
+"""What `guards.stop_loss` can get wrong beyond its form."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from policies.limit_checks import LimitChecks
+from policies.linting import Tree
+from policies.margin import PERP_V2_INITIAL_RATIO, PERP_V2_MAINTENANCE_RATIO, ratio
+from policies.problems import did_you_mean
+from policies.stop_rules import MAX_SLIPPAGE, TRIGGERS, VENUES
+
+_ZERO, _ONE = Decimal(0), Decimal(1)
+_PLACES = tuple(dict.fromkeys(key for venue in VENUES.values() for key in (*venue.needs, *venue.optional)))
+"""Fields that say where a position is; each venue has its own."""
+
+
+class StopChecks(LimitChecks):
+    """The stops' part of the linter."""
+
+    def stops(self) -> None:
+        for path, entry in self.named(self.guards.get("stop_loss", ()), "guards.stop_loss"):
+            self._where(entry, path)
+            self._when(entry, path)
+            self.share(f"{path}.size", entry.get("size"), Decimal("0.0001"))
+            self.share(f"{path}.refund_share", entry.get("refund_share"))
+            if Decimal(entry.get("max_size_per_execution", "1")) <= 0:
+                self.report(f"{path}.max_size_per_execution", "must be positive")
+            slippage, most = Decimal(entry.get("slippage", "0")), Decimal(entry.get("max_slippage", "1"))
+            if slippage < 0 or most < slippage:
+                self.report(
+                    f"{path}.max_slippage", f"{most:%} is below slippage {slippage:%}", "it widens, never narrows"
+                )
+            if "max_slippage" in entry and most > MAX_SLIPPAGE:
+                self.report(f"{path}.max_slippage", "the module takes at most 50%")
+            oracle = entry.get("oracle", {})
+            low, high = self.feed(oracle, f"{path}.oracle")
+            if "price" in entry and low < high and not low <= Decimal(entry["price"]) <= high:
+                self.report(f"{path}.oracle", "the stop's price is outside min_price and max_price: it never fires")
+
+    def _where(self, entry: Tree, path: str) -> None:
+        """Each venue names its positions by fields of its own."""
+        venue = VENUES.get(entry.get("venue", ""))
+        if venue is None:
+            return
+        name, fields = entry["venue"], (*venue.needs, *venue.optional)
+        for key in venue.needs:
+            if not self.present(f"{path}.{key}"):
+                self.report(path, f"a stop on {name} needs {key}", f"its position is named by {', '.join(fields)}")
+        for key in _PLACES:
+            if key in entry and key not in fields:
+                self.report(f"{path}.{key}", f"a stop on {name} has no {key}", f"it has {', '.join(fields)}")
+        if "asset" in entry and "asset" in fields:
+            base = f"perp.{entry['asset'].lower()}"
+            if base not in self.names:
+                self.report(f"{path}.asset", f"there is no market {base}", did_you_mean(base, self.names))
+        for key in ("token", "quote"):
+            self.party(f"{path}.{key}", entry.get(key))
+        if "token" in entry and entry["token"] == entry.get("quote"):
+            self.report(f"{path}.quote", "token and quote are the same")
+        self.share(f"{path}.pool_fee", entry.get("pool_fee"))
+        if not 0 < int(entry.get("position", "1")) < 2**256:
+            self.report(f"{path}.position", "the venue numbers positions from 1")
+
+    def _when(self, entry: Tree, path: str) -> None:
+        given = [key for key in TRIGGERS if self.present(f"{path}.{key}")]
+        if len(given) != 1:
+            self.report(path, f"needs exactly one of {', '.join(TRIGGERS[:-1])} and {TRIGGERS[-1]}")
+        venue = VENUES.get(entry.get("venue", ""))
+        for key in ("drop", "gain"):
+            if key not in entry:
+                continue
+            if venue is not None and not venue.has_entry:
+                self.report(
+                    f"{path}.{key}", f"{entry['venue']} tells no entry price to count from", "write price instead"
+                )
+            elif not 0 < Decimal(entry[key]) < 1:
+                self.report(f"{path}.{key}", "must be above 0% and below 100%")
+            elif key == "drop":
+                self._in_time(entry, path)
+        if "price" in entry and Decimal(entry["price"]) <= 0:
+            self.report(f"{path}.price", "must be positive")
+        if "take_profit" in entry and "price" not in given:
+            self.report(f"{path}.take_profit", "goes with price", "gain is a take-profit, drop is a stop")
+
+    def _in_time(self, entry: Tree, path: str) -> None:
+        """A stop must fire before the venue liquidates, at the most leverage and the least distance that the limits allow."""
+        leverage, floor = self.least("leverage", "max"), self.least("liquidation_distance", "min")
+        r = PERP_V2_MAINTENANCE_RATIO
+        equity = ratio(_ONE, leverage, up=False) if leverage else PERP_V2_INITIAL_RATIO
+        far_long, far_short = (equity - r) / (1 - r), (equity - r) / (1 + r)
+        far_long, far_short = (max(far, floor or _ZERO) for far in (far_long, far_short))
+        drop, most = Decimal(entry["drop"]), Decimal(entry.get("max_slippage", "0"))
+        at = f"{leverage:f}x" if leverage else "the venue's 10x"
+        if drop >= far_long:
+            self.report(
+                f"{path}.drop", f"a long at {at} is liquidated after {far_long:.1%}: the stop never fires",
+                "lower drop, lower the leverage limit, or set a minimum liquidation_distance",
+            )  # fmt: skip
+        elif drop >= far_short:
+            self.warn(f"{path}.drop", f"a short at {at} is liquidated after {far_short:.1%}, before the stop")
+        elif drop + most > far_short:
+            self.warn(
+                f"{path}.drop", f"drop and max_slippage together ({drop + most:.1%}) pass liquidation ({far_short:.1%})"
+            )

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from bundler.main import configure_logging, run
-from bundler.settings import Settings, read_environment, read_toml
+from bundler.settings import Settings, read_environment, read_toml, refuse_password
 from contracts.errors import SeawallError
 
 _SPECIAL = ("executor_key", "entry_points")
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         flags = {name: value for name, value in vars(parsed).items() if value is not None and name != "config"}
         if "entry_points" in flags:
             flags["entry_points"] = flags["entry_points"].split(",")
+        refuse_password(flags.get("store", ""))
 
         def read() -> Settings:
             file = read_toml(parsed.config) if parsed.config else {}

@@ -106,6 +106,7 @@ class Api:
     async def _pending(self, params: Sequence[Any]) -> list[dict[str, Any]]:
         """A sender's operations that are in no block, by nonce; of one entry point where it is named."""
         sender = parse_address(params[0], "sender")
+        await self._bundler.store.refresh()
         entry_point = self._entry_point(params[1]) if len(params) > 1 and params[1] is not None else None
         return [
             {
@@ -125,6 +126,7 @@ class Api:
         """Give an operation up at its owner's word: hash, deadline (unix s), signature (bundler.owner)."""
         op_hash, bundler = _op_hash(params[0]), self._bundler
         deadline_s, signature = parse_quantity(params[1], "deadline"), parse_bytes(params[2], "signature")
+        await bundler.store.refresh()
         entry = bundler.pool.get(op_hash)
         if entry is None:
             raise InvalidFields(f"{to_hex(op_hash)} is not in the pool")

@@ -124,6 +124,7 @@ def select(
     def may_go(entry: Entry) -> bool:
         return (
             not pool.is_in_flight(entry.hash)
+            and not pool.is_kept(entry.hash)
             and entry.hash not in passed_over
             and is_due(entry, head)
             and tip_of(entry, head) >= settings.min_priority_fee_wei

@@ -45,7 +45,8 @@ async def examine(settings: Settings) -> list[Finding]:
     executors: tuple[Address, ...] = ()
     try:
         executors = tuple(key.address for key in settings.executors())
-        found.append(Finding("ok", "executor's key", ", ".join(checksum(one) for one in executors)))
+        named = ", ".join(checksum(one) for one in executors) or "none: build_bundles is off"
+        found.append(Finding("ok", "executor's key", named))
     except SeawallError as error:
         found.append(Finding("failed", "executor's key", error.message))
     async with RpcClient(settings.rpc_url, timeout_s=settings.request_timeout_s) as rpc:
@@ -58,7 +59,7 @@ async def examine(settings: Settings) -> list[Finding]:
 
 async def _here(settings: Settings) -> AsyncIterator[Finding]:
     """What does not need the node: database, ports, exposure, the operator's token."""
-    yield await asyncio.to_thread(_database, settings)
+    yield await _server(settings) if settings.store else await asyncio.to_thread(_database, settings)
     for name, host, port in (
         ("port", settings.host, settings.port),
         ("admin_port", settings.admin_host, settings.admin_port),
@@ -97,6 +98,19 @@ async def _here(settings: Settings) -> AsyncIterator[Finding]:
             "warning", "rules", "safe = false: a stranger's operation can cost a bundle its gas",
             "only for accounts and paymasters that you trust",
         )  # fmt: skip
+
+
+async def _server(settings: Settings) -> Finding:
+    """Connects and reads; makes nothing."""
+    try:
+        from bundler.store.postgres import examine
+    except ImportError:
+        return Finding("failed", "store", "psycopg is not installed", "pip install 'seawall[postgres]'")
+    try:
+        verdict, advice = await examine(settings.store)
+    except SeawallError as error:
+        return Finding("failed", "store", error.message)
+    return Finding("warning" if advice else "ok", "store", verdict, advice)
 
 
 def _database(settings: Settings) -> Finding:

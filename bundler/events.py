@@ -54,6 +54,8 @@ class Event:
     """How long it took, where that is known: of what was accepted or refused, from its arrival; of what was validated, on the node."""
     economics: Economics | None = None
     """Of a bundle that is in a block."""
+    elsewhere: bool = False
+    """Another process on the same database did it, and counts it."""
 
 
 class _Validated(Protocol):

@@ -167,6 +167,8 @@ class Intake:
 
         def judge() -> Entry | None:
             replaced = self._check_rules(candidate, entry_point, staked)
+            if replaced is None and rules.sender_is_full(self._pool, op, self._settings):
+                rules.check_sender_stake(op, op.sender in staked, self._settings)
             if op.paymaster is not None:
                 rules.check_deposit(self._pool, op, entry_point, deposits[op.paymaster], replaced)
             return replaced

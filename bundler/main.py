@@ -152,7 +152,7 @@ async def run(
                 log.info("metrics and commands: %s", admin.url)
             log.info(
                 "executor %s, chain %d (fee model %s), %s",
-                ", ".join(checksum(executor.address) for executor in executors),
+                ", ".join(checksum(executor.address) for executor in executors) or "none",
                 chain_id,
                 fee_model.name,
                 server.url,

@@ -267,6 +267,11 @@ class Mempool:
     def is_kept(self, op_hash: Hash32) -> bool:
         return op_hash in self._kept
 
+    def taken(self) -> list[Entry]:
+        """Operations of bundles that were sent, or that other processes build."""
+        hashes = (self._in_flight - self._reserved) | self._kept
+        return [self._entries[op_hash] for op_hash in hashes if op_hash in self._entries]
+
     @property
     def kept(self) -> frozenset[Hash32]:
         """Operations that other processes build bundles with."""

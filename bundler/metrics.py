@@ -106,7 +106,12 @@ class Metrics:
         self.registry.register(self)
 
     def note(self, event: Event) -> None:
-        """Count one event."""
+        """Count one event. What another process did it counts itself; how long an operation of ours took is known here."""
+        if not event.elsewhere:
+            self._count(event)
+        self._time(event)
+
+    def _count(self, event: Event) -> None:
         if event.kind is Kind.VALIDATED:
             self.simulation.labels(event.reason, event.detail).observe(event.seconds or 0.0)
             return
@@ -123,6 +128,8 @@ class Metrics:
             self.bundle_gas.observe(event.economics.gas_used)
             self.revenue.inc(event.economics.revenue_wei)
             self.cost.inc(event.economics.cost_wei)
+
+    def _time(self, event: Event) -> None:
         now_s = time.monotonic()
         for op_hash in event.op_hashes:
             if event.kind is Kind.ACCEPTED:
@@ -131,7 +138,7 @@ class Metrics:
                 self._accepted_s[op_hash] = now_s
             elif event.kind in (Kind.INCLUDED, Kind.FOREIGN, Kind.DROPPED, Kind.REPLACED):
                 since_s = self._accepted_s.pop(op_hash, None)
-                if event.kind is Kind.INCLUDED:
+                if event.kind is Kind.INCLUDED and not event.elsewhere:
                     self.operations.labels("included", "").inc()
                 if since_s is not None and event.kind in (Kind.INCLUDED, Kind.FOREIGN):
                     self.inclusion.observe(now_s - since_s)

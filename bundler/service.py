@@ -21,19 +21,22 @@ from bundler.intake import Intake
 from bundler.lanes import UnderWay
 from bundler.lookup import Lookup, find_inclusion, inclusion_of
 from bundler.mempool import Entry, Mempool
+from bundler.replica import Replica
 from bundler.reputation import THROTTLED_ENTITY_LIVE_BLOCKS, Counts, Reputation, Standing
 from bundler.settings import Settings
-from bundler.store import STEWARD, Held, Inclusion, Store
+from bundler.store import STEWARD, Held, Inclusion, News, Overtaken, Store
 from bundler.submit import Submitter
 from bundler.transaction import Slot
 from contracts.entrypoint import USER_OPERATION_EVENT, EntryPoint
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, NodeError, SetupError
 from contracts.rpc import RpcClient
-from contracts.types import Address, Hash32, Wei, checksum, parse_bytes, to_hex
+from contracts.types import Address, Hash32, Wei, checksum, keccak, parse_bytes, to_hex
 
 log = logging.getLogger("bundler.service")
 
+NOBODY: Address = keccak(b"seawall: a process that builds no bundles")[:20]
+"""Named by simulations where there is no executor."""
 _DEVELOPMENT_CHAINS = frozenset({1337, 31337})
 _BACK_OFF_S = 0.5
 _SETTLE_S = 5.0
@@ -74,21 +77,20 @@ class Bundler:
         self.store = store
         self.chain_id = chain_id
         self.settings = settings
-        executor = executors[0]
-        self.executor = executor.address
+        self.executor = executors[0].address if executors else NOBODY
         self.pool = Mempool()
         self._wake = asyncio.Event()
-        beneficiary = settings.beneficiary or executor.address
-        self.pricing = Pricing(rpc, chain_id, executor.address, beneficiary, fee_model)
+        beneficiary = settings.beneficiary or self.executor
+        self.pricing = Pricing(rpc, chain_id, self.executor, beneficiary, fee_model)
         self.cheap = CheapPass(rpc) if settings.safe and settings.cheap_pass else None
-        self.builder = Builder(rpc, self.pool, settings, executor.address, beneficiary, self.pricing, self.cheap)
+        self.builder = Builder(rpc, self.pool, settings, self.executor, beneficiary, self.pricing, self.cheap)
         self.reputation = Reputation(time.time(), settings.allowed_entities, settings.denied_entities)
         self.submitter = Submitter(rpc, store, self.pool, self.builder, executors, chain_id, settings, self.reputation)
         self.intake = Intake(
             rpc,
             store,
             self.pool,
-            executor.address,
+            self.executor,
             chain_id,
             settings,
             self._wake,
@@ -98,6 +100,7 @@ class Bundler:
         )
         self.events = self.submitter.events = self.intake.events = self.builder.events = Events()
         self.submitter.router.events = self.events
+        self.replica = Replica(self.pool, self.submitter, self.reputation, self.events)
         self.lookup = Lookup(rpc, store, settings)
         self.head: Head | None = None
         self.last_error: str | None = None
@@ -124,15 +127,13 @@ class Bundler:
 
     async def resume(self) -> None:
         """Take up what an earlier process left on disk, or others have in hand."""
+        self.store.follow(self.replica.learn, self._wake.set)
         records = await self.store.live_operations()
         counts, decayed_s = await self.store.reputation()
         self.reputation.load(counts, time.time() if decayed_s is None else decayed_s)
-        for record in records:
-            if (
-                self.pool.at(*record.entry.slot) is None
-            ):  # else a reorganisation brought back one whose nonce is taken again
-                self.pool.add(record.entry)
-        await self._take_leases()
+        self.replica.learn(News(records))
+        await self._renew()
+        await self._take_up()
         if records:
             self._scanned_to = min(record.entry.received_block for record in records) - 1
             log.info("resumed %d pending operations, %d in bundles under way", len(records), self.pool.in_flight)
@@ -142,21 +143,46 @@ class Bundler:
         """Whether this process does what only one of those on a database should do (bundler.store.port)."""
         return STEWARD in self.submitter.held
 
-    async def _take_leases(self) -> None:
-        self.leases = await self.store.renew(self.submitter.executors, 0)
-        await self._take_up()
+    async def _renew(self) -> None:
+        if self.settings.build_bundles:
+            self.leases = await self.store.renew(self.submitter.executors, self.settings.max_leased_keys)
+
+    async def _keep_leases(self, lease_s: float) -> None:
+        """Renew in time, however long a cycle takes. What changes is acted upon in the next cycle."""
+        while True:
+            await asyncio.sleep(lease_s / 3)
+            before = self.leases
+            try:
+                await self._renew()
+            except SetupError as error:
+                log.warning("leases are not renewed: %s", error.message)
+            if self.leases != before:
+                names = [checksum(name) for name in self.leases if name != STEWARD]
+                log.warning(
+                    "leases changed: %s%s", ", ".join(names) or "no executor", ", steward" * (STEWARD in self.leases)
+                )
+                self._wake.set()
 
     async def _take_up(self) -> None:
         """Act on the leases that this process has now, and on no other."""
         held = self.leases
+        self.replica.in_doubt = False
         self.submitter.hold(held)
         await self.submitter.adopt(await self.store.take_up(held))
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping` is set; then finish the bundle under way, at most `drain_timeout_s`."""
+        keeping = asyncio.ensure_future(self._keep_leases(self.store.lease_s)) if self.store.lease_s else None
+        try:
+            await self._work(stopping)
+        finally:
+            if keeping is not None:
+                keeping.cancel()
+
+    async def _work(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             await self._step(build=True)
-            busy = len(self.pool) or self.submitter.in_flight
+            busy = self.settings.build_bundles and (len(self.pool) or self.submitter.in_flight)
             pause_s = self.settings.poll_interval_s if busy else self.settings.idle_poll_interval_s
             await self._pause(pause_s if self.last_error is None else _BACK_OFF_S, stopping)
         deadline = time.monotonic() + self.settings.drain_timeout_s
@@ -180,6 +206,9 @@ class Bundler:
         try:
             async with self.cycling:
                 await self.cycle(build=build and not self.manual and not self.paused)
+        except Overtaken as error:
+            log.info("looking again: %s", error.message)
+            self.replica.in_doubt = True
         except (NodeError, SetupError) as error:
             if self.last_error is None:
                 log.warning("waiting: %s", error.message)
@@ -192,7 +221,9 @@ class Bundler:
     async def cycle(self, *, build: bool = True) -> None:
         """Settle, notice, expire, build. Raises NodeError, SetupError."""
         await self.store.refresh()
-        if self.leases != self.submitter.held:
+        if self.replica.in_doubt:
+            await self._renew()
+        if self.replica.in_doubt or self.leases != self.submitter.held:
             await self._take_up()
         head = await read_head_of(self.rpc, self.chain_id)
         if self._is_behind(head):
@@ -241,7 +272,8 @@ class Bundler:
         """
         for executor in self.able():
             # Before anything is awaited: what comes meanwhile is a new occasion.
-            occasion = (head.hash, self.intake.accepted_count, frozenset(self.submitter.in_flight))
+            arrived = self.intake.accepted_count + self.replica.arrived
+            occasion = (head.hash, arrived, frozenset(self.submitter.in_flight))
             if self._fruitless == occasion:
                 return
             if not await self._fill(executor, head):
@@ -271,7 +303,8 @@ class Bundler:
 
     async def _fill(self, executor: Address, head: Head) -> bool:
         """One bundle, of the first entry point in turn that has something to send. False if there was nothing."""
-        under_way = UnderWay(await self.submitter.under_way())
+        known = await self.submitter.under_way()
+        under_way = UnderWay(known)
         waits = bool(self.submitter.in_flight) and all(
             attempts[0].sent_block >= head.number for attempts in self.submitter.in_flight.values()
         )
@@ -280,6 +313,7 @@ class Bundler:
             entries = await self._select(entry_point, head, under_way)
             if not entries or (waits and len(entries) < self.settings.lane_min_ops):
                 continue
+            await self._claim(executor, entry_point, entries, known)
             draft = await self.builder.prove(entry_point, entries, head, executor)
             banned = self._learn(draft.blamed)
             await self._give_up(entry_point, draft, head)
@@ -289,7 +323,25 @@ class Bundler:
                 self._turn += offset + 1
                 await self.submitter.submit(draft, head, executor)
                 return True
+            await self.store.claim(executor, tuple)
         return False
+
+    async def _claim(
+        self, executor: Address, entry_point: EntryPoint, entries: Sequence[Entry], known: Sequence[Entry]
+    ) -> None:
+        """Keep the operations of a bundle from other processes. Raises Overtaken if one of them was faster.
+
+        Theirs may have become bundles since `known` were all that is under way: none of those may meet these, or use their paymasters.
+        """
+        seen = {entry.hash for entry in known}
+
+        def decide() -> list[Hash32]:
+            others = UnderWay(entry for entry in self.pool.taken() if entry.hash not in seen)
+            if any(map(others.meets, entries)) or others.paymasters(entry_point, entries):
+                raise Overtaken("another process has begun a bundle of operations that meet with these")
+            return [entry.hash for entry in entries]
+
+        await self.store.claim(executor, decide)
 
     async def _select(self, entry_point: EntryPoint, head: Head, under_way: UnderWay) -> list[Entry]:
         """The best bundle's operations, as far as paymasters' deposits go beyond what is under way.
@@ -385,6 +437,7 @@ class Bundler:
 
     async def give_up(self, op_hash: Hash32, why: str = "the operator dropped it") -> str:
         """Drop one waiting operation at somebody's word. Raises BadInput when it is not waiting."""
+        await self.store.refresh()
         self._check_waiting(op_hash)
         async with self.cycling:
             self._check_waiting(op_hash)
@@ -445,7 +498,7 @@ class Bundler:
             entry = self.pool.get(op_hash)
             if entry is None:
                 continue
-            if why.startswith("AA25"):
+            if why.startswith("AA25") and self.is_steward:
                 found = await find_inclusion(self.rpc, entry_point, op_hash, self.settings.event_search_blocks)
                 if found is not None:
                     await self.submitter.record_foreign(found, [entry])
@@ -551,6 +604,7 @@ class Bundler:
                 {
                     "address": checksum(address),
                     "balance": hex(self.balances[address]) if address in self.balances else None,
+                    "leased": address in self.submitter.held,
                     "busy": any(address == executor for executor, _ in self.submitter.in_flight),
                 }
                 for address in self.submitter.executors
@@ -559,7 +613,8 @@ class Bundler:
             "validating": self.intake.validating,
             "pending": len(self.pool) - self.pool.in_flight,
             "inFlight": self.pool.in_flight,
-            "bundlesInFlight": len(self.submitter.in_flight),
+            "bundlesInFlight": len(self.submitter.in_flight) + self.submitter.in_flight_elsewhere,
+            "steward": self.is_steward,
             "endpoints": self.submitter.router.to_json(),
             "lastBlock": hex(self.head.number) if self.head else None,
             "validations": dict(self.cheap.counts) if self.cheap else {},

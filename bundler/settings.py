@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from bundler.endpoints import Endpoint, parse_endpoints
 from bundler.fees.choose import AUTO, check_name
@@ -29,9 +30,20 @@ class Settings:
 
     rpc_url: str
     """JSON-RPC of an Ethereum node that answers debug_traceCall."""
-    executor_key: KeySource
+    executor_key: KeySource | None
+    """None only without `build_bundles`."""
     database: Path
+    """The SQLite file, for one process."""
     entry_points: tuple[EntryPoint, ...] = (V08, V07)
+    store: str = ""
+    """`postgresql://...`: a PostgreSQL database in place of the file, which several processes may share. A password does not belong on a
+    command line: ~/.pgpass, PGPASSWORD, or the settings file."""
+    build_bundles: bool = True
+    """Without it this process only answers requests, and needs no key: others on the same PostgreSQL database build."""
+    lease_s: float = 10.0
+    """How long an executor's key stays with a process on PostgreSQL that is not heard of; then another that has the key takes over."""
+    max_leased_keys: int = 0
+    """The most keys that this process leases of those it has, so that others get some; 0: any number."""
     lane_key_files: tuple[Path, ...] = ()
     """0600 files of further executors' keys: each carries a bundle of its own beside the others', of operations that do not meet."""
     beneficiary: Address | None = None
@@ -163,6 +175,20 @@ class Settings:
             raise BadInput(f"resubmit_bump_percent must be at least 10, got {self.resubmit_bump_percent}")
         if self.log_format not in ("text", "json"):
             raise BadInput(f"log_format must be text or json, got {self.log_format!r}")
+        if self.store and not self.store.startswith(("postgresql://", "postgres://")):
+            raise BadInput(
+                "store must be postgresql://[user@]host[:port]/database, or empty for the SQLite file `database`"
+            )
+        if not self.build_bundles and not self.store:
+            raise BadInput(
+                "without build_bundles nobody would send what comes in: it is for processes that share a PostgreSQL `store`"
+            )
+        if self.executor_key is None and self.build_bundles:
+            raise BadInput(_NO_KEY)
+        if self.lease_s < 1:
+            raise BadInput(f"lease_s must be at least 1, got {self.lease_s}")
+        if self.max_leased_keys < 0:
+            raise BadInput(f"max_leased_keys must not be negative, got {self.max_leased_keys}")
         if self.traces not in ("none", "otlp"):
             raise BadInput(f"traces must be none or otlp, got {self.traces!r}")
         check_name(self.fee_model)
@@ -208,7 +234,9 @@ class Settings:
         return () if path is None else parse_api_keys(read_secret(path, "the file of the clients' keys"), str(path))
 
     def executors(self) -> tuple[Eoa, ...]:
-        """All executors' keys, the first one first. Raises SetupError, BadInput (unreadable, or one key named twice)."""
+        """All executors' keys, the first first; none without `build_bundles`. Raises SetupError, BadInput (unreadable, one key twice)."""
+        if self.executor_key is None or not self.build_bundles:
+            return ()
         keys = (self.executor_key.load(), *(KeyFile(path).load() for path in self.lane_key_files))
         if len({key.address for key in keys}) < len(keys):
             raise BadInput("two of the executors' keys are the same: each lane needs a key of its own")
@@ -223,6 +251,8 @@ class Settings:
         """
         given = dict(values)
         given["executor_key"] = _key_source(given)
+        if given.get("store"):
+            given.setdefault("database", "")
         if "entry_points" in given:
             given["entry_points"] = tuple(
                 by_address(parse_address(text, "entry_points")) for text in given["entry_points"]
@@ -252,6 +282,9 @@ class Settings:
         return cls(**given)
 
 
+_NO_KEY = "name exactly one source of the executor's key: key_file, keystore, key_env or key_fd"
+
+
 def _plain(name: str, value: Any, kind: str) -> Any:
     """`value` as the plain type `kind`; text (from the environment) is converted. Raises BadInput."""
     kind = kind.removesuffix(" | None") if value is not None else kind
@@ -271,8 +304,8 @@ def _plain(name: str, value: Any, kind: str) -> Any:
     return value
 
 
-def _key_source(given: dict[str, Any]) -> KeySource:
-    """Take the key's fields out of `given`. Raises BadInput unless there is exactly one source."""
+def _key_source(given: dict[str, Any]) -> KeySource | None:
+    """Take the key's fields out of `given`; None if there are none. Raises BadInput if there are several sources."""
     sources: list[KeySource] = []
     if (path := given.pop("key_file", None)) is not None:
         sources.append(KeyFile(Path(path).expanduser()))
@@ -285,9 +318,9 @@ def _key_source(given: dict[str, Any]) -> KeySource:
         sources.append(KeyVariable(name))
     if (fd := given.pop("key_fd", None)) is not None:
         sources.append(KeyDescriptor(int(fd)))
-    if len(sources) != 1:
-        raise BadInput("name exactly one source of the executor's key: key_file, keystore, key_env or key_fd")
-    return sources[0]
+    if len(sources) > 1:
+        raise BadInput(_NO_KEY)
+    return sources[0] if sources else None
 
 
 class LiveSettings:
@@ -325,6 +358,15 @@ HOT = frozenset(
     )
 )  # fmt: skip
 """What SIGHUP and `reload` change while the bundler runs."""
+
+
+def refuse_password(store: str) -> None:
+    """A command line is read by everybody on the machine. Raises BadInput if this one holds the database's password."""
+    if urlsplit(store).password is not None or "password=" in urlsplit(store).query:
+        raise BadInput(
+            "a password does not belong on a command line: put it into ~/.pgpass or PGPASSWORD, or `store` into the settings file "
+            "or SEAWALL_BUNDLER_STORE"
+        )
 
 
 def read_toml(path: Path) -> dict[str, Any]:

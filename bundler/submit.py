@@ -119,6 +119,11 @@ class Submitter:
         others = {h for attempt, inclusion in self.elsewhere.values() if inclusion is None for h in attempt.op_hashes}
         return await self._entries_of(own | others | self._pool.kept)
 
+    @property
+    def in_flight_elsewhere(self) -> int:
+        """Nonces of other processes' executors that are under way."""
+        return len({slot_of(attempt) for attempt, inclusion in self.elsewhere.values() if inclusion is None})
+
     async def _entries_of(self, op_hashes: Iterable[Hash32]) -> list[Entry]:
         """From the pool, or from disk when they have left it."""
         found: list[Entry] = []

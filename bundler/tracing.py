@@ -71,6 +71,8 @@ class Traces:
             self._note_refusal(event, now_ns)
         else:
             for op_hash in event.op_hashes:
+                if event.elsewhere and op_hash not in self._lives:
+                    continue
                 self._note_operation(op_hash, event, now_ns)
 
     def stop(self) -> None:

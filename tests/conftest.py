@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from contracts.devnet import Devnet
+from tests.postgres import Cluster
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,10 @@ async def chain() -> AsyncIterator[Devnet]:
     """A devnet of the test's own: it comes from the cache in a tenth of a second, and its clock has never been turned back."""
     async with Devnet.start(port=0) as net:
         yield net
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server that tests share, each with a database of its own: stop it only if it runs again afterwards."""
+    with Cluster.make() as made:
+        yield made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bundler.store.port import (
@@ -21,6 +20,7 @@ from bundler.store.port import (
     TxStatus,
 )
 from bundler.store.sqlite import SqliteStore
+from contracts.errors import SetupError
 
 if TYPE_CHECKING:
     from bundler.settings import Settings
@@ -46,4 +46,10 @@ __all__ = [
 
 async def open_store(settings: Settings) -> Store:
     """The store that `store` names, else the SQLite file `database`. Raises SetupError when it cannot be opened."""
-    return SqliteStore(Path(settings.database))
+    if not settings.store:
+        return SqliteStore(settings.database)
+    try:
+        from bundler.store.postgres import PostgresStore
+    except ImportError:
+        raise SetupError("PostgreSQL needs an extra package: pip install 'seawall[postgres]'") from None
+    return await PostgresStore.open(settings.store, settings.lease_s)

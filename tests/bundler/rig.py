@@ -388,9 +388,9 @@ class Process:
 
 def arguments_of(settings: Settings) -> list[str]:
     """Flags that give the process these settings."""
-    assert isinstance(settings.executor_key, KeyFile)
-    flags = ["--key-file", str(settings.executor_key.path)]
-    defaults = Settings(rpc_url="", executor_key=settings.executor_key, database=Path())
+    key = settings.executor_key
+    flags = ["--key-file", str(key.path)] if isinstance(key, KeyFile) else []
+    defaults = Settings(rpc_url="", executor_key=KeyFile(Path()), database=Path())
     for name in Settings.__dataclass_fields__:
         value = getattr(settings, name)
         if name not in ("executor_key", "entry_points") and value != getattr(defaults, name):

@@ -57,6 +57,12 @@ def _given(**flags: Any) -> dict[str, str]:
     return {name: str(value) for name, value in flags.items() if value is not None}
 
 
+StoreUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="URL", help="postgresql://... in place of the SQLite file: several processes share it."
+    ),
+]
 Database = Annotated[Path | None, typer.Option(help="SQLite file of operations and receipts.")]
 ExecutorKey = Annotated[
     str | None, typer.Option(help="Name of the executor's key in the keystore; with --passphrase-file.")
@@ -76,6 +82,7 @@ def run_bundler(
     host: Host = None,
     port: Port = None,
     database: Database = None,
+    store: StoreUrl = None,
     key: ExecutorKey = None,
     passphrase_file: KeyPassphrase = None,
     key_file: ExecutorKeyFile = None,
@@ -85,7 +92,9 @@ def run_bundler(
     """Serve until SIGTERM; SIGHUP reads the settings again. Prints one JSON line with its address once it listens."""
     from bundler.main import configure_logging, run
 
-    read = _bundler_settings(ctx, config, rpc_url, host, port, database, key, passphrase_file, key_file, key_fd, sets)
+    read = _bundler_settings(
+        ctx, config, rpc_url, host, port, database, store, key, passphrase_file, key_file, key_fd, sets
+    )
     settings = read()
     settings.database.parent.mkdir(parents=True, exist_ok=True)
     configure_logging(settings.log_format)
@@ -99,6 +108,7 @@ def _bundler_settings(
     host: str | None,
     port: int | None,
     database: Path | None,
+    store: str | None,
     key: str | None,
     passphrase_file: Path | None,
     key_file: Path | None,
@@ -106,7 +116,7 @@ def _bundler_settings(
     sets: list[str] | None,
 ) -> Callable[[], Settings]:
     """Reads the settings, each time anew: the file, then variables, then flags; later ones win. Raises BadInput."""
-    from bundler.settings import Settings, read_environment, read_toml
+    from bundler.settings import Settings, read_environment, read_toml, refuse_password
     from wallet.config import data_directory
 
     own = profile(ctx, {"rpc_url": rpc_url}).profile
@@ -116,7 +126,8 @@ def _bundler_settings(
             raise BadInput("--key needs --passphrase-file: the bundler starts without a terminal")
         flags |= {"keystore": str(own.keystore / f"{key}.json"), "password_file": str(passphrase_file)}
     flags |= _given(rpc_url=rpc_url, host=host, port=port, database=database, key_file=key_file, key_fd=key_fd)
-    flags |= _pairs(sets)
+    flags |= _given(store=store) | _pairs(sets)
+    refuse_password(flags.get("store", ""))
 
     def read() -> Settings:
         values: dict[str, Any] = {"rpc_url": own.rpc_url, "database": str(data_directory() / "bundler.db")}
@@ -136,6 +147,7 @@ def doctor(
     host: Host = None,
     port: Port = None,
     database: Database = None,
+    store: StoreUrl = None,
     key: ExecutorKey = None,
     passphrase_file: KeyPassphrase = None,
     key_file: ExecutorKeyFile = None,
@@ -149,7 +161,9 @@ def doctor(
     """
     from bundler.doctor import examine
 
-    read = _bundler_settings(ctx, config, rpc_url, host, port, database, key, passphrase_file, key_file, key_fd, sets)
+    read = _bundler_settings(
+        ctx, config, rpc_url, host, port, database, store, key, passphrase_file, key_file, key_fd, sets
+    )
     findings = asyncio.run(examine(read()))
 
     def show(console: Console) -> None:

@@ -19,6 +19,7 @@ from bundler.service import Bundler
 from bundler.settings import LiveSettings, Settings
 from bundler.store import open_store
 from bundler.tracing import open_traces
+from bundler.treasury import open_treasury
 from contracts.errors import BadInput, NodeError, SeawallError, SetupError
 from contracts.rpc import RpcClient
 from contracts.types import checksum
@@ -113,6 +114,8 @@ async def run(
             await store.bind(chain_id)
             fee_model = await choose(rpc, chain_id, settings.fee_model)
             bundler = Bundler(rpc, store, executors, chain_id, settings, fee_model)
+            if settings.treasury_key_file is not None:
+                bundler.purses.treasury = open_treasury(rpc, chain_id, settings, bundler.submitter.router.send_raw)
             metrics.watch(bundler)
             if traces is not None:
                 bundler.events.listeners.append(traces.note)
@@ -167,6 +170,8 @@ async def run(
             finally:
                 drained.cancel()
                 await bundler.submitter.router.close()
+                if bundler.purses.treasury is not None:
+                    bundler.purses.treasury.close()
                 await server.stop()
                 if admin is not None:
                     await admin.stop()

@@ -168,13 +168,35 @@ class Metrics:
                 "seawall_bundler_base_fee_wei", "Its base fee per gas.", value=bundler.head.base_fee_wei
             )
             yield base
-        if bundler.balance_wei is not None:
+        purses = bundler.purses
+        if purses.balances:
             balance = GaugeMetricFamily(
                 "seawall_bundler_executor_balance_wei", "What an executor holds.", labels=["executor"]
             )
-            for address, holds_wei in bundler.balances.items():
+            for address, holds_wei in purses.balances.items():
                 balance.add_metric([checksum(address)], float(holds_wei))
             yield balance
+        low = GaugeMetricFamily(
+            "seawall_bundler_executor_low", "1 when it holds less than low_balance_wei.", labels=["executor"]
+        )
+        for address in purses.balances:
+            low.add_metric([checksum(address)], float(purses.is_low(address)))
+        yield low
+        held = GaugeMetricFamily(
+            "seawall_bundler_treasury_balance_wei", "What the treasury holds.", labels=["treasury"]
+        )
+        stuck = GaugeMetricFamily(
+            "seawall_bundler_treasury_problem", "1 when it cannot help an executor.", labels=["treasury"]
+        )
+        paid = CounterMetricFamily(
+            "seawall_bundler_refilled_wei", "What it sent to executors, in this process.", labels=["treasury"]
+        )
+        if (treasury := purses.treasury) is not None:
+            name = [checksum(treasury.address)]
+            held.add_metric(name, float(treasury.balance_wei or 0))
+            stuck.add_metric(name, float(treasury.problem is not None))
+            paid.add_metric(name, float(treasury.refilled_wei))
+        yield from (held, stuck, paid)
         sends = CounterMetricFamily(
             "seawall_bundler_endpoint",
             "Transactions handed in at an endpoint, by what became of them.",

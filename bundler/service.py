@@ -21,6 +21,7 @@ from bundler.intake import Intake
 from bundler.lanes import UnderWay
 from bundler.lookup import Lookup, find_inclusion, inclusion_of
 from bundler.mempool import Entry, Mempool
+from bundler.purses import Purses
 from bundler.replica import Replica
 from bundler.reputation import THROTTLED_ENTITY_LIVE_BLOCKS, Counts, Reputation, Standing
 from bundler.settings import Settings
@@ -31,7 +32,7 @@ from contracts.entrypoint import USER_OPERATION_EVENT, EntryPoint
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, NodeError, SetupError
 from contracts.rpc import RpcClient
-from contracts.types import Address, Hash32, Wei, checksum, keccak, parse_bytes, to_hex
+from contracts.types import Address, Hash32, checksum, keccak, parse_bytes, to_hex
 
 log = logging.getLogger("bundler.service")
 
@@ -116,8 +117,7 @@ class Bundler:
         """Operations whose nonce was found wrong, and the block at which it was first."""
         self._turn = 0
         self._fruitless: tuple[Hash32, int, frozenset[Slot]] | None = None
-        self.balances: dict[Address, Wei] = {}
-        """What each executor holds, as of the latest block."""
+        self.purses = Purses(rpc, settings)
         self.paused = False
         """Send no bundles until the operator resumes."""
         self.manual = False
@@ -235,7 +235,7 @@ class Bundler:
             if self.is_steward:
                 await self._notice_others(head)
                 await self._expire(head)
-            await self._weigh()
+            await self.purses.weigh(self.submitter.executors, head, refill=self.is_steward)
             self.head = self.intake.head = head
         if self.is_steward:
             await self._make_room()
@@ -270,7 +270,7 @@ class Bundler:
         When nothing could be sent (nothing due, or it does not pay), the next try waits for a new block or operation, or for a bundle
         that ends.
         """
-        for executor in self.able():
+        for executor in self.purses.able(self.submitter.idle(), self.submitter.executors):
             # Before anything is awaited: what comes meanwhile is a new occasion.
             arrived = self.intake.accepted_count + self.replica.arrived
             occasion = (head.hash, arrived, frozenset(self.submitter.in_flight))
@@ -279,27 +279,6 @@ class Bundler:
             if not await self._fill(executor, head):
                 self._fruitless = occasion
                 return
-
-    def able(self) -> list[Address]:
-        """Free executors that are not too poor. If all keys are, none rests: the node has the last word."""
-        least = self.settings.lane_min_balance_wei
-        rich = {a for a in self.submitter.executors if self.balances.get(a, least) >= least}
-        return [a for a in self.submitter.idle() if a in rich or not rich]
-
-    async def _weigh(self) -> None:
-        executors = self.submitter.executors
-        balances = await self.rpc.batch([("eth_getBalance", (to_hex(a), "latest")) for a in executors])
-        least = self.settings.lane_min_balance_wei
-        for executor, answer in zip(executors, balances, strict=True):
-            holds_wei = int(answer, 16)
-            if holds_wei < least <= self.balances.get(executor, least):
-                log.warning("executor %s holds %d wei and rests: send it money", checksum(executor), holds_wei)
-            self.balances[executor] = holds_wei
-
-    @property
-    def balance_wei(self) -> Wei | None:
-        """What the richest executor holds, as of the latest block; None before the first."""
-        return max(self.balances.values(), default=None)
 
     async def _fill(self, executor: Address, head: Head) -> bool:
         """One bundle, of the first entry point in turn that has something to send. False if there was nothing."""
@@ -318,6 +297,8 @@ class Bundler:
             banned = self._learn(draft.blamed)
             await self._give_up(entry_point, draft, head)
             await self._purge(banned)
+            if draft.entries and not self.purses.can_pay(executor, self.submitter.holds_back_wei(draft, head)):
+                return True  # another executor may
             if draft.entries:
                 self._last_build_s = time.monotonic()
                 self._turn += offset + 1
@@ -581,6 +562,7 @@ class Bundler:
             found.append(f"{self.last_error}: {_MEANING.get(self.last_error, 'the last cycle failed')}; see the log")
         if self.intake.draining:
             found.append("draining: no new operations are accepted")
+        found += self.purses.problems(self.submitter.executors)
         if (silent := self.submitter.router.problem()) is not None:
             found.append(silent)
         if self.paused:
@@ -589,21 +571,19 @@ class Bundler:
         most_s = self.settings.max_head_age_s
         if most_s and age_s > most_s and self.chain_id not in _DEVELOPMENT_CHAINS:
             found.append(f"the latest block is {age_s:.0f} s old, at most {most_s:g} s is asked for")
-        least = self.settings.min_executor_balance_wei
-        if self.balance_wei is not None and self.balance_wei < least:
-            richest = max(self.balances, key=lambda address: self.balances[address])
-            found.append(f"the executor {checksum(richest)} holds {self.balance_wei} wei, {least} are asked for")
         return found
 
     def status(self) -> dict[str, object]:
         """`seawall_status`. All of validating, pending and inFlight zero: everything ever accepted is settled."""
+        balances, richest_wei = self.purses.balances, self.purses.richest_wei
         return {
             "chainId": hex(self.chain_id),
             "executor": checksum(self.executor),
             "executors": [
                 {
                     "address": checksum(address),
-                    "balance": hex(self.balances[address]) if address in self.balances else None,
+                    "balance": hex(balances[address]) if address in balances else None,
+                    "low": self.purses.is_low(address),
                     "leased": address in self.submitter.held,
                     "busy": any(address == executor for executor, _ in self.submitter.in_flight),
                 }
@@ -615,12 +595,13 @@ class Bundler:
             "inFlight": self.pool.in_flight,
             "bundlesInFlight": len(self.submitter.in_flight) + self.submitter.in_flight_elsewhere,
             "steward": self.is_steward,
+            "treasury": self.purses.treasury and self.purses.treasury.to_json(),
             "endpoints": self.submitter.router.to_json(),
             "lastBlock": hex(self.head.number) if self.head else None,
             "validations": dict(self.cheap.counts) if self.cheap else {},
             "draining": self.intake.draining,
             "paused": self.paused,
-            "executorBalance": None if self.balance_wei is None else hex(self.balance_wei),
+            "executorBalance": None if richest_wei is None else hex(richest_wei),
             "ready": not self.problems(),
             "problem": self.last_error,
             "problems": self.problems(),

@@ -96,6 +96,16 @@ class Settings:
     under way has missed a block."""
     lane_min_balance_wei: Wei = 1
     """An executor that holds less rests while another does not."""
+    low_balance_wei: Wei = 10**16
+    """An executor that holds less is an alarm."""
+    treasury_key_file: Path | None = None
+    """0600 file of the key that tops executors up; it keeps `<file>.ledger` beside it."""
+    refill_below_wei: Wei = 0
+    """Who holds less is topped up"""
+    refill_to_wei: Wei = 0
+    """to this,"""
+    refill_daily_cap_wei: Wei = 0
+    """with at most this in any 24 hours."""
     max_ops_per_bundle: int = 64
     max_bundle_gas: int = MAX_TRANSACTION_GAS
     require_profit: bool = False
@@ -212,9 +222,16 @@ class Settings:
             )
         for name in (
             "rate_limit_per_s", "max_head_age_s", "min_executor_balance_wei", "lane_min_balance_wei", "endpoint_rest_s",
+            "low_balance_wei",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise BadInput(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.treasury_key_file is not None and not (
+            0 < self.refill_below_wei < self.refill_to_wei and self.refill_daily_cap_wei > 0
+        ):
+            raise BadInput(
+                "a treasury needs bounds: 0 < refill_below_wei < refill_to_wei, and a refill_daily_cap_wei above 0"
+            )
         if self.require_api_key and self.api_keys_file is None:
             raise BadInput("require_api_key needs api_keys_file: name the file with the clients' keys")
 
@@ -262,7 +279,7 @@ class Settings:
         for name in ("allowed_entities", "denied_entities"):
             if name in given:
                 given[name] = tuple(parse_address(text, name) for text in given[name])
-        for name in ("database", "admin_token_file", "api_keys_file"):
+        for name in ("database", "admin_token_file", "api_keys_file", "treasury_key_file"):
             if given.get(name) is not None:
                 given[name] = Path(given[name]).expanduser()
         if "submission" in given:
@@ -348,7 +365,8 @@ HOT = frozenset(
     (
         "max_batch", "request_timeout_s", "max_op_bytes", "max_verification_gas", "min_priority_fee_wei", "min_validity_s",
         "max_ops_per_sender", "max_pool_ops", "max_pool_bytes", "simulation_gas", "min_stake_wei", "min_unstake_delay_s", "allowed_entities",
-        "denied_entities", "bundle_interval_s", "lane_min_ops", "lane_min_balance_wei",
+        "denied_entities", "bundle_interval_s", "lane_min_ops", "lane_min_balance_wei", "low_balance_wei",
+        "refill_below_wei", "refill_to_wei", "refill_daily_cap_wei",
         "max_ops_per_bundle", "max_bundle_gas", "require_profit",
         "data_fee_margin_percent", "data_fee_tolerance_percent", "allow_data_loss", "blocks_before_resubmit",
         "blocks_before_fallback", "censorship_blocks", "endpoint_rest_s",

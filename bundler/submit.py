@@ -150,13 +150,8 @@ class Submitter:
         nonce = await self._rpc.get_nonce(executor, "pending")
         if any(entry.hash not in self._pool for entry in draft.entries):
             return None
-        tip_wei = max(
-            min(tip_of(entry, head) for entry in draft.entries),
-            self._settings.min_priority_fee_wei,
-            draft.data.tip_wei,
-        )
-        max_fee_wei = min(2 * head.base_fee_wei + tip_wei, self._settings.max_bundle_fee_wei)
-        attempt = self._sign((executor, nonce), draft, max_fee_wei, min(tip_wei, max_fee_wei), head)
+        max_fee_wei, tip_wei = self._fees(draft, head)
+        attempt = self._sign((executor, nonce), draft, max_fee_wei, tip_wei, head)
         await self._launch(attempt, "bundler.bundle", head)
         log.info(
             "bundle %s: %d operations, executor %s, nonce %d, gas limit %d",
@@ -167,6 +162,20 @@ class Submitter:
             draft.gas_limit,
         )
         return attempt
+
+    def _fees(self, draft: Draft, head: Head) -> tuple[Wei, Wei]:
+        """Max fee and priority fee per gas of a new bundle."""
+        tip_wei = max(
+            min(tip_of(entry, head) for entry in draft.entries),
+            self._settings.min_priority_fee_wei,
+            draft.data.tip_wei,
+        )
+        max_fee_wei = min(2 * head.base_fee_wei + tip_wei, self._settings.max_bundle_fee_wei)
+        return max_fee_wei, min(tip_wei, max_fee_wei)
+
+    def holds_back_wei(self, draft: Draft, head: Head) -> Wei:
+        """What a node wants to see on the executor's account before it takes the bundle: the gas limit at the max fee, and the data's fee."""
+        return draft.gas_limit * self._fees(draft, head)[0] + (0 if draft.data.gas else draft.data.fee_wei)
 
     def _sign(self, slot: Slot, draft: Draft, max_fee_wei: Wei, tip_wei: Wei, head: Head) -> Attempt:
         address, nonce = slot

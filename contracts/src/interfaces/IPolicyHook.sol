@@ -125,6 +125,7 @@ interface IPolicyHook {
     event SettingsSet(address indexed account, Settings settings);
     event RuleSet(address indexed account, address indexed target, bytes4 indexed selector, Rule rule, bool enabled);
     event WindowsSet(address indexed account, Window[] windows);
+    event BreakerSet(address indexed account, address breaker);
     event ApprovalSet(address indexed account, address indexed token, address indexed spender, uint128 cap);
     event AllowanceSet(address indexed account, bytes32 indexed id, Allowance allowance);
     event ChangeAnnounced(address indexed account, bytes32 indexed changeHash, bytes data, uint48 executableAt);
@@ -146,12 +147,22 @@ interface IPolicyHook {
     /// @notice Set (or replace) a refillable allowance, its present balance included.
     function setAllowance(Allowance calldata allowance) external;
 
+    /// @notice Have an `IEquityBreaker` measure every outermost execution that is neither exits nor a guard's, or none with zero. The first one
+    /// only tightens and needs no announcement; to replace or drop it does. Alone, as windows.
+    function setBreaker(address breaker) external;
+
     /// @notice Announce a later call of the account to this module, or its removal (the call data of the account's `uninstallModule`).
     /// changeHash = keccak256(data). It may be carried out once, from `changeDelay` seconds later on and for 14 days.
     function announce(bytes calldata data) external;
 
     /// @notice Withdraw an announcement. The account, or its authority.
     function cancel(address account, bytes32 changeHash) external;
+
+    /// @notice The equity breaker; zero for none.
+    function breakerOf(address account) external view returns (address);
+
+    /// @notice Whether an execution of the account is under way in this transaction.
+    function executing(address account) external view returns (bool);
 
     function settingsOf(address account) external view returns (bool installed, Settings memory settings);
     function ruleOf(address account, address target, bytes4 selector)

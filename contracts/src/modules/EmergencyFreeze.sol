@@ -202,7 +202,9 @@ contract EmergencyFreeze is ExitRegistry, IERC7579Hook, EIP712 {
     // ------------------------------------------------------------------ freezing
 
     /// @inheritdoc IEmergencyFreeze
+    /// @dev A declared guard may call it too: a breaker. Its freeze lasts until a thaw or an escape, and takes neither back.
     function freeze(address account, RiskState state) external onlyInstalled(account) {
+        if (isGuard(account, msg.sender)) return _guardFreeze(account, state);
         if (!isGuardian(account, msg.sender)) revert NotGuardian(msg.sender);
         _soloFreeze(account, state, msg.sender);
     }
@@ -502,6 +504,14 @@ contract EmergencyFreeze is ExitRegistry, IERC7579Hook, EIP712 {
         layers.solo = state;
         _settle(account);
         emit Frozen(account, state, by, layers.soloUntil);
+    }
+
+    function _guardFreeze(address account, RiskState state) private {
+        (RiskState current,) = stateOf(account);
+        if (state <= current) revert WrongDirection(current, state);
+        _layers[account].lasting = state;
+        _settle(account);
+        emit Frozen(account, state, msg.sender, 0);
     }
 
     function _quorumFreeze(address account, RiskState state, address by) private {

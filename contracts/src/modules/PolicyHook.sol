@@ -9,6 +9,8 @@ import {
     MODULE_TYPE_HOOK
 } from "@openzeppelin/contracts/interfaces/draft-IERC7579.sol";
 import {IEmergencyFreeze} from "../interfaces/IEmergencyFreeze.sol";
+import {IEquityBreaker} from "../interfaces/IEquityBreaker.sol";
+import {IPolicyHook} from "../interfaces/IPolicyHook.sol";
 import {RiskState} from "../interfaces/IRiskState.sol";
 import {ExecutionDecoder} from "../libraries/ExecutionDecoder.sol";
 import {HookSpending} from "./hook/HookSpending.sol";
@@ -63,6 +65,9 @@ contract PolicyHook is HookSpending, IERC7579Hook {
             // Whoever calls a fallback handler's selector, or installs a module: a function of the account itself.
             _checkCall(f, a, address(0), 0, msgData);
         }
+        if (a.flags & BREAKER != 0 && f.state & (DEPTH | NOT_EXIT) == 1 | NOT_EXIT) {
+            IEquityBreaker(_breakers[msg.sender]).enter(msg.sender, f.state & NOT_REDUCING != 0);
+        }
         _tstore(msg.sender, STATE_FIELD, f.state);
         for (uint256 i = 0; i < f.flows.length; ++i) {
             _tstore(msg.sender, FLOW_FIELD + i, f.flows[i]);
@@ -78,13 +83,22 @@ contract PolicyHook is HookSpending, IERC7579Hook {
         _tstore(msg.sender, STATE_FIELD, state);
         if (state & DEPTH != 0) return;
         Account memory a = _accounts[msg.sender];
-        if (a.flags & INSTALLED == 0 || state & NOT_EXIT == 0) return _tstore(msg.sender, STATE_FIELD, 0);
+        if (a.flags & INSTALLED == 0) return _tstore(msg.sender, STATE_FIELD, 0);
+        if (a.flags & BREAKER != 0 && state & (NOT_EXIT | EXITED) != 0) {
+            IEquityBreaker(_breakers[msg.sender]).leave(msg.sender, state & NOT_EXIT != 0, state & NOT_REDUCING != 0);
+        }
+        if (state & NOT_EXIT == 0) return _tstore(msg.sender, STATE_FIELD, 0);
         Frame memory f = _frame(a);
         for (uint256 i = 0; i < f.flows.length; ++i) {
             f.flows[i] = _tload(msg.sender, FLOW_FIELD + i);
         }
         _charge(f, a);
         _tstore(msg.sender, STATE_FIELD, 0);
+    }
+
+    /// @inheritdoc IPolicyHook
+    function executing(address account) external view returns (bool) {
+        return _tload(account, STATE_FIELD) & DEPTH != 0;
     }
 
     // ------------------------------------------------------------------ inside

@@ -37,21 +37,23 @@ abstract contract HookConfig is IPolicyHook {
     /// Selector of a rule for every selector of its target.
     bytes4 public constant ANY_SELECTOR = 0xffffffff;
     /// Word index that means the native value of the call.
-    uint16 public constant VALUE_WORD = 0xffff;
+    uint16 internal constant VALUE_WORD = 0xffff;
     /// Cap that permits any allowance.
     uint128 public constant UNLIMITED = type(uint128).max;
     uint8 public constant PAYABLE = 1;
-    uint8 public constant REDUCING = 2;
-    uint8 public constant EXIT_FIRST = 4;
-    uint8 public constant NO_EXECUTOR = 8;
+    uint8 internal constant REDUCING = 2;
+    uint8 internal constant EXIT_FIRST = 4;
+    uint8 internal constant NO_EXECUTOR = 8;
     /// Seconds in which an announced change can be carried out.
     uint48 public constant CHANGE_WINDOW = 14 days;
-    uint256 public constant MAX_WINDOWS = 16;
+    uint256 internal constant MAX_WINDOWS = 16;
 
     uint8 internal constant INSTALLED = 1;
     uint8 internal constant ENFORCED = 2;
     /// The account keeps its own risk state and delays the removal of modules itself.
     uint8 internal constant NATIVE = 4;
+    /// An equity breaker is asked before and after.
+    uint8 internal constant BREAKER = 8;
 
     uint256 private constant KNOWN_FLAGS = PAYABLE | REDUCING | EXIT_FIRST | NO_EXECUTOR;
     uint256 private constant MAX_ALTERNATIVES = 16;
@@ -66,6 +68,7 @@ abstract contract HookConfig is IPolicyHook {
     mapping(bytes32 key => mapping(address account => uint256)) internal _caps;
     mapping(bytes32 key => mapping(address account => AllowanceState)) internal _allowances;
     mapping(bytes32 changeHash => mapping(address account => Announcement)) private _announcements;
+    mapping(address account => address) internal _breakers;
 
     /// @dev A change by the calling account: at once without a delay, else as announced and once.
     modifier change() {
@@ -102,6 +105,16 @@ abstract contract HookConfig is IPolicyHook {
     }
 
     /// @inheritdoc IPolicyHook
+    function setBreaker(address breaker) external {
+        Account memory a = _installed(msg.sender);
+        if (a.flags & BREAKER != 0 && a.changeDelay != 0) _consumeAnnouncement(msg.sender, keccak256(msg.data));
+        _requireUnmeasured();
+        _breakers[msg.sender] = breaker;
+        _accounts[msg.sender].flags = breaker == address(0) ? a.flags & ~BREAKER : a.flags | BREAKER;
+        emit BreakerSet(msg.sender, breaker);
+    }
+
+    /// @inheritdoc IPolicyHook
     function announce(bytes calldata data) external {
         Account memory a = _installed(msg.sender);
         bytes32 changeHash = keccak256(data);
@@ -129,6 +142,11 @@ abstract contract HookConfig is IPolicyHook {
             a.flags & INSTALLED != 0,
             Settings({authority: a.authority, changeDelay: a.changeDelay, enforceAllowlist: a.flags & ENFORCED != 0})
         );
+    }
+
+    /// @inheritdoc IPolicyHook
+    function breakerOf(address account) external view returns (address) {
+        return _accounts[account].flags & BREAKER == 0 ? address(0) : _breakers[account];
     }
 
     /// @inheritdoc IPolicyHook

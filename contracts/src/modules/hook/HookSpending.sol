@@ -2,6 +2,7 @@
 pragma solidity ^0.8.26;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {IEquityBreaker} from "../../interfaces/IEquityBreaker.sol";
 import {SpendingWindow} from "../../libraries/SpendingWindow.sol";
 import {HookAllowlist} from "./HookAllowlist.sol";
 
@@ -48,6 +49,8 @@ abstract contract HookSpending is HookAllowlist {
     uint256 internal constant NOT_REDUCING = 1 << 17;
     /// Some call goes elsewhere than to this module.
     uint256 internal constant MEASURED = 1 << 18;
+    /// The breaker was told of an exit.
+    uint256 internal constant EXITED = 1 << 19;
 
     uint256 internal constant STATE_FIELD = 0;
     uint256 internal constant BALANCE_FIELD = 0x100;
@@ -76,6 +79,10 @@ abstract contract HookSpending is HookAllowlist {
     function _record(Frame memory f, Account memory a, address target, uint256 value, bytes calldata data, bool exit)
         internal
     {
+        if (exit && a.flags & BREAKER != 0) {
+            f.state |= EXITED;
+            IEquityBreaker(_breakers[f.account]).exiting(f.account, target, value, data);
+        }
         if (value != 0 && target != address(0)) _flow(f, address(0), value, exit);
         if (data.length < 68) return;
         bytes4 selector = bytes4(data);

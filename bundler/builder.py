@@ -23,6 +23,7 @@ from bundler.mempool import Entry, Mempool
 from bundler.reputation import THROTTLED_ENTITY_BUNDLE_COUNT, Reputation, Standing
 from bundler.reverts import reason
 from bundler.settings import Settings
+from bundler.validity import is_due
 from contracts.entrypoint import EntryPoint, FailedOp, decode_failed_op
 from contracts.errors import OperationRejected, RpcError
 from contracts.rpc import RpcClient
@@ -77,11 +78,6 @@ def role_of(reason: str) -> Role:
     if reason.startswith("AA1"):
         return "factory"
     return "paymaster" if reason.startswith("AA3") else "account"
-
-
-def is_due(entry: Entry, head: Head) -> bool:
-    """Whether the validity window is open. The entry point wants validAfter < timestamp <= validUntil."""
-    return entry.valid_after_s < head.timestamp_s <= entry.valid_until_s
 
 
 _LOOKED_AT = 64

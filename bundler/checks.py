@@ -6,6 +6,7 @@ from bundler.chain import Head
 from bundler.gas import bundle_gas_limit, pre_verification_gas
 from bundler.settings import Settings
 from contracts.entrypoint import EntryPoint
+from contracts.entrypoint.base import paymaster_signature_size
 from contracts.errors import InvalidFields
 from contracts.types import Address, checksum
 from contracts.userop import Candidate, UserOperation
@@ -31,7 +32,13 @@ def check_shape(op: UserOperation, entry_point: EntryPoint, settings: Settings) 
         )
     if op.factory == op.sender or op.paymaster == op.sender:
         raise InvalidFields(f"sender {checksum(op.sender)} cannot also be the operation's factory or paymaster")
-    variable = (op.call_data, op.signature, op.factory_data, op.paymaster_data)
+    if op.paymaster_signature and not entry_point.takes_paymaster_signatures:
+        raise InvalidFields(
+            f"entry point {entry_point.version} knows no paymasterSignature: put the signature into paymasterData, or use v0.9"
+        )
+    if entry_point.takes_paymaster_signatures:
+        paymaster_signature_size(op.paymaster_and_data)
+    variable = (op.call_data, op.signature, op.factory_data, op.paymaster_data, op.paymaster_signature)
     size = sum(len(data) for data in variable)
     if size > settings.max_op_bytes:
         raise InvalidFields(f"the operation's data have {size} bytes, more than {settings.max_op_bytes}")

@@ -191,6 +191,11 @@ async def _node(rpc: RpcClient, settings: Settings, executors: Sequence[Address]
     for one, name in zip(settings.submission, names_of(settings.submission), strict=True):
         yield await _endpoint(one, name, chain_id, settings)
     for executor in executors:
+        if any(one.wants_plain_caller for one in settings.entry_points) and await rpc.get_code(executor):
+            yield Finding(
+                "failed", "executor", f"{to_hex(executor)} has code: entry point v0.9 takes no bundle from it",
+                "revoke its EIP-7702 delegation, or use another key",
+            )  # fmt: skip
         yield await _money(rpc, executor, settings)
 
 

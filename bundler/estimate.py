@@ -14,7 +14,7 @@ from bundler.fees import Pricing
 from bundler.gas import TRANSACTION_GAS, pre_verification_gas, with_dummy_fields
 from bundler.reverts import reason
 from bundler.settings import Settings
-from bundler.simulation import SIG_VALIDATION_FAILED, ValidationData
+from bundler.validity import SIG_VALIDATION_FAILED, ValidationData
 from contracts.abi import Function
 from contracts.artifacts import artifact
 from contracts.eip7702 import Authorization, delegation
@@ -42,7 +42,7 @@ _EXECUTE_USER_OP = Function.parse(f"executeUserOp({PACKED_TYPE},bytes32)")
 
 VERIFICATION_OVERHEAD = 2_000
 """What the entry point spends on copying, hashing and checks within the verification limit beyond what the probe spends itself:
-1,600 on v0.8, 1,100 on v0.7 (measured; tests/bundler/test_estimate.py holds the result to the true need)."""
+1,600 on v0.8 and v0.9, 1,100 on v0.7 (measured; tests/bundler/test_estimate.py holds the result to the true need)."""
 VERIFICATION_WORD_GAS = 12
 DELEGATED_INIT_OVERHEAD = 6_000
 """Calls of entry point and SenderCreator around the initialisation of a delegated account."""
@@ -184,10 +184,11 @@ class Estimator:
             account["balance"] = hex(own + missing_wei)
         # The marker deploys nothing: the probe sees the account as it is with its delegation.
         seen = op.replace(factory=None, factory_data=b"") if op.is_delegated else op
+        passed_over = op.real_factory and entry_point.ignores_init_code and await self._rpc.get_code(op.sender)
         request = (
             entry_point.pack(seen),
             op_hash,
-            sender_creator(entry_point.address),
+            bytes(20) if passed_over else sender_creator(entry_point.address),
             execution,
             missing_wei,
             prefund_wei,

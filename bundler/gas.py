@@ -17,7 +17,7 @@ FLOOR_TOKEN_GAS = 10
 
 BUNDLE_OVERHEAD = 11_500
 """What `handleOps` spends outside all operations: dispatch, the guard, paying the beneficiary (9,000 + 2,600 cold)."""
-OP_OVERHEAD = {"v0.7": 8_000, "v0.8": 5_900}
+OP_OVERHEAD = {"v0.7": 8_000, "v0.8": 5_900, "v0.9": 5_900}
 """What the entry point spends on one operation outside its own measurement: decoding, event, refund. Measured, with an executor
 that is its own beneficiary (tests/bundler/test_estimate.py holds it to the receipts)."""
 OTHER_BENEFICIARY = 2_500
@@ -67,8 +67,8 @@ def _noise(size: int, seed: bytes = b"signature") -> bytes:
 def with_dummy_fields(op: UserOperation, signature_floor: int = 65) -> UserOperation:
     """`op` with every field that an estimate does not know yet at a size that costs at least as much calldata.
 
-    Gas limits become values of three, a missing fee of eight non-zero bytes; signature and paymaster data keep their length, all bytes
-    non-zero and without repetition, so that they compress no better than real ones.
+    Gas limits become values of three, a missing fee of eight non-zero bytes; signature, paymaster data and the paymaster's signature keep
+    their length, all bytes non-zero and without repetition, so that they compress no better than real ones.
     """
     noise = _noise(24)
     limits = [int.from_bytes(noise[3 * i : 3 * i + 3]) for i in range(5)]
@@ -83,6 +83,7 @@ def with_dummy_fields(op: UserOperation, signature_floor: int = 65) -> UserOpera
         paymaster_verification_gas_limit=limits[3] if op.paymaster else 0,
         paymaster_post_op_gas_limit=limits[4] if op.paymaster else 0,
         paymaster_data=_noise(len(op.paymaster_data), b"paymaster"),
+        paymaster_signature=_noise(len(op.paymaster_signature), b"paymaster signature"),
     )
 
 

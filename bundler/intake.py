@@ -158,6 +158,8 @@ class Intake:
             received_block=validation.head.number,
             valid_after_s=validation.data.valid_after_s,
             valid_until_s=validation.data.valid_until_s,
+            valid_after_block=validation.data.valid_after_block,
+            valid_until_block=validation.data.valid_until_block,
             authorization=candidate.authorization,
             staked=staked,
             code_hashes=validation.code_hashes,

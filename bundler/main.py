@@ -8,7 +8,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from bundler.admin import Admin
@@ -22,7 +22,7 @@ from bundler.tracing import open_traces
 from bundler.treasury import open_treasury
 from contracts.errors import BadInput, NodeError, SeawallError, SetupError
 from contracts.rpc import RpcClient
-from contracts.types import checksum
+from contracts.types import Address, checksum
 
 log = logging.getLogger("bundler.main")
 
@@ -54,8 +54,11 @@ def configure_logging(log_format: str) -> None:
         logger.propagate = False
 
 
-async def _wait_for_chain(rpc: RpcClient, settings: Settings) -> int:
-    """The chain id, once the node answers. Raises NodeError after `node_wait_s`, SetupError if an entry point is missing."""
+async def _wait_for_chain(rpc: RpcClient, settings: Settings, executors: Sequence[Address]) -> int:
+    """The chain id, once the node answers.
+
+    Raises NodeError after `node_wait_s`, SetupError if an entry point is missing or would take no bundle of an executor's.
+    """
     deadline = time.monotonic() + settings.node_wait_s
     while True:
         try:
@@ -65,6 +68,14 @@ async def _wait_for_chain(rpc: RpcClient, settings: Settings) -> int:
                     raise SetupError(
                         f"there is no entry point {entry_point.version} at {checksum(entry_point.address)} on chain {chain_id}: "
                         "set `entry_points` to those that exist"
+                    )
+            picky = [entry_point for entry_point in settings.entry_points if entry_point.wants_plain_caller]
+            for executor in executors if picky else ():
+                if await rpc.get_code(executor):
+                    raise SetupError(
+                        f"the executor {checksum(executor)} has code (an EIP-7702 delegation), and entry point "
+                        f"{picky[0].version} takes no bundle from it: revoke the delegation, use another key, or leave "
+                        f"{picky[0].version} out of `entry_points`"
                     )
             return chain_id
         except NodeError as error:
@@ -110,7 +121,7 @@ async def run(
     store = await open_store(settings)
     try:
         async with MeasuredRpc(settings.rpc_url, metrics, timeout_s=settings.request_timeout_s) as rpc:
-            chain_id = await _wait_for_chain(rpc, settings)
+            chain_id = await _wait_for_chain(rpc, settings, [executor.address for executor in executors])
             await store.bind(chain_id)
             fee_model = await choose(rpc, chain_id, settings.fee_model)
             bundler = Bundler(rpc, store, executors, chain_id, settings, fee_model)

@@ -35,7 +35,8 @@ def _subtract(counter: Counter[_Key], key: _Key, amount: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One accepted operation. Times in seconds of Unix time, the chain's for the validity window."""
+    """One accepted operation. Times in seconds of Unix time, the chain's for the validity window; on entry point v0.9 account and paymaster
+    may ask for a range of blocks as well."""
 
     hash: Hash32
     op: UserOperation
@@ -44,6 +45,8 @@ class Entry:
     received_block: int
     valid_after_s: int = 0
     valid_until_s: int = FOREVER
+    valid_after_block: int = 0
+    valid_until_block: int = FOREVER
     authorization: Authorization | None = None
     """EIP-7702, beside the operation."""
     staked: frozenset[Address] = frozenset()
@@ -74,7 +77,8 @@ class Entry:
     def size_bytes(self) -> int:
         """What it takes of the pool's memory."""
         op = self.op
-        own = len(op.call_data) + len(op.signature) + len(op.factory_data) + len(op.paymaster_data)
+        variable = (op.call_data, op.signature, op.factory_data, op.paymaster_data, op.paymaster_signature)
+        own = sum(map(len, variable))
         return OVERHEAD_BYTES + own + 32 * len(self.code_hashes) + 64 * len(self.contracts)
 
     @property
@@ -106,7 +110,9 @@ class Mempool:
         self._least: list[tuple[Wei, Wei, float, Hash32]] = []
         """The lowest bid first, of equal ones the youngest."""
         self._ending: list[tuple[int, Hash32]] = []
-        """By the end of their validity, those that have one."""
+        """By the time at which their validity ends, those that have one."""
+        self._ending_block: list[tuple[int, Hash32]] = []
+        """By the last block in which they are valid."""
         self._reserved: set[Hash32] = set()
         self._kept: set[Hash32] = set()
         """Those that another process builds a bundle with."""
@@ -145,6 +151,8 @@ class Mempool:
         self._push(entry)
         if entry.valid_until_s != FOREVER:
             heapq.heappush(self._ending, (entry.valid_until_s, entry.hash))
+        if entry.valid_until_block != FOREVER:
+            heapq.heappush(self._ending_block, (entry.valid_until_block, entry.hash))
 
     def _push(self, entry: Entry) -> None:
         """Have it found by `best_first` and `lowest` again."""
@@ -201,16 +209,22 @@ class Mempool:
         coming = [self._entries[op_hash].size_bytes for op_hash in self._reserved]
         return len(self) - len(coming) - most, self.size_bytes - sum(coming) - most_bytes
 
-    def ended(self, time_s: int) -> list[Entry]:
-        """Operations whose validity ended before `time_s`, those under way included."""
-        found = []
-        while self._ending and self._ending[0][0] < time_s:
-            _, op_hash = heapq.heappop(self._ending)
-            entry = self._entries.get(op_hash)
+    def ended(self, time_s: int, block: int) -> list[Entry]:
+        """Operations that no block after `block` may hold, or whose validity ended before `time_s`; those under way included."""
+        passed = [*self._passed(self._ending_block, block + 1), *self._passed(self._ending, time_s)]
+        return list({entry.hash: entry for entry in passed}.values())
+
+    def _passed(self, heap: list[tuple[int, Hash32]], bound: int) -> list[Entry]:
+        """Those that end before `bound`, which stay in the heap; what is gone from the pool leaves it."""
+        found, kept = [], []
+        while heap and heap[0][0] < bound:
+            item = heapq.heappop(heap)
+            entry = self._entries.get(item[1])
             if entry is not None:
                 found.append(entry)
-        for entry in found:
-            heapq.heappush(self._ending, (entry.valid_until_s, entry.hash))
+                kept.append(item)
+        for item in kept:
+            heapq.heappush(heap, item)
         return found
 
     def reserve(self, entry: Entry) -> None:

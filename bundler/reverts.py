@@ -17,6 +17,21 @@ _PANICS = {
     0x41: "too much memory",
     0x51: "call of an uninitialised function",
 }
+_ENTRY_POINT_ERRORS = {
+    Function.parse(error).selector: words
+    for error, words in {
+        "InvalidPaymaster(address)": "AA98 the paymaster is the zero address",
+        "InvalidPaymasterData(uint256)": "AA93 paymasterAndData is shorter than 52 bytes",
+        "InvalidPaymasterSignatureLength(uint256,uint256)": "the paymaster's signature is longer than paymasterData",
+        "InvalidBeneficiary(address)": "AA90 the beneficiary is the zero address",
+        "FailedSendToBeneficiary(address,uint256,bytes)": "AA91 the beneficiary does not take the fees",
+        "InternalFunction()": "AA92 an internal function was called from outside",
+        "Reentrancy()": "handleOps was called by a contract or an account with code",
+        "Eip7702SenderWithoutCode(address)": "the sender of an operation with the marker 0x7702 has no code",
+        "Eip7702SenderNotDelegate(address)": "the sender of an operation with the marker 0x7702 has code but no EIP-7702 delegation",
+    }.items()
+}
+"""Custom errors of entry points v0.8 and v0.9, where there is one with the AAxx that earlier versions say."""
 
 
 def reason(data: bytes) -> str:
@@ -36,5 +51,7 @@ def reason(data: bytes) -> str:
         pass
     if (failed := decode_failed_op(data)) is not None:
         return failed.reason[:200]
+    if data[:4] in _ENTRY_POINT_ERRORS:
+        return _ENTRY_POINT_ERRORS[data[:4]]
     suffix = "..." if len(data) > 68 else ""
     return f"custom error 0x{data[:68].hex()}{suffix}"

@@ -28,6 +28,7 @@ from bundler.settings import Settings
 from bundler.store import STEWARD, Held, Inclusion, News, Overtaken, Store
 from bundler.submit import Submitter
 from bundler.transaction import Slot
+from bundler.validity import expiry
 from contracts.entrypoint import USER_OPERATION_EVENT, EntryPoint
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, NodeError, SetupError
@@ -494,8 +495,8 @@ class Bundler:
     async def _expire(self, head: Head) -> None:
         """Give up what no later block can include."""
         late = [
-            (entry.hash, f"AA22 expired: valid until {entry.valid_until_s}, the latest block is at {head.timestamp_s}")
-            for entry in self.pool.ended(head.timestamp_s)
+            (entry.hash, expiry(entry, head))
+            for entry in self.pool.ended(head.timestamp_s, head.number)
             if not self.pool.is_in_flight(entry.hash)
         ]
         throttled = {a for a in self.reputation.all() if self.reputation.standing(a) is Standing.THROTTLED}

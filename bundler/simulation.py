@@ -27,9 +27,9 @@ from bundler.erc7562.probe import StateProbe, stake_of
 from bundler.erc7562.rules import Context, Edition, check_validation, storage_contracts, violations
 from bundler.erc7562.trace import ValidationTrace, parse, touched, tracer_options
 from bundler.gas import validation_gas_limit
-from bundler.mempool import FOREVER
 from bundler.reverts import reason
 from bundler.settings import Settings
+from bundler.validity import SIG_VALIDATION_FAILED, ValidationData, check_expiry
 from contracts.abi import Function
 from contracts.eip7702 import delegation
 from contracts.entrypoint import V07, EntryPoint, FailedOp, decode_failed_op
@@ -49,31 +49,7 @@ from contracts.rpc import RpcClient
 from contracts.types import Address, Hash32, Wei, checksum, parse_bytes, to_hex
 from contracts.userop import Candidate, UserOperation
 
-SIG_VALIDATION_FAILED = 1
 _OUT_OF_GAS = "AA95"
-
-
-@dataclass(frozen=True, slots=True)
-class ValidationData:
-    """What an account or a paymaster answered. Both ends of the window are inclusive, in seconds of chain time."""
-
-    aggregator: int = 0
-    """0 valid, 1 signature failed, else an aggregator's address."""
-    valid_after_s: int = 0
-    valid_until_s: int = FOREVER
-
-    @classmethod
-    def parse(cls, word: int) -> ValidationData:
-        """aggregator (160 bits) | validUntil (48, 0 is forever) | validAfter (48), lowest first."""
-        return cls(word & (2**160 - 1), word >> 208, (word >> 160 & FOREVER) or FOREVER)
-
-    def both(self, other: ValidationData) -> ValidationData:
-        """The intersection of two windows."""
-        return ValidationData(
-            self.aggregator or other.aggregator,
-            max(self.valid_after_s, other.valid_after_s),
-            min(self.valid_until_s, other.valid_until_s),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +109,15 @@ def rejection(failed: FailedOp, op: UserOperation, data: ValidationData | None =
         )
     if code in ("AA22", "AA32") and data is not None:
         message += f" (valid from {data.valid_after_s} to {data.valid_until_s}, Unix time)"
+    if code in ("AA27", "AA37") and data is not None:
+        message += f" (valid after block {data.valid_after_block}, until {data.valid_until_block})"
     kinds: dict[str, type[OperationRejected]] = {
         "AA24": BadSignature,
         "AA34": BadSignature,
         "AA22": TimeRange,
+        "AA27": TimeRange,
         "AA32": TimeRange,
+        "AA37": TimeRange,
         "AA31": PaymasterDepositTooLow,
     }
     kind = kinds.get(code, RejectedByPaymaster if code.startswith("AA3") else RejectedByEntryPoint)
@@ -209,7 +189,7 @@ def answer_of(
     if index < len(calls) and not calls[index].get("error"):
         answer = output(calls[index])[32 * word : 32 * word + 32]
         if len(answer) == 32:
-            return ValidationData.parse(int.from_bytes(answer))
+            return ValidationData.parse(int.from_bytes(answer), counts_blocks=entry_point.counts_blocks)
     return ValidationData()
 
 
@@ -331,7 +311,7 @@ async def validate(
     if floor is None:
         head, frame = await trace(rpc, call, state=overrides(candidates))
         data = _check_answers(entry_point, ops, frame)
-        _check_expiry(data, head, min_validity_s)
+        check_expiry(data, head, min_validity_s)
         return Validation(head, data)
     if cheap is not None:
         passed = await validate_cheaply(cheap, entry_point, candidates, call, min_validity_s, floor)
@@ -355,7 +335,7 @@ async def validate_in_full(
     candidate, ops = candidates[-1], [one.op for one in candidates]
     head, trace_, stakes = await _safe_trace(rpc, entry_point, call, candidates)
     data = _check_answers(entry_point, ops, _plain_frame(trace_))
-    _check_expiry(data, head, min_validity_s)
+    check_expiry(data, head, min_validity_s)
     entities = entities_of(candidate.op, stakes, floor.stake_wei, floor.unstake_delay_s)
     phases = phases_of(trace_, ops, sender_creator(entry_point.address))[-1]
     if not any(phase.role == "account" for phase in phases):
@@ -384,7 +364,7 @@ async def validate_cheaply(
     data = _check_answers(entry_point, ops, _plain_calls(found, entry_point))
     if found.trace is None:
         return None
-    _check_expiry(data, found.head, min_validity_s)
+    check_expiry(data, found.head, min_validity_s)
     entities = entities_of(candidate.op, found.stakes, floor.stake_wei, floor.unstake_delay_s)
     phases = phases_of(found.trace, ops, sender_creator(entry_point.address))[-1]
     if not any(phase.role == "account" for phase in phases):
@@ -422,16 +402,6 @@ def _validation(
         storage_contracts(phases, candidate.op.sender),
         {address: stake.deposit_wei for address, stake in stakes.items()},
     )
-
-
-def _check_expiry(data: ValidationData, head: Head, min_validity_s: int) -> None:
-    """Raises TimeRange if the operation does not stay valid for `min_validity_s` beyond `head`."""
-    if data.valid_until_s < head.timestamp_s + min_validity_s:
-        raise TimeRange(
-            f"the operation expires too soon: valid until {data.valid_until_s}, the latest block is at {head.timestamp_s} and "
-            f"{min_validity_s} s must remain; sign it with a later validUntil",
-            rule="AA22",
-        )
 
 
 def _edition(entry_point: EntryPoint) -> Edition:

@@ -147,7 +147,7 @@ class OpcodeRule(OperationRejected):
 
 
 class TimeRange(OperationRejected):
-    """The operation is expired, not yet valid, or expires too soon (AA22, AA32)."""
+    """The operation is expired, not yet valid, or expires too soon (AA22, AA32; by block AA27, AA37)."""
 
     code = -32503
 

@@ -40,7 +40,11 @@ _OPTIONAL = (
     "paymasterVerificationGasLimit",
     "paymasterPostOpGasLimit",
     "paymasterData",
+    "paymasterSignature",
 )
+PAYMASTER_SIGNATURE_MAGIC = bytes.fromhex("22e325a297439656")
+"""Ends paymasterAndData when a paymaster's signature, with its length in two bytes, stands before it: the first eight bytes of
+keccak256("PaymasterSignature"). Source: EntryPoint v0.9, UserOperationLib."""
 # Gas limits are held in 128 bits on chain; amounts near that overflow nothing here, Python's integers are exact.
 _GAS_BITS = 128
 
@@ -64,6 +68,8 @@ class UserOperation:
     paymaster_verification_gas_limit: int = 0
     paymaster_post_op_gas_limit: int = 0
     paymaster_data: bytes = b""
+    paymaster_signature: bytes = b""
+    """Entry point v0.9 and later: not covered by the hash, so that account and paymaster can sign at the same time. At most 65,535 bytes."""
 
     @property
     def is_delegated(self) -> bool:
@@ -82,10 +88,15 @@ class UserOperation:
 
     @property
     def paymaster_and_data(self) -> bytes:
-        """paymaster || verification gas (16) || postOp gas (16) || data, empty without a paymaster."""
+        """paymaster || verification gas (16) || postOp gas (16) || data [|| signature || its length (2) || magic], empty without a paymaster.
+
+        Raises OverflowError if a gas limit has more than 128 bits or the signature more than 65,535 bytes.
+        """
         if self.paymaster is None:
             return b""
-        return self.paymaster + self.paymaster_gas_limits.to_bytes(32) + self.paymaster_data
+        signature = self.paymaster_signature
+        suffix = signature + len(signature).to_bytes(2) + PAYMASTER_SIGNATURE_MAGIC if signature else b""
+        return self.paymaster + self.paymaster_gas_limits.to_bytes(32) + self.paymaster_data + suffix
 
     @property
     def account_gas_limits(self) -> bytes:
@@ -148,8 +159,11 @@ class UserOperation:
         )
         if factory is None and data("factoryData"):
             raise InvalidFields("factoryData is given without factory")
-        if paymaster is None and any(data(n) if n == "paymasterData" else quantity(n) for n in _OPTIONAL[3:]):
-            raise InvalidFields("paymasterData or a paymaster gas limit is given without paymaster")
+        if paymaster is None and any(quantity(n) if n.endswith("GasLimit") else data(n) for n in _OPTIONAL[3:]):
+            raise InvalidFields("paymasterData, paymasterSignature or a paymaster gas limit is given without paymaster")
+        paymaster_signature = data("paymasterSignature")
+        if len(paymaster_signature) > 0xFFFF:
+            raise InvalidFields(f"paymasterSignature has {len(paymaster_signature)} bytes, more than 65535")
         return cls(
             sender=parse_address(given["sender"], "sender"),
             nonce=quantity("nonce", 256),
@@ -166,6 +180,7 @@ class UserOperation:
             paymaster_verification_gas_limit=quantity("paymasterVerificationGasLimit"),
             paymaster_post_op_gas_limit=quantity("paymasterPostOpGasLimit"),
             paymaster_data=data("paymasterData"),
+            paymaster_signature=paymaster_signature,
         )
 
     def to_rpc(self) -> dict[str, str]:
@@ -191,6 +206,8 @@ class UserOperation:
                 "paymasterPostOpGasLimit": hex(self.paymaster_post_op_gas_limit),
                 "paymasterData": to_hex(self.paymaster_data),
             }
+        if self.paymaster_signature:
+            fields["paymasterSignature"] = to_hex(self.paymaster_signature)
         return fields
 
 

@@ -26,7 +26,7 @@ USER_FILE = "config.toml"
 
 # fmt: off
 ADDRESS_NAMES = (
-    "entry_point_v07", "entry_point_v08", "multicall3", "weth", "usdc", "feed_eth_usd", "feed_usdc_usd",
+    "entry_point_v07", "entry_point_v08", "entry_point_v09", "multicall3", "weth", "usdc", "feed_eth_usd", "feed_usdc_usd",
     "sequencer_feed", "uniswap_factory", "uniswap_pool", "uniswap_router", "uniswap_quoter",
     "uniswap_position_manager", "aave_pool", "aave_addresses_provider", "aave_oracle", "aave_data_provider",
     "aave_sentinel", "aave_atoken_weth", "perp_clearing_house", "perp_vault", "perp_exchange",
@@ -262,7 +262,7 @@ SETTINGS: dict[str, Setting] = {
     "bundler_url": Setting(_url, "http://127.0.0.1:4337", "JSON-RPC address of the bundler"),
     "paymaster_url": Setting(_url, None, "JSON-RPC address of the ERC-7677 paymaster service"),
     "chain_id": Setting(_integer(1, 2**64 - 1), None, "refuse any other chain"),
-    "entry_point": Setting(_choice("v0.8", "v0.7"), "v0.8", "entry point version"),
+    "entry_point": Setting(_choice("v0.8", "v0.7", "v0.9"), "v0.8", "entry point version"),
     "account": Setting(_address, None, "the risk account to work on"),
     "policy": Setting(_path, None, "the policy file"),
     "deployments": Setting(_path, None, "JSON file with addresses, as `seawall devnet --json` prints it"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from bundler.mempool import Entry
+from bundler.mempool import FOREVER, Entry
 from bundler.store.port import Attempt, Inclusion, OperationRecord, OpStatus
 from contracts.eip7702 import Authorization
 from contracts.entrypoint import by_address
@@ -25,6 +25,7 @@ ATTEMPT_COLUMNS = (
     "block_number, block_hash"
 )
 """What `attempt_of` and `inclusion_of` read, in this order."""
+_ANY_BLOCK = (0, FOREVER)
 
 
 class Beside(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -35,6 +36,8 @@ class Beside(msgspec.Struct, frozen=True, omit_defaults=True):
     staked: tuple[bytes, ...] = ()
     code_hashes: tuple[tuple[bytes, bytes], ...] = ()
     contracts: tuple[bytes, ...] = ()
+    blocks: tuple[int, int] | None = None
+    """In which it is valid: after the one, until the other; None for any."""
 
     @staticmethod
     def of(entry: Entry) -> bytes:
@@ -49,7 +52,14 @@ class Beside(msgspec.Struct, frozen=True, omit_defaults=True):
                 a.r.to_bytes(32),
                 a.s.to_bytes(32),
             )
-        beside = Beside(numbers, tuple(sorted(entry.staked)), entry.code_hashes, tuple(sorted(entry.contracts)))
+        blocks = (entry.valid_after_block, entry.valid_until_block)
+        beside = Beside(
+            numbers,
+            tuple(sorted(entry.staked)),
+            entry.code_hashes,
+            tuple(sorted(entry.contracts)),
+            None if blocks == _ANY_BLOCK else blocks,
+        )
         return msgspec.msgpack.encode(beside)
 
     def beside(self, entry: Entry) -> Entry:
@@ -64,12 +74,15 @@ class Beside(msgspec.Struct, frozen=True, omit_defaults=True):
                 int.from_bytes(r),
                 int.from_bytes(s),
             )
+        blocks = self.blocks or _ANY_BLOCK
         return replace(
             entry,
             authorization=authorization,
             staked=frozenset(self.staked),
             code_hashes=self.code_hashes,
             contracts=frozenset(self.contracts),
+            valid_after_block=blocks[0],
+            valid_until_block=blocks[1],
         )
 
 

@@ -14,6 +14,7 @@ class Addresses:
 
     entry_point_v07: Address
     entry_point_v08: Address
+    entry_point_v09: Address
     multicall3: Address
     weth: Address
     usdc: Address

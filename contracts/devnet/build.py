@@ -68,6 +68,7 @@ async def build_devnet(
     return Addresses(
         entry_point_v07=entry_points["v0.7"],
         entry_point_v08=entry_points["v0.8"],
+        entry_point_v09=entry_points["v0.9"],
         multicall3=MULTICALL3,
         weth=weth,
         usdc=usdc,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contracts.entrypoint import v07, v08
+from contracts.entrypoint import v07, v08, v09
 from contracts.entrypoint.base import (
     ACCOUNT_DEPLOYED,
     BEFORE_EXECUTION,
+    IGNORED_INIT_CODE,
     POST_OP_REVERT_REASON,
     USER_OPERATION_EVENT,
     USER_OPERATION_REVERT_REASON,
@@ -18,7 +19,8 @@ from contracts.types import Address, checksum
 
 V07: EntryPoint = v07.ENTRY_POINT
 V08: EntryPoint = v08.ENTRY_POINT
-ENTRY_POINTS: dict[str, EntryPoint] = {"v0.7": V07, "v0.8": V08}
+V09: EntryPoint = v09.ENTRY_POINT
+ENTRY_POINTS: dict[str, EntryPoint] = {"v0.7": V07, "v0.8": V08, "v0.9": V09}
 
 
 def by_address(address: Address) -> EntryPoint:
@@ -34,11 +36,13 @@ __all__ = [
     "ACCOUNT_DEPLOYED",
     "BEFORE_EXECUTION",
     "ENTRY_POINTS",
+    "IGNORED_INIT_CODE",
     "POST_OP_REVERT_REASON",
     "USER_OPERATION_EVENT",
     "USER_OPERATION_REVERT_REASON",
     "V07",
     "V08",
+    "V09",
     "EntryPoint",
     "FailedOp",
     "by_address",

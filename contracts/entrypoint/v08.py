@@ -7,14 +7,14 @@ from contracts.typed_data import digest, domain_separator
 from contracts.types import Address, Hash32, keccak
 from contracts.userop import UserOperation
 
-_TYPE_HASH = keccak(
+TYPE_HASH = keccak(
     b"PackedUserOperation(address sender,uint256 nonce,bytes initCode,bytes callData,bytes32 accountGasLimits,"
     b"uint256 preVerificationGas,bytes32 gasFees,bytes paymasterAndData)"
 )
 
 
 def _user_op_hash(op: UserOperation, entry_point: Address, chain_id: int, delegate: Address | None) -> Hash32:
-    struct = keccak(_TYPE_HASH + packed_hash_words(op, delegate))
+    struct = keccak(TYPE_HASH + packed_hash_words(op, delegate))
     return digest(domain_separator("ERC4337", "1", chain_id, entry_point), struct)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.entrypoint import V07, V08, V09
 from contracts.types import Address
 from tests.bundler.rig import Chain, Client, process, serving, settings_for
 
@@ -37,8 +38,9 @@ async def own_chain(chain_state: tuple[Path, dict[str, Address]]) -> AsyncIterat
 
 @pytest.fixture(scope="session")
 async def bundler(shared_chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    """A bundler with default settings on the shared chain."""
-    async with serving(settings_for(shared_chain, tmp_path_factory.mktemp("bundler"))) as client:
+    """A bundler on the shared chain that serves every entry point."""
+    settings = settings_for(shared_chain, tmp_path_factory.mktemp("bundler"), entry_points=(V08, V07, V09))
+    async with serving(settings) as client:
         yield client
 
 

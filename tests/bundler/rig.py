@@ -1,4 +1,4 @@
-"""A bundler on a real chain: anvil with both real entry points and SimpleAccount, the service in process or as a process."""
+"""A bundler on a real chain: anvil with the real entry points and SimpleAccount, the service in process or as a process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from contracts.devnet import anvil, packages
 from contracts.devnet.accounts import FUNDS_WEI, Accounts, devnet_key
 from contracts.devnet.chain import CHAIN_ID, Builder, bytecode
 from contracts.devnet.entry_points import deploy_entry_points
-from contracts.entrypoint import USER_OPERATION_EVENT, V07, V08, EntryPoint
+from contracts.entrypoint import USER_OPERATION_EVENT, V07, V08, V09, EntryPoint
 from contracts.entrypoint.base import DEPOSIT_TO, GET_NONCE
 from contracts.eoa import Eoa, TransactionSender
 from contracts.rpc import RpcClient
@@ -53,6 +53,10 @@ def answers(word: int) -> bytes:
 def paymaster_answers(word: int) -> bytes:
     """Runtime code of a paymaster that answers (empty context, `word`)."""
     return bytes.fromhex("60405f527f") + word.to_bytes(32) + bytes.fromhex("6020525f60405260605ff3")
+
+
+BLOCKS = 1 << 47
+"""On entry point v0.9: the number beside it is a block's."""
 
 
 def validation_word(*, aggregator: int = 0, valid_after_s: int = 0, valid_until_s: int = 0) -> int:
@@ -92,7 +96,11 @@ class Chain:
         """Make the state that `start` loads; returns the factories by entry-point version."""
         binary = await asyncio.to_thread(anvil.find_binary)
         wanted = [p for p in packages.protocol_packages() if p.name == "@account-abstraction/contracts"]
-        simple = {V07: simple_account_package("0.7.0"), V08: simple_account_package("0.8.0")}
+        simple = {
+            V07: simple_account_package("0.7.0"),
+            V08: simple_account_package("0.8.0"),
+            V09: simple_account_package("0.9.0-rc.1"),
+        }
         await asyncio.to_thread(packages.fetch, [*wanted, *simple.values()])
         accounts = Accounts.derive()
         arguments = [*_ARGUMENTS, "--no-mining", "--timestamp", str(START_S)]
@@ -185,9 +193,9 @@ class Chain:
         return SimpleAccount(self.rpc, entry_point, address, owner, factory)
 
     async def _deploy(self, account: SimpleAccount) -> None:
-        """Through the factory; v0.8's listens to nobody but the entry point's SenderCreator."""
+        """Through the factory; from v0.8 on it listens to nobody but the entry point's SenderCreator."""
         caller = self.accounts.trader2.address
-        if account.entry_point is V08:
+        if account.entry_point is not V07:
             function = Function.parse("senderCreator()(address)")
             caller = function.decode(await self.rpc.eth_call(account.factory, function.encode()))[0]
             await self.rpc.call("anvil_setBalance", to_hex(caller), hex(10**20))

@@ -21,7 +21,7 @@ from contracts.userop import Candidate, UserOperation
 from tests.bundler.assembly import asm
 from tests.bundler.erc7562.test_safe_mode import PAYS, VALID, account_running, mapping_of
 from tests.bundler.rig import Chain, serving, settings_for, with_limits
-from tests.bundler.test_refusals import BOTH
+from tests.bundler.test_refusals import EACH
 
 FLOOR = StakeFloor(10**17, 86_400)
 
@@ -53,7 +53,7 @@ class Recorded(RpcClient):
         return await super().batch(calls)
 
 
-@BOTH
+@EACH
 async def test_account_behind_a_proxy_is_proven_at_once_and_with_the_same_findings(
     shared_chain: Chain, entry_point: EntryPoint
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from bundler.gas import bundle_gas_limit, pre_verification_gas
 from contracts.abi import encode
-from contracts.entrypoint import USER_OPERATION_EVENT, V07, V08, EntryPoint
+from contracts.entrypoint import USER_OPERATION_EVENT, V07, V08, V09, EntryPoint
 from contracts.errors import RpcError
 from contracts.types import parse_bytes, parse_hash, to_hex
 from contracts.userop import UserOperation
@@ -30,7 +30,7 @@ from tests.bundler.rig import (
     with_limits,
 )
 
-BOTH = pytest.mark.parametrize("entry_point", [V08, V07], ids=["v0.8", "v0.7"])
+EACH = pytest.mark.parametrize("entry_point", [V08, V07, V09], ids=["v0.8", "v0.7", "v0.9"])
 DEEP = asm("""
     0 CALLDATALOAD DUP1 ISZERO @end JUMPI
     1 SWAP1 SUB 0 MSTORE                    ; call itself with one less
@@ -110,7 +110,7 @@ KINDS = (
 )  # fmt: skip
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("kind", KINDS)
 async def test_estimated_limits_suffice_and_are_at_most_15_percent_above_need(
     shared_chain: Chain, bundler: Client, entry_point: EntryPoint, kind: str
@@ -140,7 +140,7 @@ async def test_estimated_limits_suffice_and_are_at_most_15_percent_above_need(
     assert "bulky" in kind or surplus <= 0.15 * op.pre_verification_gas
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("size", [0, 1_000, 4_000, 20_000])
 async def test_the_cheapest_operation_with_the_least_allowed_pre_verification_gas_pays_for_its_transaction(
     shared_chain: Chain, bundler: Client, entry_point: EntryPoint, size: int

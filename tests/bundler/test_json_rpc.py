@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.entrypoint import V07, V08
+from contracts.entrypoint import V07, V08, V09
 from contracts.errors import RpcError
 from contracts.types import checksum, to_hex
 from contracts.userop import UserOperation
@@ -53,7 +53,7 @@ def post_now(url: str, body: bytes) -> tuple[int, Any]:
 
 async def test_chain_entry_points_and_version_are_told(bundler: Client) -> None:
     assert await bundler.rpc.call("eth_chainId") == "0x539"
-    assert await bundler.rpc.call("eth_supportedEntryPoints") == [checksum(V08.address), checksum(V07.address)]
+    assert await bundler.rpc.call("eth_supportedEntryPoints") == [checksum(one.address) for one in (V08, V07, V09)]
     assert (await bundler.rpc.call("web3_clientVersion")).startswith("seawall/")
 
 

@@ -15,6 +15,7 @@ from bundler.keys import KeyVariable
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import Reputation
 from bundler.settings import Settings
+from bundler.validity import expiry
 from contracts.entrypoint import V08
 from contracts.types import keccak
 from contracts.userop import UserOperation, required_prefund
@@ -87,7 +88,8 @@ def test_order_lowest_and_ends_agree_with_a_look_at_everything(
 ) -> None:
     pool, flying = Mempool(), set[bytes]()
     for number, one in enumerate(entries):
-        pool.add(replace(one, valid_until_s=100 + number) if number % 3 == 0 else one)
+        changed = replace(one, valid_until_s=100 + number) if number % 3 == 0 else one
+        pool.add(replace(changed, valid_until_block=50 + number) if number % 4 == 0 else changed)
     for what, index in steps:
         if index >= len(entries):
             continue
@@ -109,7 +111,9 @@ def test_order_lowest_and_ends_agree_with_a_look_at_everything(
         for _ in range(2):  # looking changes nothing
             found = list(pool.best_first(V08.address))
             assert found == sorted(waiting, key=lambda one: (-one.bid[0], one.received_s, one.hash))
-            assert set(pool.ended(110)) == {one for one in pool if one.valid_until_s < 110}
+            ended = pool.ended(110, 58)
+            assert set(ended) == {one for one in pool if one.valid_until_s < 110 or one.valid_until_block <= 58}
+            assert len(set(ended)) == len(ended)
         head = Head(1, keccak(b"h"), 1, base_fee)
         by_tip = sorted(
             (one for one in waiting if tip_of(one, head) >= 0),
@@ -148,6 +152,19 @@ def test_operation_not_due_or_under_way_is_skipped_with_what_follows_it() -> Non
     assert select(pool, V08, HEAD, settings(), REPUTATION) == [free]
     pool.land([flying.hash])
     assert select(pool, V08, HEAD, settings(), REPUTATION) == [flying, follower, free]
+
+
+def test_operation_outside_its_range_of_blocks_is_skipped() -> None:
+    pool = Mempool()
+    early, late = entry(1, 1, valid_after_block=100), entry(5, 1, valid_until_block=100)
+    first, last = entry(7, 1, valid_after_block=99), entry(11, 1, valid_until_block=101)
+    for one in (early, late, first, last):
+        pool.add(one)
+    assert select(pool, V08, HEAD, settings(), REPUTATION) == [first, last]
+    assert (expiry(late, HEAD), expiry(early, HEAD)[:4]) == (
+        "AA27 expired: valid until block 100, the latest is 100",
+        "AA22",
+    )
 
 
 def test_operation_below_the_base_fee_waits() -> None:

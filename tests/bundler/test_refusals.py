@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bundler.gas import pre_verification_gas
-from contracts.entrypoint import V07, V08, EntryPoint
+from contracts.entrypoint import V07, V08, V09, EntryPoint
 from contracts.errors import RpcError
 from contracts.types import to_hex
 from contracts.userop import EIP7702_MARKER, UserOperation, required_prefund
@@ -32,7 +32,7 @@ from tests.bundler.rig import (
     with_limits,
 )
 
-BOTH = pytest.mark.parametrize("entry_point", [V08, V07], ids=["v0.8", "v0.7"])
+EACH = pytest.mark.parametrize("entry_point", [V08, V07, V09], ids=["v0.8", "v0.7", "v0.9"])
 FIELDS, ENTRY_POINT, PAYMASTER, RULE, TIME, THROTTLED, STAKE, AGGREGATOR, SIGNATURE, DEPOSIT = (
     -32602, -32500, -32501, -32502, -32503, -32504, -32505, -32506, -32507, -32508,
 )  # fmt: skip
@@ -105,14 +105,14 @@ async def test_tip_below_the_minimum_is_refused(own_chain: Chain, tmp_path: Path
         await refused(client, op, FIELDS, "maxPriorityFeePerGas 2000000000 is too low: at least 3000000000")
 
 
-@BOTH
+@EACH
 async def test_wrong_signature_is_32507(shared_chain: Chain, bundler: Client, entry_point: EntryPoint) -> None:
     account = await shared_chain.account(entry_point)
     op = await account.operation()
     await refused(bundler, op.replace(call_gas_limit=100_001), SIGNATURE, "AA24 signature error", entry_point)
 
 
-@BOTH
+@EACH
 async def test_unfunded_account_is_told_aa21(shared_chain: Chain, bundler: Client, entry_point: EntryPoint) -> None:
     op = await (await shared_chain.account(entry_point, funds_wei=0)).operation()
     await refused(bundler, op, ENTRY_POINT, "AA21 didn't pay prefund", entry_point)

@@ -1,4 +1,4 @@
-"""From a signed operation to its receipt, on both entry points."""
+"""From a signed operation to its receipt, on every entry point."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.entrypoint import V07, V08, EntryPoint
+from contracts.entrypoint import V07, V08, V09, EntryPoint
 from contracts.errors import RpcError
 from contracts.types import checksum, keccak, parse_bytes, to_hex
 from contracts.userop import UserOperation
@@ -25,10 +25,10 @@ from tests.bundler.rig import (
     with_limits,
 )
 
-BOTH = pytest.mark.parametrize("entry_point", [V08, V07], ids=["v0.8", "v0.7"])
+EACH = pytest.mark.parametrize("entry_point", [V08, V07, V09], ids=["v0.8", "v0.7", "v0.9"])
 
 
-@BOTH
+@EACH
 async def test_first_operation_deploys_the_account_and_is_included(
     shared_chain: Chain, bundler: Client, entry_point: EntryPoint
 ) -> None:

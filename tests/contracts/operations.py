@@ -30,11 +30,22 @@ SPONSORED = DEPLOYING.replace(
     paymaster_post_op_gas_limit=10_000,
     paymaster_data=b"\x02" * 77,
 )
+CO_SIGNED = SPONSORED.replace(paymaster_data=b"\x03" * 12, paymaster_signature=b"\x04" * 65)
+"""The paymaster signs beside the account (entry point v0.9)."""
+
+
+@st.composite
+def co_signed(draw: st.DrawFn) -> UserOperation:
+    """Any operation with a paymaster's signature of its own."""
+    op = draw(operations())
+    return op.replace(
+        paymaster=op.paymaster or draw(ADDRESS), paymaster_signature=draw(st.binary(min_size=1, max_size=300))
+    )
 
 
 @st.composite
 def operations(draw: st.DrawFn) -> UserOperation:
-    """Any operation that entry points v0.7 and v0.8 can hold."""
+    """Any operation that every entry point can hold."""
     op = UserOperation(
         sender=draw(ADDRESS),
         nonce=draw(st.integers(0, 2**256 - 1)),

@@ -11,7 +11,7 @@ from hypothesis import given
 from contracts.errors import InvalidFields
 from contracts.types import checksum, keccak
 from contracts.userop import LANE_ATTESTED, LANE_KEEPER, UserOperation, intent_hash, nonce_key, required_prefund
-from tests.contracts.operations import DEPLOYING, PLAIN, SPONSORED, operations
+from tests.contracts.operations import DEPLOYING, PLAIN, SPONSORED, co_signed, operations
 
 
 @given(operations())
@@ -27,6 +27,18 @@ def test_the_packed_fields_are_where_the_entry_point_reads_them() -> None:
     assert SPONSORED.paymaster_and_data[52:] == b"\x02" * 77
     assert PLAIN.init_code == PLAIN.paymaster_and_data == b""
     assert (SPONSORED.nonce_key, SPONSORED.nonce & (2**64 - 1)) == (7, 2)
+
+
+@given(co_signed())
+def test_the_json_form_has_the_paymasters_signature_beside_its_data(op: UserOperation) -> None:
+    assert UserOperation.from_rpc(op.to_rpc()) == op
+    assert UserOperation.from_rpc(op.to_rpc() | {"paymasterSignature": "0x"}) == op.replace(paymaster_signature=b"")
+    assert op.paymaster_and_data.endswith(
+        op.paymaster_data
+        + op.paymaster_signature
+        + len(op.paymaster_signature).to_bytes(2)
+        + bytes.fromhex("22e325a297439656")
+    )
 
 
 def test_the_prefund_is_every_limit_times_the_fee() -> None:
@@ -64,6 +76,9 @@ def test_a_missing_field_is_named(field: str) -> None:
         ({"factoryData": "0x01"}, "without factory"),
         ({"paymasterData": "0x01"}, "without paymaster"),
         ({"paymasterPostOpGasLimit": "0x1"}, "without paymaster"),
+        ({"paymasterSignature": "0x01"}, "without paymaster"),
+        ({"paymaster": "0x" + "11" * 20, "paymasterSignature": "0x" + "11" * 65_536}, "paymasterSignature"),
+        ({"paymaster": "0x" + "11" * 20, "paymasterSignature": "0x1"}, "paymasterSignature"),
         ({"callGasLimit": hex(2**128)}, "callGasLimit"),
         ({"maxFeePerGas": hex(2**128)}, "maxFeePerGas"),
         (

@@ -21,7 +21,7 @@ interface ISenderCreatorLike {
     function createSender(bytes calldata initCode) external returns (address);
 }
 
-/// @title GasProbe: the gas limits one operation really needs, on v0.7 and v0.8.
+/// @title GasProbe: the gas limits one operation really needs, on v0.7, v0.8 and v0.9.
 /// @notice Never deployed. The bundler places this code at the entry point's address by a state override of eth_call, and the
 /// entry point's own code at `REAL`, to which everything else is delegated: accounts, factories and paymasters see the real
 /// entry point with its real storage, and are called by it in the real order within one transaction, so that warm and cold
@@ -33,7 +33,7 @@ contract GasProbe {
     struct Request {
         PackedUserOperation op;
         bytes32 userOpHash;
-        address senderCreator;
+        address senderCreator; // zero: the initCode is passed over, as v0.9 does when the account exists
         bytes execution; // what the account is called with
         uint256 missingFunds; // wei the account must bring
         uint256 maxCost; // wei, for the paymaster
@@ -103,6 +103,7 @@ contract GasProbe {
             (context, result.paymasterValidationData) = abi.decode(answer, (bytes, uint256));
         }
         if (request.execution.length != 0) {
+            _announce(request.userOpHash);
             (result.stage, result.callGas, result.reason) =
                 _measure(request.op.sender, request.execution, request.callCap, 4);
             if (result.stage != 0) return result;
@@ -133,7 +134,7 @@ contract GasProbe {
     {
         address sender = request.op.sender;
         bool ok;
-        if (request.op.initCode.length != 0) {
+        if (request.op.initCode.length != 0 && request.senderCreator != address(0)) {
             if (sender.code.length != 0) return (1, "AA10 sender already constructed", 0);
             (ok, reason) = request.senderCreator.call{gas: limit}(
                 abi.encodeCall(ISenderCreatorLike.createSender, (request.op.initCode))
@@ -150,7 +151,7 @@ contract GasProbe {
         _touch(sender, uint192(request.op.nonce >> 64), request.op.paymasterAndData.length == 0);
     }
 
-    /// The entry point's own writes during validation: deposits (slot 0) and nonceSequenceNumber (slot 1) of v0.7 and v0.8.
+    /// The entry point's own writes during validation: deposits (slot 0) and nonceSequenceNumber (slot 1), in all three versions.
     /// The deposit is made to change and changed back, at the price of one change.
     function _touch(address sender, uint192 key, bool paysItself) private {
         assembly ("memory-safe") {
@@ -166,6 +167,13 @@ contract GasProbe {
             mstore(32, outer)
             let slot := keccak256(0, 64)
             sstore(slot, add(sload(slot), 1))
+        }
+    }
+
+    /// What v0.9's getCurrentUserOpHash() answers while the operation runs: its transient slot 0, which no other version uses.
+    function _announce(bytes32 userOpHash) private {
+        assembly ("memory-safe") {
+            tstore(0, userOpHash)
         }
     }
 

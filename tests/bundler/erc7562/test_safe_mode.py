@@ -16,7 +16,7 @@ from contracts.types import Address, checksum, to_hex
 from contracts.userop import UserOperation
 from tests.bundler.assembly import asm
 from tests.bundler.rig import GWEI, Chain, Client, answers, serving, settings_for, with_limits
-from tests.bundler.test_refusals import BOTH, RULE, STAKE, THROTTLED, refused
+from tests.bundler.test_refusals import EACH, RULE, STAKE, THROTTLED, refused
 
 VALID = "0 0 MSTORE 32 0 RETURN"
 PAYS = "64 0 MSTORE 0 32 MSTORE 0 64 MSTORE 96 0 RETURN"
@@ -40,7 +40,7 @@ async def account_running(chain: Chain, program: str, entry_point: EntryPoint = 
     return with_limits(UserOperation(await chain.put(asm(f"{program} {VALID}"), deposit_on=entry_point), 0, b""))
 
 
-@BOTH
+@EACH
 async def test_account_behind_a_proxy_is_accepted(
     shared_chain: Chain, bundler: Client, entry_point: EntryPoint
 ) -> None:
@@ -50,7 +50,7 @@ async def test_account_behind_a_proxy_is_accepted(
         assert (await bundler.included(op_hash))["success"] is True
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize(
     ("program", "rule", "words"),
     [

@@ -26,13 +26,13 @@ from contracts.devnet import anvil, packages
 from contracts.devnet.accounts import FUNDS_WEI, Accounts, devnet_key
 from contracts.devnet.chain import Builder
 from contracts.devnet.entry_points import deploy_entry_points
-from contracts.entrypoint import V07, V08, EntryPoint
+from contracts.entrypoint import V07, V08, V09, EntryPoint
 from contracts.eoa import Eoa
 from contracts.rpc import RpcClient
 from contracts.types import checksum, to_hex
 
 CHAIN_ID = 1337
-ENTRY_POINTS = {"v0.7": V07, "v0.8": V08}
+ENTRY_POINTS = {"v0.7": V07, "v0.8": V08, "v0.9": V09}
 
 
 class HoldingProxy:

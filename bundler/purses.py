@@ -76,6 +76,6 @@ class Purses:
         if richest_wei is not None and richest_wei < least:
             richest = max(self.balances, key=lambda address: self.balances[address])
             found.append(f"the executor {checksum(richest)} holds {richest_wei} wei, {least} are asked for")
-        if len(self._cannot_pay) == len(executors):
+        if self._cannot_pay and len(self._cannot_pay) == len(executors):
             found.append(f"no executor can pay for a bundle: {min(self._cannot_pay.values())} wei are needed")
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -17,7 +18,8 @@ from bundler.erc7562.rules import RuleBroken
 from bundler.events import Events
 from bundler.fees import NO_CHARGE, DataCharge, Pricing
 from bundler.fees.shaping import shape
-from bundler.gas import bundle_gas, bundle_gas_limit, execution_limits
+from bundler.gas import bundle_gas, bundle_gas_limit, execution_limits, inflated_gas_limit
+from bundler.inflator import Inflator, Packed
 from bundler.lanes import UnderWay
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import THROTTLED_ENTITY_BUNDLE_COUNT, Reputation, Standing
@@ -28,6 +30,8 @@ from contracts.entrypoint import EntryPoint, FailedOp, decode_failed_op
 from contracts.errors import OperationRejected, RpcError
 from contracts.rpc import RpcClient
 from contracts.types import Address, Hash32, Wei, checksum, parse_bytes, to_hex
+
+log = logging.getLogger("bundler.builder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Draft:
     """What reputation has to learn."""
     data: DataCharge = NO_CHARGE
     """What the bundle's data cost; the gas of it is in `gas_limit`."""
+    packed: Packed | None = None
+    """The transaction to send in place of `handleOps`, where that costs less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +185,10 @@ def gas_limit_of(entry_point: EntryPoint, entries: Sequence[Entry]) -> int:
     return bundle_gas_limit(entry_point, [entry.op for entry in entries], authorizations)
 
 
+_PLENTY_WEI = 10**24
+"""More than any transaction can cost."""
+
+
 def _cost(gas: int, head: Head, tip_wei: Wei, charge: DataCharge) -> Wei:
     """Wei that a bundle of `gas` costs with its data. Where the sequencer takes the data's fee as a tip, it is in the tip."""
     if charge.tip_wei:
@@ -198,8 +208,10 @@ class Builder:
         beneficiary: Address,
         pricing: Pricing,
         cheap: CheapPass | None = None,
+        inflator: Inflator | None = None,
     ) -> None:
         self._cheap = cheap
+        self._inflator = inflator
         self.events = Events()
         self._rpc = rpc
         self._pool = pool
@@ -235,9 +247,15 @@ class Builder:
                 bundle = [entry.candidate for entry in kept]
                 (charge,) = await self._pricing.charges(entry_point, [bundle], head, signed=True)
                 cost_wei = _cost(outcome.gas_used, head, tip, charge)
+                plain = Draft(
+                    entry_point, tuple(kept), gas_limit + charge.gas, tuple(dropped.items()), tuple(blamed), charge
+                )
+                draft, cost_wei = await self._cheapest(plain, cost_wei, head, tip, executor or self._executor)
+                if self._settings.allow_data_loss:
+                    cost_wei = _cost(outcome.gas_used, head, tip, NO_CHARGE)
                 if not self._settings.require_profit or outcome.revenue_wei >= cost_wei:
-                    gas_limit += charge.gas
-                    return Draft(entry_point, tuple(kept), gas_limit, tuple(dropped.items()), tuple(blamed), charge)
+                    return draft
+                log.info("%d operations bring %d wei and cost %d: less go", len(kept), outcome.revenue_wei, cost_wei)
                 kept = self._without(kept, min(kept, key=lambda entry: tip_of(entry, head)))
             elif outcome.failed is not None and outcome.failed.op_index < len(kept):
                 culprit = kept[outcome.failed.op_index]
@@ -253,6 +271,36 @@ class Builder:
             else:
                 kept = kept[: len(kept) // 2]
         return Draft(entry_point, (), 0, tuple(dropped.items()), tuple(blamed))
+
+    async def _cheapest(
+        self, plain: Draft, cost_wei: Wei, head: Head, tip_wei: Wei, executor: Address
+    ) -> tuple[Draft, Wei]:
+        """`plain`, or the same through the inflator where that costs less than `cost_wei`; with its cost. Raises NodeError, FeeDataError."""
+        if self._inflator is None or not self._pricing.model.charges_data:
+            return plain, cost_wei
+        packed = self._inflator.pack(
+            plain.entry_point, [e.op for e in plain.entries], executor, self._settings.beneficiary or executor
+        )
+        bundle = [entry.candidate for entry in plain.entries]
+        (charge,) = await self._pricing.charges(plain.entry_point, [bundle], head, signed=True, packed=packed)
+        if charge.fee_wei >= plain.data.fee_wei:
+            return plain, cost_wei
+        gas_limit = inflated_gas_limit(plain.gas_limit - plain.data.gas, packed)
+        call = {
+            "from": to_hex(executor), "to": to_hex(packed.to), "gas": hex(gas_limit), "data": to_hex(packed.data),
+        }  # fmt: skip
+        _, frame = await simulation.trace(
+            self._rpc,
+            call,
+            gas_price_wei=head.base_fee_wei + tip_wei,
+            state=simulation.overrides(bundle),
+            top_only=True,
+        )
+        inflated_wei = _cost(int(frame.get("gasUsed", "0x0"), 16), head, tip_wei, charge)
+        gas_limit += charge.gas
+        if frame.get("error") or inflated_wei >= cost_wei or gas_limit > self._settings.max_bundle_gas:
+            return plain, cost_wei
+        return replace(plain, gas_limit=gas_limit, data=charge, packed=packed), inflated_wei
 
     async def paying(self, entry_point: EntryPoint, entries: list[Entry], head: Head) -> list[Entry]:
         """Those that pay for their data, unless losses are allowed; the others wait. Raises FeeDataError, NodeUnreachable."""
@@ -354,8 +402,10 @@ class Builder:
             entry_point, [entry.op for entry in entries], executor, beneficiary, gas_limit
         )
         state = simulation.overrides([entry.candidate for entry in entries])
-        if self._settings.require_profit:
-            _, frame = await simulation.trace(self._rpc, call, gas_price_wei=gas_price_wei, state=state)
+        if self._settings.require_profit or self._inflator is not None:  # both want to know what it costs
+            # Whether the executor can pay is looked at apart.
+            funded = {to_hex(executor): {"balance": hex(_PLENTY_WEI)}} | state
+            _, frame = await simulation.trace(self._rpc, call, gas_price_wei=gas_price_wei, state=funded)
             data, error = simulation.output(frame), frame.get("error")
             if not error:
                 payment = (frame.get("calls") or [{}])[-1]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bundler.chain import Head, read_head
+from bundler.inflator import Inflator
 from bundler.mempool import Entry
 from bundler.receipts import operation_receipt
 from bundler.settings import Settings
@@ -72,10 +73,11 @@ async def left_the_chain(rpc: RpcClient, inclusions: Sequence[Inclusion], head: 
 class Lookup:
     """Reads the store and, for operations that never were here, the last blocks."""
 
-    def __init__(self, rpc: RpcClient, store: Store, settings: Settings) -> None:
+    def __init__(self, rpc: RpcClient, store: Store, settings: Settings, inflator: Inflator | None = None) -> None:
         self._rpc = rpc
         self._store = store
         self._settings = settings
+        self._inflator = inflator
 
     async def status(self, op_hash: Hash32) -> dict[str, Any] | None:
         """`seawall_getUserOperationStatus`: received, bundled, included or dropped with its reason; None if unknown."""
@@ -134,12 +136,16 @@ class Lookup:
     async def _from_transaction(
         self, entry_point: EntryPoint, inclusion: Inclusion, op_hash: Hash32, chain_id: int
     ) -> UserOperation | None:
-        """A stranger's operation out of its bundle's call data; None if a contract sent the bundle in another form."""
+        """An operation out of its bundle's call data, also through our inflator; None if a contract sent it in another form."""
         transaction = await self._rpc.call("eth_getTransactionByHash", to_hex(inclusion.tx_hash))
         if transaction is None:
             return None
         try:
-            ops, _ = entry_point.decode_handle_ops(parse_bytes(transaction["input"], "input"))
+            data = parse_bytes(transaction["input"], "input")
+            if self._inflator is not None and transaction.get("to") == to_hex(self._inflator.address):
+                ops = self._inflator.unpack(data, entry_point)
+            else:
+                ops, _ = entry_point.decode_handle_ops(data)
         except InvalidFields:
             return None
         return next((op for op in ops if entry_point.user_op_hash(op, chain_id) == op_hash), None)

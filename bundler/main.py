@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from bundler.admin import Admin
 from bundler.fees import choose
+from bundler.inflator import Inflator
 from bundler.metrics import MeasuredRpc, Metrics
 from bundler.server import Server
 from bundler.service import Bundler
@@ -124,7 +125,10 @@ async def run(
             chain_id = await _wait_for_chain(rpc, settings, [executor.address for executor in executors])
             await store.bind(chain_id)
             fee_model = await choose(rpc, chain_id, settings.fee_model)
-            bundler = Bundler(rpc, store, executors, chain_id, settings, fee_model)
+            inflator = None
+            if settings.inflator is not None:
+                inflator = await Inflator.open(rpc, settings.inflator, settings.entry_points, executors[0].address)
+            bundler = Bundler(rpc, store, executors, chain_id, settings, fee_model, inflator)
             if settings.treasury_key_file is not None:
                 bundler.purses.treasury = open_treasury(rpc, chain_id, settings, bundler.submitter.router.send_raw)
             metrics.watch(bundler)

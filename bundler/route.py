@@ -21,7 +21,7 @@ from bundler.endpoints import METHOD_NOT_FOUND, Endpoint, EndpointState, names_o
 from bundler.events import Event, Events, Kind
 from bundler.settings import Settings
 from bundler.store import Attempt
-from bundler.transaction import Slot, gas_limit_of, slot_of
+from bundler.transaction import Slot, gas_limit_of, slot_of, target_of
 from contracts.errors import NodeUnreachable, RpcError
 from contracts.rpc import RpcClient
 from contracts.types import Hash32, to_hex
@@ -230,9 +230,9 @@ class Router:
         return min(left, key=lambda i: (self.states[i].rests(now_s), i), default=None)
 
     async def _hand_in(self, index: int, attempt: Attempt, way: _Way, block_number: int) -> Outcome:
-        """With its condition where the endpoint takes one; with a shorter one, or none, where it finds it too costly."""
+        """With its condition where the endpoint takes one (for entry points only); with a shorter one, or none, if that is too costly."""
         state, raw = self.states[index], to_hex(attempt.raw)
-        if state.most_cost and attempt.op_hashes and attempt.tx_hash not in way.conditions:
+        if state.most_cost and target_of(attempt) == attempt.entry_point and attempt.tx_hash not in way.conditions:
             way.conditions[attempt.tx_hash] = await self._conditioner(attempt, block_number)
         condition = way.conditions.get(attempt.tx_hash)
         while condition is not None and (shorter := condition.within(state.most_cost)) is not None:

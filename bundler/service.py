@@ -17,6 +17,7 @@ from bundler.chain import Head, read_head, read_head_of
 from bundler.cheap import CheapPass
 from bundler.events import Events
 from bundler.fees import FeeModel, Pricing
+from bundler.inflator import Inflator
 from bundler.intake import Intake
 from bundler.lanes import UnderWay
 from bundler.lookup import Lookup, find_inclusion, inclusion_of
@@ -74,6 +75,7 @@ class Bundler:
         chain_id: int,
         settings: Settings,
         fee_model: FeeModel | None = None,
+        inflator: Inflator | None = None,
     ) -> None:
         self.rpc = rpc
         self.store = store
@@ -85,7 +87,7 @@ class Bundler:
         beneficiary = settings.beneficiary or self.executor
         self.pricing = Pricing(rpc, chain_id, self.executor, beneficiary, fee_model)
         self.cheap = CheapPass(rpc) if settings.safe and settings.cheap_pass else None
-        self.builder = Builder(rpc, self.pool, settings, self.executor, beneficiary, self.pricing, self.cheap)
+        self.builder = Builder(rpc, self.pool, settings, self.executor, beneficiary, self.pricing, self.cheap, inflator)
         self.reputation = Reputation(time.time(), settings.allowed_entities, settings.denied_entities)
         self.submitter = Submitter(rpc, store, self.pool, self.builder, executors, chain_id, settings, self.reputation)
         self.intake = Intake(
@@ -103,7 +105,7 @@ class Bundler:
         self.events = self.submitter.events = self.intake.events = self.builder.events = Events()
         self.submitter.router.events = self.events
         self.replica = Replica(self.pool, self.submitter, self.reputation, self.events)
-        self.lookup = Lookup(rpc, store, settings)
+        self.lookup = Lookup(rpc, store, settings, inflator)
         self.head: Head | None = None
         self.last_error: str | None = None
         self._last_build_s = float("-inf")

@@ -108,8 +108,8 @@ class Settings:
     """with at most this in any 24 hours."""
     max_ops_per_bundle: int = 64
     max_bundle_gas: int = MAX_TRANSACTION_GAS
-    require_profit: bool = False
-    """Send only bundles whose operations pay at least what the transaction costs at the moment of building."""
+    require_profit: bool = True
+    """Send only bundles whose operations pay at least what the transaction costs at the moment of building; what does not pay waits."""
     fee_model: str = AUTO
     """What the chain charges for data: `auto` (by chain id), `l1`, `op-stack`, `arbitrum`, `linea`, `scroll` or `zksync`."""
     data_fee_margin_percent: int = 10
@@ -129,6 +129,8 @@ class Settings:
     endpoint_rest_s: float = 60.0
     """How long an endpoint that failed three times in a row, or seems to censor, is the last choice."""
     endpoint_timeout_s: float = 3.0
+    inflator: Address | None = None
+    """Inflator contract through which bundles go in a compact form where that costs less."""
     blocks_before_resubmit: int = 3
     resubmit_bump_percent: int = 13
     """Raise of both fees at a resubmission; nodes want at least 10."""
@@ -274,8 +276,9 @@ class Settings:
             given["entry_points"] = tuple(
                 by_address(parse_address(text, "entry_points")) for text in given["entry_points"]
             )
-        if given.get("beneficiary") is not None:
-            given["beneficiary"] = parse_address(given["beneficiary"], "beneficiary")
+        for name in ("beneficiary", "inflator"):
+            if given.get(name) is not None:
+                given[name] = parse_address(given[name], name)
         for name in ("allowed_entities", "denied_entities"):
             if name in given:
                 given[name] = tuple(parse_address(text, name) for text in given[name])

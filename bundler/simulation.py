@@ -137,9 +137,14 @@ def handle_ops_call(
 
 
 async def trace(
-    rpc: RpcClient, call: Mapping[str, str], *, gas_price_wei: Wei | None = None, state: Mapping[str, Any] | None = None
+    rpc: RpcClient,
+    call: Mapping[str, str],
+    *,
+    gas_price_wei: Wei | None = None,
+    state: Mapping[str, Any] | None = None,
+    top_only: bool = False,
 ) -> tuple[Head, dict[str, Any]]:
-    """The call tree of `call` on the latest block, and that block's header.
+    """The call tree of `call` (`top_only`: its root) on the latest block, and that block's header.
 
     Raises NodeError, saying what is missing, if the node cannot trace.
     """
@@ -147,6 +152,8 @@ async def trace(
     if gas_price_wei is not None:
         request["gasPrice"] = hex(gas_price_wei)
     options: dict[str, Any] = {"tracer": "callTracer"}
+    if top_only:
+        options["tracerConfig"] = {"onlyTopCall": True}
     if state:
         options["stateOverrides"] = dict(state)
     try:

@@ -185,6 +185,7 @@ class Submitter:
             self._chain_id,
             draft.entry_point,
             draft.entries,
+            draft.packed,
             beneficiary=self._settings.beneficiary or address,
             gas_limit=draft.gas_limit,
             max_fee_wei=max_fee_wei,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import rlp
 
+from bundler.inflator import Packed
 from bundler.mempool import Entry
 from bundler.store import Attempt
 from contracts.entrypoint import EntryPoint
@@ -27,12 +28,19 @@ def gas_limit_of(attempt: Attempt) -> int:
     return int.from_bytes(rlp.decode(attempt.raw[1:])[4])
 
 
+def target_of(attempt: Attempt) -> Address:
+    """Whom a signed transaction calls."""
+    to: Address = rlp.decode(attempt.raw[1:])[5]
+    return to
+
+
 def sign_bundle(
     executor: Eoa,
     nonce: int,
     chain_id: int,
     entry_point: EntryPoint,
     entries: Sequence[Entry],
+    packed: Packed | None = None,
     *,
     beneficiary: Address,
     gas_limit: int,
@@ -40,7 +48,15 @@ def sign_bundle(
     tip_wei: Wei,
     sent_block: int,
 ) -> Attempt:
-    """`handleOps` of these; without any, a transaction to the executor itself, which takes the nonce and does nothing."""
+    """`handleOps` of these, in `packed` form if there is one.
+
+    Without any, a transaction to the executor itself, which takes the nonce and does nothing.
+    """
+    to, data = executor.address, b""
+    if packed is not None:
+        to, data = packed.to, packed.data
+    elif entries:
+        to, data = entry_point.address, entry_point.encode_handle_ops([e.op for e in entries], beneficiary)
     authorizations = [e.authorization.for_transaction() for e in entries if e.authorization is not None]
     raw, tx_hash = executor.sign_transaction(
         ({"authorizationList": authorizations} if authorizations else {})
@@ -48,12 +64,12 @@ def sign_bundle(
             "type": 4 if authorizations else 2,
             "chainId": chain_id,
             "nonce": nonce,
-            "to": checksum(entry_point.address if entries else executor.address),
+            "to": checksum(to),
             "value": 0,
             "gas": gas_limit if entries else CANCEL_GAS,
             "maxFeePerGas": max_fee_wei,
             "maxPriorityFeePerGas": tip_wei,
-            "data": entry_point.encode_handle_ops([e.op for e in entries], beneficiary) if entries else b"",
+            "data": data,
         }
     )
     return Attempt(

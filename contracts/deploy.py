@@ -154,3 +154,25 @@ async def stake_and_fund(
     await sender.transact(deployment.risk_account_factory, stake, value=stake_wei)
     await sender.transact(deployment.verifying_paymaster, stake, value=stake_wei)
     await sender.transact(deployment.verifying_paymaster, PAYMASTER_DEPOSIT.encode(), value=deposit_wei)
+
+
+_PATTERNS = (
+    # ERC-7579 execute(mode, data) of one call; execute(target, value, data); ERC-20 transfer and approve
+    "e9ae5c53" + "00" * 63 + "40" + "00" * 31,
+    "b61d27f6" + "00" * 12,
+    "a9059cbb" + "00" * 12,
+    "095ea7b3" + "00" * 12,
+)
+
+
+def inflator_dictionary(addresses: Sequence[Address], patterns: Sequence[bytes] = ()) -> bytes:
+    """What the operations of one chain often hold: heads of calls, and `addresses` as 32-byte words (tokens, venues, modules, paymasters).
+
+    `patterns`: further bytes, as they stand in operations.
+    """
+    return b"".join([*map(bytes.fromhex, _PATTERNS), *patterns, *(bytes(12) + address for address in addresses)])
+
+
+async def deploy_inflator(sender: TransactionSender, dictionary: bytes) -> Address:
+    """Deploy the bundler's Inflator with its dictionary (`inflator_dictionary`), one for all entry points that listen to contracts."""
+    return await deploy(sender, init_code("Inflator", ["bytes"], [dictionary]))

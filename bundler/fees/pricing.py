@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bundler.chain import Head
 from bundler.fees.model import BundleData, DataCharge, FeeModel, gas_for, price_of
 from bundler.fees.plain import Plain
+from bundler.inflator import Packed
 from contracts.entrypoint import EntryPoint
 from contracts.errors import InvalidFields
 from contracts.rpc import RpcClient
@@ -27,10 +29,16 @@ class Pricing:
         self.model: FeeModel = model or Plain()
 
     async def charges(
-        self, entry_point: EntryPoint, bundles: Sequence[Sequence[Candidate]], head: Head, *, signed: bool = False
+        self,
+        entry_point: EntryPoint,
+        bundles: Sequence[Sequence[Candidate]],
+        head: Head,
+        *,
+        signed: bool = False,
+        packed: Packed | None = None,
     ) -> list[DataCharge]:
         """What the data of each bundle cost. An empty bundle: what all bundles share. `signed`: they are valid as they are, and
-        the node may run them. Raises FeeDataError, NodeUnreachable."""
+        the node may run them. `packed`: they are sent in this form. Raises FeeDataError, NodeUnreachable."""
         if not self.model.charges_data:
             return [DataCharge() for _ in bundles]
         data = [
@@ -46,6 +54,8 @@ class Pricing:
             )
             for bundle in bundles
         ]
+        if packed is not None:
+            data = [replace(one, to=packed.to, data=packed.data) for one in data]
         return await self.model.charges(self._rpc, data, head)
 
     async def data_gas(

@@ -163,10 +163,10 @@ async def test_stuck_bundle_without_valid_operations_is_cancelled(own_chain: Cha
         assert (await client.included(following))["success"] is True
 
 
-async def test_unprofitable_operation_waits_when_profit_is_required(own_chain: Chain, tmp_path: Path) -> None:
+async def test_an_operation_that_would_lose_money_waits_until_it_does_not(own_chain: Chain, tmp_path: Path) -> None:
     # Paying an address that does not exist yet costs 25,000 gas more than the operation pays for.
     beneficiary = own_chain.fresh_address()
-    settings = settings_for(own_chain, tmp_path, require_profit=True, beneficiary=beneficiary)
+    settings = settings_for(own_chain, tmp_path, beneficiary=beneficiary)
     async with serving(settings) as client:
         op_hash = await client.send(await (await own_chain.account()).operation())
         await own_chain.mine(2)
@@ -368,9 +368,20 @@ async def test_bundles_respect_count_and_gas_limits(own_chain: Chain, tmp_path: 
 
 async def test_beneficiary_gets_the_fees(own_chain: Chain, tmp_path: Path) -> None:
     beneficiary = b"\x0b" * 20
+    await own_chain.rpc.call("anvil_setBalance", to_hex(beneficiary), "0x1")  # to be made costs more than it earns
     async with serving(settings_for(own_chain, tmp_path, beneficiary=beneficiary)) as client:
         paymaster = await own_chain.put(PAYMASTER_OK, deposit_on=V08)
         account = await own_chain.account()
         op = account.sign(with_limits((await account.draft()).replace(paymaster=paymaster)))
         receipt = await client.included(await client.send(op))
-        assert await own_chain.rpc.get_balance(beneficiary) == int(receipt["actualGasCost"], 16)
+        assert await own_chain.rpc.get_balance(beneficiary) == int(receipt["actualGasCost"], 16) + 1
+
+
+async def test_a_bundle_that_loses_money_is_sent_when_the_operator_says_so(own_chain: Chain, tmp_path: Path) -> None:
+    settings = settings_for(own_chain, tmp_path, require_profit=False, beneficiary=own_chain.fresh_address())
+    async with serving(settings) as client:
+        op_hash = await client.send(await (await own_chain.account()).operation())
+        receipt = await client.included(op_hash)
+        transaction = receipt["receipt"]
+        cost_wei = int(transaction["gasUsed"], 16) * int(transaction["effectiveGasPrice"], 16)
+        assert int(receipt["actualGasCost"], 16) < cost_wei

@@ -24,10 +24,10 @@ from contracts.bindings import CREATE_ACCOUNT, GET_ACCOUNT_ADDRESS, AccountConfi
 from contracts.devnet import Devnet
 from contracts.devnet.accounts import devnet_key
 from contracts.devnet.chain import CHAIN_ID
-from contracts.entrypoint import V07, V08
+from contracts.entrypoint import V07, V08, V09, EntryPoint
 from contracts.eoa import Eoa, TransactionSender
 from contracts.types import Hash32, checksum, keccak, parse_hash, to_hex
-from tests.bundler.rig import GWEI, ROOT, Chain, Client, serving, until, with_limits
+from tests.bundler.rig import GWEI, PAYMASTER_OK, ROOT, Chain, Client, serving, until, with_limits
 
 SCRIPTS = Path(__file__).with_name("clients")
 
@@ -56,9 +56,17 @@ async def script(name: str, order: dict[str, Any]) -> Any:
     return json.loads(await run([node, str(SCRIPTS / f"{name}.mjs")], json.dumps(order)))
 
 
-async def test_viem_sends_operations_and_reads_their_receipts(shared_chain: Chain, bundler: Client) -> None:
-    key = devnet_key(f"viem {shared_chain.anvil.port}")
-    account = await shared_chain.account_of(key)
+@pytest.mark.parametrize(
+    ("entry_point", "sponsored"),
+    [(V08, False), (V09, False), (V09, True)],
+    ids=["v0.8", "v0.9", "v0.9-paymasterSignature"],
+)
+async def test_viem_sends_operations_and_reads_their_receipts(
+    shared_chain: Chain, bundler: Client, entry_point: EntryPoint, sponsored: bool
+) -> None:
+    key = devnet_key(f"viem {shared_chain.anvil.port} {sponsored}")
+    account = await shared_chain.account_of(key, entry_point)
+    paymaster = await shared_chain.put(PAYMASTER_OK, deposit_on=entry_point) if sponsored else None
     to = shared_chain.fresh_address()
     order = {
         "nodeUrl": shared_chain.anvil.url,
@@ -67,17 +75,21 @@ async def test_viem_sends_operations_and_reads_their_receipts(shared_chain: Chai
         "ownerKey": to_hex(key),
         "chainId": CHAIN_ID,
         "to": to_hex(to),
+        "version": entry_point.version[1:],
+        "paymaster": paymaster and to_hex(paymaster),
     }
     told = await script("viem", order)
     assert told["account"] == checksum(account.address)
     assert told["chainId"] == CHAIN_ID
-    assert told["entryPoints"] == [checksum(V08.address), checksum(V07.address)]
+    assert told["entryPoints"] == [checksum(one.address) for one in (V08, V07, V09)]
     assert told["balance"] == "12"
     for answer in told["answers"]:
         assert answer["success"] is True
         assert answer["sender"] == checksum(account.address)
         assert answer["transactionHash"] == answer["foundIn"]
-        assert len(await shared_chain.receipts_of(V08, parse_hash(answer["hash"]))) == 1
+        assert len(await shared_chain.receipts_of(entry_point, parse_hash(answer["hash"]))) == 1
+        assert answer["paymaster"] == checksum(paymaster or bytes(20))
+        assert answer.get("paymasterSignature") == ("0x" + "ee" * 65 if sponsored else None)
     assert "UserOperationExecutionError" in told["refusal"]
 
 
@@ -182,7 +194,7 @@ async def test_web3_py_sends_an_operation_and_reads_its_receipt(shared_chain: Ch
         assert web3.is_connected()
         assert web3.eth.chain_id == CHAIN_ID
         assert web3.client_version.startswith("seawall/")
-        assert eth.supported_entry_points() == [checksum(V08.address), checksum(V07.address)]
+        assert eth.supported_entry_points() == [checksum(one.address) for one in (V08, V07, V09)]
         forged = Account.create().unsafe_sign_hash(bytes(32)).signature
         with pytest.raises(Web3RPCError, match="AA24"):
             eth.send_user_operation(signed | {"signature": to_hex(bytes(forged))}, checksum(V08.address))

@@ -1,10 +1,13 @@
 // Sends operations of a SimpleAccount through a bundler with viem, unmodified, and prints what viem read back as JSON.
-// Reads {nodeUrl, bundlerUrl, factory, ownerKey, chainId, to} from stdin.
+// Reads {nodeUrl, bundlerUrl, factory, ownerKey, chainId, to, version, paymaster} from stdin; a paymaster's operations carry a
+// paymasterSignature beside its data.
 import { createPublicClient, defineChain, encodeFunctionData, http, parseAbi } from 'viem'
 import {
   createBundlerClient,
   entryPoint08Abi,
   entryPoint08Address,
+  entryPoint09Abi,
+  entryPoint09Address,
   getUserOperationTypedData,
   toSmartAccount,
 } from 'viem/account-abstraction'
@@ -12,8 +15,12 @@ import { privateKeyToAccount } from 'viem/accounts'
 
 const chunks = []
 for await (const chunk of process.stdin) chunks.push(chunk)
-const { nodeUrl, bundlerUrl, factory, ownerKey, chainId, to } = JSON.parse(Buffer.concat(chunks).toString())
+const { nodeUrl, bundlerUrl, factory, ownerKey, chainId, to, version, paymaster } = JSON.parse(Buffer.concat(chunks).toString())
 
+const entryPoint = {
+  '0.8': { abi: entryPoint08Abi, address: entryPoint08Address, version: '0.8' },
+  '0.9': { abi: entryPoint09Abi, address: entryPoint09Address, version: '0.9' },
+}[version]
 const chain = defineChain({
   id: chainId,
   name: 'devnet',
@@ -33,7 +40,7 @@ const accountAbi = parseAbi([
 
 const account = await toSmartAccount({
   client,
-  entryPoint: { abi: entryPoint08Abi, address: entryPoint08Address, version: '0.8' },
+  entryPoint,
   getAddress: () =>
     client.readContract({ address: factory, abi: factoryAbi, functionName: 'getAddress', args: [owner.address, 0n] }),
   getFactoryArgs: async () => ({
@@ -59,13 +66,26 @@ const account = await toSmartAccount({
     owner.signTypedData(
       getUserOperationTypedData({
         chainId,
-        entryPointAddress: entryPoint08Address,
+        entryPointAddress: entryPoint.address,
         userOperation: { ...userOperation, sender: userOperation.sender ?? (await account.getAddress()) },
       }),
     ),
 })
 
-const bundler = createBundlerClient({ account, chain, client, transport: http(bundlerUrl), pollingInterval: 50 })
+const sponsorship = async () => ({
+  paymaster,
+  paymasterData: '0xaaaa',
+  paymasterSignature: `0x${'ee'.repeat(65)}`,
+  paymasterPostOpGasLimit: 0n,
+})
+const bundler = createBundlerClient({
+  account,
+  chain,
+  client,
+  transport: http(bundlerUrl),
+  pollingInterval: 50,
+  ...(paymaster && { paymaster: { getPaymasterStubData: sponsorship, getPaymasterData: sponsorship } }),
+})
 const answers = []
 for (const calls of [[{ to, value: 3n }], [{ to, value: 4n }, { to, value: 5n }]]) {
   const hash = await bundler.sendUserOperation({ calls })
@@ -80,6 +100,8 @@ for (const calls of [[{ to, value: 3n }], [{ to, value: 4n }, { to, value: 5n }]
     transactionHash: receipt.receipt.transactionHash,
     foundIn: found.transactionHash,
     foundSender: found.userOperation.sender,
+    paymaster: receipt.paymaster,
+    paymasterSignature: found.userOperation.paymasterSignature,
   })
 }
 let refusal = ''

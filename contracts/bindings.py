@@ -266,6 +266,8 @@ HOOK_EXECUTABLE_AT = Function.parse("executableAt(address,bytes32)(uint48)")
 HOOK_RULE_SET = Event.parse(f"RuleSet(address indexed,address indexed,bytes4 indexed,{HOOK_RULE},bool)")
 HOOK_APPROVAL_SET = Event.parse("ApprovalSet(address indexed,address indexed,address indexed,uint128)")
 HOOK_ALLOWANCE_SET = Event.parse(f"AllowanceSet(address indexed,bytes32 indexed,{_HOOK_ALLOWANCE})")
+SET_HOOK_BREAKER = Function.parse("setBreaker(address)")
+HOOK_BREAKER_OF = Function.parse("breakerOf(address)(address)")
 HOOK_CHANGE_ANNOUNCED = Event.parse("ChangeAnnounced(address indexed,bytes32 indexed,bytes,uint48)")
 
 
@@ -313,6 +315,21 @@ def encode_hedges(hedges: Sequence[tuple[int, tuple[object, ...]]]) -> bytes:
     ids, fields = [one for one, _ in hedges], [hedge for _, hedge in hedges]
     return abi.encode(["uint256[]", f"{HEDGE}[]"], [ids, fields])
 
+
+# -- EquityBreaker ----------------------------------------------------------------------------------------------------------
+
+BREAKER_CONFIG = (
+    "((address,address,uint16,uint16,uint16,uint8,uint8,uint32,uint32),"
+    f"(address,address,bool,{_ORACLE},bytes)[],address[])"
+)
+CONFIGURE_BREAKER = Function.parse(f"configure({BREAKER_CONFIG})")
+RESET_MARK = Function.parse("resetMark()")
+POKE = Function.parse("poke(address)")
+BREAKER_CONFIG_OF = Function.parse(f"configOf(address)(bool,{BREAKER_CONFIG})")
+BREAKER_STANDING_OF = Function.parse("standingOf(address)((uint256,uint256,uint32,uint48,uint48))")
+EQUITY_OF = Function.parse("equityOf(address)(uint256,bytes4,bool)")
+BREAKER_CHANGE_ANNOUNCED = HOOK_CHANGE_ANNOUNCED
+LATCHED = Event.parse("Latched(address indexed,uint8,uint8,uint256,uint256)")
 
 # -- EmergencyFreeze ------------------------------------------------------------------------------------------------------
 

@@ -59,6 +59,7 @@ class Deployment:
     auto_rebalance: Address
     delta_hedge: Address
     policy_hook: Address
+    equity_breaker: Address
     emergency_freeze: Address
     verifying_paymaster: Address
 
@@ -85,6 +86,7 @@ async def deploy_seawall(
         auto_rebalance=await deploy(sender, init_code("AutoRebalance")),
         delta_hedge=await deploy(sender, init_code("DeltaHedge")),
         policy_hook=await deploy(sender, init_code("PolicyHook")),
+        equity_breaker=await deploy(sender, init_code("EquityBreaker")),
         emergency_freeze=await deploy(sender, init_code("EmergencyFreeze")),
         verifying_paymaster=await deploy(sender, paymaster),
     )
@@ -98,6 +100,14 @@ async def deploy_perp_adapter(sender: TransactionSender, clearing_house: Address
 async def deploy_perp_hedge_adapter(sender: TransactionSender, clearing_house: Address, *, twap_s: int = 15) -> Address:
     """Deploy the adapter of Perpetual Protocol v2 that trades either way; `twap_s` as in the venue's own mark price."""
     return await deploy(sender, init_code("PerpV2HedgeAdapter", ["address", "uint32"], [clearing_house, twap_s]))
+
+
+async def deploy_equity_sources(
+    sender: TransactionSender, clearing_house: Address, aave_pool: Address
+) -> tuple[Address, Address]:
+    """Deploy what tells an account's worth at Perpetual Protocol v2 and at Aave v3."""
+    perp = await deploy(sender, init_code("PerpV2Equity", ["address"], [clearing_house]))
+    return perp, await deploy(sender, init_code("AaveV3Equity", ["address"], [aave_pool]))
 
 
 async def deploy_uniswap_adapter(

@@ -27,6 +27,8 @@ from contracts.bindings import (
 from contracts.types import Address, Hash32, Wei, checksum, to_hex
 from policies.approvals import quorums
 from policies.attestation import on_chain_id
+from policies.breaker_rules import BREAKER
+from policies.breakers import BreakerState, breaker_fields, breaker_state
 from policies.guards import bound, freeze_config, health_config, keeper_sessions
 from policies.hedge_rules import HEDGE
 from policies.hedges import HEDGE_ENDS, hedge_config, hedge_fields
@@ -87,6 +89,9 @@ class Present:
     announced: Mapping[bytes, int] = field(default_factory=dict)
     """Administrative calls under way, and when they may be carried out."""
     hook: HookState | None = None
+    hook_breaker: Address = bytes(20)
+    """What the hook reports to; zero: nothing."""
+    breaker: BreakerState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -593,6 +598,58 @@ def _found_hook(wish: Wanted) -> Listed:
     return _hook_settings(wish, wish.present.hook)
 
 
+# -- EquityBreaker ------------------------------------------------------------------------------------------------------------
+
+
+def _breaker_settings(wish: Wanted, state: BreakerState) -> Listed:
+    name, now = _names(wish), wish.present.breaker
+    assert now is not None
+    fields = breaker_fields(state, lambda value: _shown(value, name))
+    configure = Call(wish.book[BREAKER], b.CONFIGURE_BREAKER.encode(state.config))
+    setting = Setting(fields, make=(configure,))
+    if now.change_delay_s > 0:
+        setting = _announced(setting, wish.book[BREAKER], is_wanted=state is not now)
+    return [("breaker", setting)]
+
+
+def _reporting(wish: Wanted, breaker: Address) -> Listed:
+    """Only alone: a hook that begins or ends to report in the middle of an execution would measure half of it."""
+    call = Call(wish.book[HOOK], b.SET_HOOK_BREAKER.encode(breaker))
+    setting = Setting({"": f"reports to {_names(wish)(breaker)}"}, make=(call,), alone=True)
+    now = wish.present
+    if any(now.hook_breaker) and now.hook is not None and now.hook.change_delay_s > 0:
+        setting = _announced(setting, wish.book[HOOK], is_wanted=True)
+    return [("hook's breaker", setting)]
+
+
+def _wanted_breaker(wish: Wanted) -> Listed:
+    if wish.policy.breaker is None:
+        return []
+    if wish.present.breaker is None:
+        # Never at birth: it measures at once, by clocks and oracles that no validation may read.
+        state, account = breaker_state(wish.policy, wish.book), wish.present.account
+        install = Call(account, b.INSTALL_MODULE.encode(MODULE_EXECUTOR, wish.at(BREAKER), state.encode()))
+        key = _module_key(MODULE_EXECUTOR, _names(wish)(wish.at(BREAKER)))
+        return [(key, Setting({"": "installed"}, _INSTALL, make=(install,)))]
+    listed = _breaker_settings(wish, breaker_state(wish.policy, wish.book))
+    key = _module_key(MODULE_EXECUTOR, _names(wish)(wish.at(BREAKER)))
+    listed.append((key, Setting({"": "installed"}, _INSTALL)))
+    return listed + (_reporting(wish, wish.at(BREAKER)) if wish.has(MODULE_HOOK, HOOK) else [])
+
+
+def _found_breaker(wish: Wanted) -> Listed:
+    listed: Listed = []
+    if wish.policy.breaker is not None and wish.present.breaker is not None:
+        listed = _breaker_settings(wish, wish.present.breaker)
+    if wish.policy.hook is not None and any(wish.present.hook_breaker):
+        call = Call(wish.book[HOOK], b.SET_HOOK_BREAKER.encode(_ZERO))
+        fields = {"": f"reports to {_names(wish)(wish.present.hook_breaker)}"}
+        waits = wish.present.hook is not None and wish.present.hook.change_delay_s > 0
+        dropped = Setting(fields, drop=(call,), alone=True)
+        listed.append(("hook's breaker", _announced(dropped, call.target, is_wanted=False) if waits else dropped))
+    return listed
+
+
 def _int(value: object) -> int:
     assert isinstance(value, int)
     return value
@@ -610,6 +667,7 @@ _WANTED: tuple[Callable[[Wanted], Listed], ...] = (
     _wanted_stops,
     *(one.wanted for one in _ARMED),
     _wanted_hook,
+    _wanted_breaker,
 )
 _FOUND: tuple[Callable[[Wanted], Listed], ...] = (
     _found_modules,
@@ -619,4 +677,5 @@ _FOUND: tuple[Callable[[Wanted], Listed], ...] = (
     _found_stops,
     *(one.found for one in _ARMED),
     _found_hook,
+    _found_breaker,
 )

@@ -33,13 +33,13 @@ _DURATIONS = frozenset(
     (
         "max_price_age", "max_block_age", "max_returns_age", "window", "horizon", "time", "validity", "escape_delay", "widen", "cooldown",
         "public_delay", "valid_for", "heartbeat", "grace_period", "deviation_patience", "solo_freeze", "thaw_delay",
-        "change_delay", "within", "turnover_within",
+        "change_delay", "within", "turnover_within", "patience",
     )
 )  # fmt: skip
 _SHARES = frozenset(
     (
         "max_price_deviation", "max_depeg", "warn_at", "hysteresis", "confidence", "drop", "gain", "pool_fee", "slippage", "max_slippage",
-        "max_deviation", "refund_share", "weight", "band", "cash_band",
+        "max_deviation", "refund_share", "weight", "band", "cash_band", "loss_per_operation", "loss_per_day", "drawdown",
     )
 )  # fmt: skip
 _BOUNDS = frozenset(("max", "min", "max_change", "min_change", "beyond"))

@@ -59,6 +59,12 @@ _HEDGE: Mapping[str, Tighter] = {
     "max_position": _lower,
     "max_turnover": _lower,
 }
+_BREAKER: Mapping[str, Tighter] = {
+    "loss_per_operation": _lower,
+    "loss_per_day": _lower,
+    "drawdown": _lower,
+    "change_delay": _higher,
+}
 _HOOK: Mapping[str, Tighter] = {"change_delay": _higher, "enforce_calls": lambda mine, inherited: mine >= inherited}
 _HOOK_DEFAULTS: Mapping[str, Any] = {"change_delay": "86400", "enforce_calls": True}
 _ATTESTATION: Mapping[str, Tighter] = {"validity": _lower, "threshold": _higher, "escape_delay": _higher}
@@ -295,6 +301,8 @@ def _guards(m: _Merge, parent: Tree, child: Tree, found: dict[str, Any]) -> None
     for section in ("freeze", "session"):
         if section in parent and section in child:
             merged[section] = m.fields(parent[section], child[section], f"guards.{section}", {})
+    if "breaker" in parent and "breaker" in child:
+        merged["breaker"] = m.fields(parent["breaker"], child["breaker"], "guards.breaker", _BREAKER)
     if "hook" in parent and "hook" in child:
         m.fields({**_HOOK_DEFAULTS, **parent["hook"]}, child["hook"], "guards.hook", _HOOK)
         merged["hook"] = {**parent["hook"], **child["hook"]}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from contracts.abi import Function
-from contracts.bindings import BASKET, HEALTH, HEDGE, HOOK_RULE, HOOK_WINDOW
+from contracts.bindings import BASKET, BREAKER_CONFIG, HEALTH, HEDGE, HOOK_RULE, HOOK_WINDOW
 
 
 class Effect(StrEnum):
@@ -268,6 +268,9 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
     _f("setAllowance((bytes32,uint128,uint128,uint64,uint128,uint64))", "allowance", Effect.ADMIN),
     _f("setSettings((address,uint32,bool))", "settings", Effect.ADMIN),
     _f("announce(bytes)", "data", Effect.ADMIN),
+    _f("setBreaker(address)", "breaker", Effect.ADMIN),
+    _f(f"configure({BREAKER_CONFIG})", "config", Effect.ADMIN),
+    _f("resetMark()", "", Effect.ADMIN),
     _f("startEscape()", "", Effect.ADMIN),
     _f("finishEscape(address)", "account", Effect.ADMIN),
     _f("setGuardian(address,bool)", "guardian enabled", Effect.ADMIN),

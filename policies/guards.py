@@ -12,6 +12,7 @@ from contracts.bindings import GUARD_EXECUTE, Exit, FreezeConfig, Session
 from contracts.errors import BadInput
 from contracts.types import Address
 from contracts.units import BPS, WAD
+from policies.breaker_rules import BREAKER
 from policies.margin import EXACT
 from policies.names import TOKEN_DECIMALS
 from policies.policy import ExitRule, HealthRule, OracleRule, Policy, argument_word, resolve
@@ -36,6 +37,7 @@ def freeze_config(policy: Policy, book: Book, account: Address) -> FreezeConfig:
     rule = policy.freeze
     if rule is None:
         raise BadInput(f"policy {policy.name} has no guards.freeze section")
+    latching = () if policy.breaker is None else (BREAKER,)  # a guard may freeze; this one does nothing else
     return FreezeConfig(
         guardians=tuple(bound(name, policy, book, account) for name in rule.guardians),
         quorum=rule.quorum,
@@ -43,7 +45,7 @@ def freeze_config(policy: Policy, book: Book, account: Address) -> FreezeConfig:
         solo_cooldown_s=rule.cooldown_s,
         thaw_delay_s=rule.thaw_delay_s,
         escape_delay_s=rule.escape_delay_s,
-        guards=tuple(bound(name, policy, book, account) for name in policy.guards),
+        guards=tuple(bound(name, policy, book, account) for name in (*policy.guards, *latching)),
         exits=tuple(_exit(rule, policy, book, account) for rule in policy.exits),
     )
 

@@ -54,6 +54,7 @@ CONTRACTS: Mapping[str, str] = {
     "seawall.auto_rebalance": "auto_rebalance",
     "seawall.delta_hedge": "delta_hedge",
     "seawall.policy_hook": "policy_hook",
+    "seawall.equity_breaker": "equity_breaker",
     "seawall.emergency_freeze": "emergency_freeze",
     "seawall.perp_adapter": "perp_adapter",
     "seawall.perp_hedge_adapter": "perp_hedge_adapter",
@@ -63,6 +64,8 @@ CONTRACTS: Mapping[str, str] = {
     "seawall.lyra_delta": "lyra_delta",
     "seawall.aave_adapter": "aave_adapter",
     "seawall.aave_unwind_adapter": "aave_unwind_adapter",
+    "seawall.perp_equity": "perp_equity",
+    "seawall.aave_equity": "aave_equity",
 }
 """Contract names of policy files, and what a deployments file (`seawall devnet --json`) calls them."""
 

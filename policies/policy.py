@@ -14,6 +14,7 @@ from contracts.abi import Function
 from contracts.types import Hash32, Wei
 from contracts.units import to_units
 from policies import functions
+from policies.breaker_rules import BreakerRule, breaker_rule
 from policies.canonical import policy_id
 from policies.hedge_rules import HEDGE, HedgeRule, hedge_rule
 from policies.hook_rules import HookRule, hook_rule
@@ -173,6 +174,7 @@ class Policy:
     hedges: tuple[HedgeRule, ...]
     freeze: FreezeRule | None
     hook: HookRule | None
+    breaker: BreakerRule | None
     session: SessionRule | None
     approvals: tuple[ApprovalRule, ...]
     sponsorship: Sponsorship
@@ -237,6 +239,7 @@ def build(document: Mapping[str, Any]) -> Policy:
         hedges=tuple(hedge_rule(entry) for entry in guards.get("delta_hedge", ())),
         freeze=_freeze(guards["freeze"]) if "freeze" in guards else None,
         hook=hook_rule(guards["hook"]) if "hook" in guards else None,
+        breaker=breaker_rule(guards["breaker"]) if "breaker" in guards else None,
         session=_session(guards["session"]) if "session" in guards else None,
         approvals=tuple(
             ApprovalRule(entry["id"], tuple(entry["signers"]), int(entry["quorum"]))

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from policies import functions
+from policies.breaker_checks import BreakerChecks
 from policies.functions import Effect, KnownFunction
 from policies.hedge_checks import HedgeChecks
 from policies.hook_checks import HookChecks
@@ -43,11 +44,12 @@ def check(tree: Tree, places: Places, written: Mapping[str, str]) -> list[Proble
     linter.freeze()
     linter.session()
     linter.hook()
+    linter.breaker()
     linter.money()
     return linter.problems
 
 
-class _Linter(HookChecks, RebalanceChecks, HedgeChecks, StopChecks):
+class _Linter(HookChecks, BreakerChecks, RebalanceChecks, HedgeChecks, StopChecks):
     # -- sections ---------------------------------------------------------------------------------------------------------
 
     def addresses(self) -> None:

@@ -40,7 +40,7 @@ class Plan:
         if not change.announced:
             return None
         if change.announced_at:
-            return None if self.present.hook is None else self.present.hook.announced.get(change.announced)
+            return self._announced_at_modules().get(change.announced)
         return self.present.announced.get(change.announced)
 
     def calls(self) -> list[Call]:
@@ -70,8 +70,12 @@ class Plan:
     def stray(self) -> dict[bytes, int]:
         """Announcements under way that no change of this plan made: somebody else's."""
         ours = {change.announced for change in self.changes}
-        hook = {} if self.present.hook is None else self.present.hook.announced
-        return {data: due_s for data, due_s in {**self.present.announced, **hook}.items() if data not in ours}
+        announced = {**self.present.announced, **self._announced_at_modules()}
+        return {data: due_s for data, due_s in announced.items() if data not in ours}
+
+    def _announced_at_modules(self) -> dict[bytes, int]:
+        keepers = (self.present.hook, self.present.breaker)
+        return {data: due_s for keeper in keepers if keeper is not None for data, due_s in keeper.announced.items()}
 
     def to_json(self) -> dict[str, Any]:
         present = self.present
@@ -98,8 +102,10 @@ class Plan:
             return "in one operation"
         due_s = self.due_at_s(change)
         if due_s is None:
-            hook = self.present.hook
-            delay_s = hook.change_delay_s if hook is not None and change.announced_at else self.present.admin_delay_s
+            keeper = self.present.breaker if change.key == "breaker" else self.present.hook
+            delay_s = self.present.admin_delay_s
+            if change.announced_at and keeper is not None:
+                delay_s = keeper.change_delay_s
             return f"announced, and carried out {delay_s} s later"
         if due_s <= self.present.time_s:
             return "announced and due: carried out by the next apply"

@@ -12,6 +12,7 @@ from contracts.bindings import MODULE_EXECUTOR, MODULE_HOOK, MODULE_VALIDATOR, E
 from contracts.errors import BadInput, RpcError
 from contracts.rpc import RpcClient
 from contracts.types import Address, checksum, keccak, parse_bytes, parse_hash
+from policies.breakers import BreakerState
 from policies.configuration import ARMED, Present
 from policies.hooks import HookState
 from policies.policy import Policy
@@ -83,6 +84,7 @@ _MODULES = {
     "delta_hedge": MODULE_EXECUTOR,
     "emergency_freeze": MODULE_EXECUTOR,
     "policy_hook": MODULE_HOOK,
+    "equity_breaker": MODULE_EXECUTOR,
 }
 
 
@@ -121,6 +123,7 @@ class _Named:
     hook_caps: tuple[tuple[Address, Address], ...]
     hook_allowances: tuple[bytes, ...]
     hook_announced: tuple[bytes, ...]
+    breaker_announced: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,9 @@ class _Reader:
             hook_caps=_once(await self.logs(b.HOOK_APPROVAL_SET, hook, first), lambda log: (log[1], log[2])),
             hook_allowances=_once(await self.logs(b.HOOK_ALLOWANCE_SET, hook, first), lambda log: log[1]),
             hook_announced=_once(await self.logs(b.HOOK_CHANGE_ANNOUNCED, hook, first), lambda log: log[2]),
+            breaker_announced=_once(
+                await self.logs(b.BREAKER_CHANGE_ANNOUNCED, at["equity_breaker"], first), lambda log: log[2]
+            ),
         )
 
 
@@ -324,7 +330,7 @@ async def _policy_hook(reader: _Reader, module: Address, named: _Named) -> dict[
             rules[key] = (flags, tuple(tuple((kind, word, tuple(of)) for kind, word, of in one) for one in any_of))
     caps = await reader.answers(module, b.HOOK_APPROVAL_OF, [(account, *key) for key in named.hook_caps])
     kept = await reader.answers(module, b.HOOK_ALLOWANCE_OF, [(account, one) for one in named.hook_allowances])
-    due = await reader.answers(module, b.HOOK_EXECUTABLE_AT, [(account, keccak(data)) for data in named.hook_announced])
+    (breaker,) = await reader.read([(module, b.HOOK_BREAKER_OF, (account,))])
     state = HookState(
         authority=authority,
         change_delay_s=delay_s,
@@ -341,13 +347,21 @@ async def _policy_hook(reader: _Reader, module: Address, named: _Named) -> dict[
             for one, answer in zip(named.hook_allowances, kept, strict=True)
             if answer is not None and any(answer[0][1:5])
         ),
-        announced={
-            data: answer[0]
-            for data, answer in zip(named.hook_announced, due, strict=True)
-            if answer is not None and answer[0]
-        },
+        announced=await _announced(reader, module, named.hook_announced),
     )
-    return {"hook": state}
+    return {"hook": state, "hook_breaker": _sound(breaker, "PolicyHook")[0]}
+
+
+async def _equity_breaker(reader: _Reader, module: Address, named: _Named) -> dict[str, Any]:
+    (answer,) = await reader.read([(module, b.BREAKER_CONFIG_OF, (reader.account,))])
+    _, config = _sound(answer, "EquityBreaker")
+    return {"breaker": BreakerState(config, await _announced(reader, module, named.breaker_announced))}
+
+
+async def _announced(reader: _Reader, module: Address, changes: Sequence[bytes]) -> dict[bytes, int]:
+    """When those changes that are still announced at a module may be carried out."""
+    due = await reader.answers(module, b.HOOK_EXECUTABLE_AT, [(reader.account, keccak(data)) for data in changes])
+    return {data: answer[0] for data, answer in zip(changes, due, strict=True) if answer is not None and answer[0]}
 
 
 _DETAILS = {
@@ -359,6 +373,7 @@ _DETAILS = {
     "delta_hedge": _delta_hedge,
     "emergency_freeze": _emergency_freeze,
     "policy_hook": _policy_hook,
+    "equity_breaker": _equity_breaker,
 }
 
 

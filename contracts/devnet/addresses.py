@@ -73,6 +73,7 @@ class Addresses:
     auto_rebalance: Address
     delta_hedge: Address
     policy_hook: Address
+    equity_breaker: Address
     emergency_freeze: Address
     verifying_paymaster: Address
     perp_adapter: Address
@@ -83,6 +84,8 @@ class Addresses:
     lyra_delta: Address
     aave_adapter: Address
     aave_unwind_adapter: Address
+    perp_equity: Address
+    aave_equity: Address
 
     def to_json(self) -> dict[str, str]:
         """Checksummed, by name."""

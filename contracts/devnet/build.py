@@ -111,6 +111,7 @@ async def build_devnet(
         auto_rebalance=ours.auto_rebalance,
         delta_hedge=ours.delta_hedge,
         policy_hook=ours.policy_hook,
+        equity_breaker=ours.equity_breaker,
         emergency_freeze=ours.emergency_freeze,
         verifying_paymaster=ours.verifying_paymaster,
         **adapters,
@@ -164,7 +165,10 @@ async def _deploy_ours(
         staker, ours, stake_wei=STAKE_WEI, unstake_delay_s=UNSTAKE_DELAY_S, deposit_wei=PAYMASTER_DEPOSIT_WEI
     )
     lending = await deploy.deploy_aave_adapter(sender, aave_pool)
+    perp_equity, aave_equity = await deploy.deploy_equity_sources(sender, perp.clearing_house, aave_pool)
     adapters = {
+        "perp_equity": perp_equity,
+        "aave_equity": aave_equity,
         "perp_adapter": await deploy.deploy_perp_adapter(sender, perp.clearing_house),
         "uniswap_adapter": await deploy.deploy_uniswap_adapter(sender, uniswap.factory, uniswap.router),
         "uniswap_route_adapter": await deploy.deploy_uniswap_route_adapter(

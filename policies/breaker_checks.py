@@ -31,12 +31,12 @@ class BreakerChecks(Linter):
             self.report(f"{path}.assets", f"the module keeps {MAX_ASSETS}, there are {len(entry['assets'])}")
         seen: set[str] = set()
         for i, asset in enumerate(entry.get("assets", ())):
-            self._asset(asset, f"{path}.assets[{i}]", seen)
+            self._breaker_asset(asset, f"{path}.assets[{i}]", seen)
         if len(set(entry.get("venues", ()))) != len(entry.get("venues", ())):
             self.report(f"{path}.venues", "the same venue twice")
-        self._reachable()
+        self._breaker_can_change()
 
-    def _asset(self, asset: Tree, at: str, seen: set[str]) -> None:
+    def _breaker_asset(self, asset: Tree, at: str, seen: set[str]) -> None:
         token = asset.get("token", "")
         if token != NATIVE:
             self.party(f"{at}.token", token)
@@ -58,7 +58,7 @@ class BreakerChecks(Linter):
                 "add quote: usdc, or narrow min_price and max_price",
             )
 
-    def _reachable(self) -> None:
+    def _breaker_can_change(self) -> None:
         calls = {allowed.get("target"): allowed.get("functions", ()) for allowed in self.tree.get("calls", ())}
         if not any("setBreaker" in function for function in calls.get(HOOK, ())):
             self.warn(

@@ -69,16 +69,17 @@ class L1Prices:
         return (gas + self.overhead_gas) * self.base_fee_wei * self.scalar // _MILLION
 
 
-async def read_prices(rpc: RpcClient) -> L1Prices:
-    """What GasPriceOracle says on the latest block. Its own flags say which upgrade is in force.
+async def read_prices(rpc: RpcClient, block_hash: Hash32 | None = None) -> L1Prices:
+    """What GasPriceOracle says on one block, the latest if None. Its own flags say which upgrade is in force.
 
     Raises FeeDataError if there is no such contract or an answer is none, NodeUnreachable.
     """
 
+    # Two rounds of questions must not see two blocks.   Source: EIP-1898.
+    block = "latest" if block_hash is None else {"blockHash": to_hex(block_hash)}
+
     async def ask(*functions: Function) -> list[int]:
-        calls = [
-            ("eth_call", ({"to": to_hex(GAS_PRICE_ORACLE), "data": to_hex(f.encode())}, "latest")) for f in functions
-        ]
+        calls = [("eth_call", ({"to": to_hex(GAS_PRICE_ORACLE), "data": to_hex(f.encode())}, block)) for f in functions]
         try:
             answers = await rpc.batch(calls)
             return [f.decode(parse_bytes(a, "answer"))[0] for f, a in zip(functions, answers, strict=True)]
@@ -120,6 +121,6 @@ class OpStack:
 
     async def charges(self, rpc: RpcClient, bundles: Sequence[BundleData], head: Head) -> list[DataCharge]:
         if self._prices is None or self._prices[0] != head.hash:
-            self._prices = (head.hash, await read_prices(rpc))
+            self._prices = (head.hash, await read_prices(rpc, head.hash))
         prices = self._prices[1]
         return [DataCharge(prices.l1_fee_wei(bundle.unsigned())) for bundle in bundles]

@@ -88,6 +88,15 @@ async def test_prices_are_read_once_a_block_and_again_on_the_next(chain: Devnet)
     assert after.fee_wei == GET_L1_FEE.decode(answer)[0]
 
 
+async def test_prices_are_those_of_the_block_that_is_asked_about_also_when_another_has_come(chain: Devnet) -> None:
+    bundle = BundleData(1337, bytes(20), bytes(20), bytes(range(256)) * 4, 10**9, 1)
+    head = await read_head(chain.rpc)
+    answer = await chain.rpc.eth_call(GAS_PRICE_ORACLE, GET_L1_FEE.encode(bundle.unsigned()))
+    await as_depositor(chain.rpc, L1_BLOCK, SET_BEDROCK.encode(2, 2, 91 * 10**9, bytes(32), 0, bytes(32), 2_100, 1))
+    (charge,) = await OpStack().charges(chain.rpc, [bundle], head)
+    assert charge.fee_wei == GET_L1_FEE.decode(answer)[0]
+
+
 async def test_chain_without_the_oracle_is_refused_with_what_to_set(chain: Devnet) -> None:
     await chain.rpc.call("anvil_setCode", to_hex(GAS_PRICE_ORACLE), "0x")
     with pytest.raises(FeeDataError, match=r"did not answer .*set `fee_model`"):

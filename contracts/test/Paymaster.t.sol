@@ -151,6 +151,43 @@ contract VerifyingPaymasterTest is Assertions {
         isTrue(_fails(op), "block range");
     }
 
+    /// @dev The same signature, out of paymasterData and where entry point v0.9 has the paymaster's own.
+    function _apart(PackedUserOperation memory op, uint16 length) private pure returns (bytes memory) {
+        bytes memory data = op.paymasterAndData;
+        bytes memory head = new bytes(64);
+        bytes memory signature = new bytes(65);
+        for (uint256 i = 0; i < 64; ++i) {
+            head[i] = data[i];
+        }
+        for (uint256 i = 0; i < 65; ++i) {
+            signature[i] = data[64 + i];
+        }
+        return bytes.concat(head, signature, bytes2(length), hex"22e325a297439656");
+    }
+
+    function test_the_signature_may_stand_outside_the_operations_hash() public {
+        PackedUserOperation memory op = _op();
+        op.paymasterAndData = _apart(op, 65);
+        eq(_verdict(op), uint256(100) << 208 | uint256(200) << 160, "window");
+        op.callData = hex"ff";
+        isTrue(_fails(op), "bound");
+        op = _op();
+        op.paymasterAndData = _data(SIGNER_KEY, op, 200 | 1 << 47, 100);
+        op.paymasterAndData = _apart(op, 65);
+        isTrue(_fails(op), "block range");
+    }
+
+    /// forge-config: default.fuzz.runs = 256
+    function test_a_malformed_signature_outside_the_hash_fails_without_revert(uint16 length) public {
+        PackedUserOperation memory op = _op();
+        bytes memory whole = op.paymasterAndData;
+        vm.assume(length != 65);
+        op.paymasterAndData = _apart(op, length);
+        isTrue(_fails(op), "length");
+        op.paymasterAndData = bytes.concat(whole, bytes2(length), hex"22e325a297439656");
+        isTrue(_fails(op), "two signatures");
+    }
+
     function test_only_the_entry_point_validates() public {
         PackedUserOperation memory op = _op();
         vm.expectRevert(abi.encodeWithSelector(Paymaster.PaymasterUnauthorized.selector, address(this)));

@@ -21,7 +21,9 @@ contract VerifyingPaymaster is IVerifyingPaymaster, Paymaster, EIP712, Ownable2S
         "uint256 preVerificationGas,bytes32 gasFees,uint256 paymasterGasLimits,uint48 validUntil,uint48 validAfter)"
     );
     uint256 private constant WINDOW_LENGTH = 6 + 6;
-    uint256 private constant SIGNATURE_LENGTH = 65;
+    uint256 private constant DATA_LENGTH = WINDOW_LENGTH + 65;
+    /// Length (2) and magic (8) after a paymaster's signature on entry point v0.9.
+    uint256 private constant SUFFIX_LENGTH = 2 + 8;
 
     IEntryPoint private immutable ENTRY_POINT;
 
@@ -106,14 +108,11 @@ contract VerifyingPaymaster is IVerifyingPaymaster, Paymaster, EIP712, Ownable2S
         override
         returns (bytes memory, uint256)
     {
-        bytes calldata data = ERC4337Utils.paymasterData(userOp);
-        bytes calldata signature = ERC4337Utils.paymasterSignature(userOp);
-        if (signature.length == 0 && data.length == WINDOW_LENGTH + SIGNATURE_LENGTH) {
-            (data, signature) = (data[:WINDOW_LENGTH], data[WINDOW_LENGTH:]);
-        }
-        if (data.length != WINDOW_LENGTH || signature.length != SIGNATURE_LENGTH) {
-            return ("", ERC4337Utils.SIG_VALIDATION_FAILED);
-        }
+        bytes calldata data = userOp.paymasterAndData[52:];
+        bytes calldata signature =
+            data.length == DATA_LENGTH ? data[WINDOW_LENGTH:] : ERC4337Utils.paymasterSignature(userOp);
+        bool apart = data.length == DATA_LENGTH + SUFFIX_LENGTH && signature.length == DATA_LENGTH - WINDOW_LENGTH;
+        if (data.length != DATA_LENGTH && !apart) return ("", ERC4337Utils.SIG_VALIDATION_FAILED);
         (uint48 validUntil, uint48 validAfter) = (uint48(bytes6(data[0:6])), uint48(bytes6(data[6:12])));
         // The top bit would make a time a block number on entry point v0.9.
         if ((validUntil | validAfter) & ERC4337Utils.BLOCK_RANGE_FLAG != 0) {

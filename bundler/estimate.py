@@ -11,7 +11,7 @@ from typing import Any
 from bundler.chain import Head, read_delegate, read_head
 from bundler.checks import check_shape
 from bundler.fees import Pricing
-from bundler.gas import TRANSACTION_GAS, pre_verification_gas, with_dummy_fields
+from bundler.gas import TRANSACTION_GAS, VALIDITY_GAS, pre_verification_gas, with_dummy_fields
 from bundler.reverts import reason
 from bundler.settings import Settings
 from bundler.validity import SIG_VALIDATION_FAILED, ValidationData
@@ -212,7 +212,8 @@ class Estimator:
             raise NodeError(
                 f"the node did not run the estimate: {error.message}. It needs eth_call with state overrides"
             ) from error
-        stage, revert_data, verification, paymaster_verification, call_gas, post_op, data, _ = _PROBE.decode(answer)[0]
+        measured = _PROBE.decode(answer)[0]
+        stage, revert_data, verification, paymaster_verification, call_gas, post_op, data, paymaster_says = measured
         _check_stage(stage, revert_data, op)
         words = sum(map(len, (op.init_code, op.call_data, op.paymaster_and_data, op.signature))) // 32
         verification += VERIFICATION_OVERHEAD + VERIFICATION_WORD_GAS * words
@@ -225,7 +226,8 @@ class Estimator:
                 with_dummy_fields(op),
                 int(authorization is not None),
                 other_beneficiary=self._settings.beneficiary is not None,
-            ),
+            )
+            + VALIDITY_GAS * ((data != 0) + (paymaster_says != 0)),
             "verificationGasLimit": _with_margin(verification, _DUMMY_MARGIN if dummy else _MARGIN),
             "callGasLimit": max(_with_margin(call_gas), _MIN_CALL_GAS) if op.call_data else 0,
         }

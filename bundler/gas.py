@@ -25,6 +25,8 @@ OTHER_BENEFICIARY = 2_500
 """A beneficiary that is not the executor is a cold account. Source: EIP-2929."""
 OP_WORD_GAS = 6
 """Copying and hashing of one 32-byte word of an operation outside that measurement."""
+VALIDITY_GAS = 370
+"""Comparing one validity window with the clock, after that measurement: 200 to 300 on v0.7 and v0.8, 260 to 370 on v0.9 (measured)."""
 MEASURED_AT_LEAST = 16_900
 """What the entry point's own measurement of an operation comes to at least (nonce, deposit, calls): where the calldata floor of its
 transaction binds, that much of it is paid for already."""

@@ -27,6 +27,7 @@ from tests.bundler.rig import (
     paymaster_answers,
     serving,
     settings_for,
+    validation_word,
     with_limits,
 )
 
@@ -153,6 +154,24 @@ async def test_the_cheapest_operation_with_the_least_allowed_pre_verification_ga
         surplus = int(receipt["actualGasUsed"], 16) - int(receipt["receipt"]["gasUsed"], 16)
         print(f"{size} {nonce} {entry_point.version} surplus {surplus} of {op.pre_verification_gas}")
         assert surplus >= 0
+
+
+@EACH
+async def test_estimate_pays_for_the_look_at_validity_windows(
+    shared_chain: Chain, bundler: Client, entry_point: EntryPoint
+) -> None:
+    """The entry point compares them with the clock outside its own measurement."""
+    until = validation_word(valid_after_s=1, valid_until_s=await shared_chain.now_s() + 10_000)
+    account = await shared_chain.put(answers(until), deposit_on=entry_point)
+    paymaster = await shared_chain.put(paymaster_answers(until), deposit_on=entry_point)
+    for nonce, sponsor in enumerate((None, None, paymaster, paymaster)):
+        draft = UserOperation(
+            account, nonce, b"", signature=b"\xee" * 65, paymaster=sponsor, max_fee_per_gas=2 * 10**10
+        )
+        receipt = await bundler.included(await bundler.send(await bundler.estimated(draft, entry_point), entry_point))
+        surplus = int(receipt["actualGasUsed"], 16) - int(receipt["receipt"]["gasUsed"], 16)
+        print(f"{entry_point.version} {nonce} surplus {surplus}")
+        assert 0 <= surplus < 4_000
 
 
 async def test_estimate_forgives_missing_gas_fees_and_signature_fields(shared_chain: Chain, bundler: Client) -> None:

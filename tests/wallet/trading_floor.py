@@ -12,7 +12,7 @@ from contracts import bindings as b
 from contracts.bindings import Call
 from contracts.devnet import Devnet
 from contracts.devnet.feeds import LATEST_ROUND_DATA
-from contracts.entrypoint import V08
+from contracts.entrypoint import V08, EntryPoint
 from contracts.entrypoint.base import DEPOSIT_TO
 from contracts.eoa import TransactionSender
 from contracts.rpc import RpcClient
@@ -149,24 +149,26 @@ async def trader_on(
     policy: str = POLICY,
     salt: str = "",
     deposit_wei: int = 0,
+    entry_point: EntryPoint = V08,
+    factory: Address | None = None,
 ) -> Trader:
-    """A fresh guarded account. Without `paymaster` it pays its own gas from `deposit_wei`."""
+    """A fresh guarded account, from the devnet's factory if `factory` is None. Without `paymaster` it pays its own gas from `deposit_wei`."""
     chosen, book, people = load(policy), book_on(net), net.accounts
     engines = tuple(bound(name, chosen, book) for name in chosen.attestation_engines)
     config = setup.guarded_config(chosen, book, owner=people.owner.address, engines=engines, now_s=await now_s(net))
-    birth = Birth(net.addresses.risk_account_factory, config, keccak(f"{folder} {salt}".encode()))
+    birth = Birth(factory or net.addresses.risk_account_factory, config, keccak(f"{folder} {salt}".encode()))
     account = AccountClient(
-        net.rpc, V08, net.chain_id, await birth.address(net.rpc), net.addresses.risk_validator, birth
+        net.rpc, entry_point, net.chain_id, await birth.address(net.rpc), net.addresses.risk_validator, birth
     )
     deployer = TransactionSender(net.rpc, people.deployer, net.chain_id)
     await deployer.transact(net.addresses.usdc, b.MINT.encode(account.address, COLLATERAL * 10**6))
     if deposit_wei:
-        await deployer.transact(V08.address, DEPOSIT_TO.encode(account.address), value=deposit_wei)
+        await deployer.transact(entry_point.address, DEPOSIT_TO.encode(account.address), value=deposit_wei)
     log = AuditLog(folder / f"engine{salt}.db")
     engine = Engine(chosen, people.engine, net.chain_id, net.addresses.risk_validator, log)
     reader = FactsReader(adapters_of(book), book, chosen.policy_id)
-    sponsor = None if paymaster is None else PaymasterClient(paymaster, V08, net.chain_id)
-    signer = Signer(account, people.owner, BundlerClient(bundler, V08), engine, reader, sponsor)
+    sponsor = None if paymaster is None else PaymasterClient(paymaster, entry_point, net.chain_id)
+    signer = Signer(account, people.owner, BundlerClient(bundler, entry_point), engine, reader, sponsor)
     return Trader(net, chosen, signer)
 
 

@@ -116,6 +116,7 @@ async def condition_of(
     per_contract = {address: sum(one[0] == address for one in kept) for address in {one[0] for one in kept}}
     kept.sort(key=lambda one: (one[0] not in senders, per_contract[one[0]], one))
     valid_until_s = min((entry.valid_until_s for entry in entries), default=FOREVER)
+    block_number_max = min([block_number_max, *(entry.valid_until_block for entry in entries)])
     last_block = min((entry.valid_until_block for entry in entries), default=FOREVER)
     condition = Condition(
         tuple(kept), min(block_number_max, last_block), None if valid_until_s >= FOREVER else valid_until_s

@@ -9,14 +9,17 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from bundler import conditional
 from bundler.endpoints import METHOD_NOT_FOUND, Endpoint, names_of
 from bundler.erc7562.trace import tracer_options
 from bundler.fees import choose
+from bundler.inflator import Inflator
+from bundler.keys import KeyFile
 from bundler.settings import Settings
-from contracts.errors import NodeError, RpcError, SeawallError
+from contracts.errors import NodeError, RpcError, SeawallError, SetupError
 from contracts.rpc import RpcClient, without_secrets
 from contracts.types import Address, checksum, to_hex
 
@@ -187,6 +190,8 @@ async def _node(rpc: RpcClient, settings: Settings, executors: Sequence[Address]
         yield Finding("ok", "fee model", model.name)
     except SeawallError as error:
         yield Finding("failed", "fee model", error.message)
+    if settings.inflator is not None:
+        yield await _inflator(rpc, settings, settings.inflator, executors)
     yield await _gas_cap(rpc, settings)
     for one, name in zip(settings.submission, names_of(settings.submission), strict=True):
         yield await _endpoint(one, name, chain_id, settings)
@@ -197,6 +202,8 @@ async def _node(rpc: RpcClient, settings: Settings, executors: Sequence[Address]
                 "revoke its EIP-7702 delegation, or use another key",
             )  # fmt: skip
         yield await _money(rpc, executor, settings)
+    if settings.treasury_key_file is not None:
+        yield await _treasury(rpc, settings.treasury_key_file, settings)
 
 
 async def _answer(rpc: RpcClient, method: str) -> str:
@@ -288,6 +295,15 @@ async def _gas_cap(rpc: RpcClient, settings: Settings) -> Finding:
     return Finding("ok", "gas of a call", f"{settings.simulation_gas}")
 
 
+async def _inflator(rpc: RpcClient, settings: Settings, address: Address, executors: Sequence[Address]) -> Finding:
+    """Whether bundles can go through it, to every entry point."""
+    try:
+        found = await Inflator.open(rpc, address, settings.entry_points, executors[0] if executors else bytes(20))
+    except SetupError as error:
+        return Finding("failed", "inflator", error.message)
+    return Finding("ok", "inflator", f"{checksum(address)}, a dictionary of {len(found.dictionary.data)} bytes")
+
+
 async def _endpoint(endpoint: Endpoint, name: str, chain_id: int, settings: Settings) -> Finding:
     """Whether it answers, serves this chain, and knows the method that it is said to know. Nothing is handed in."""
     kind = "private" if endpoint.private else "public"
@@ -313,6 +329,21 @@ async def _endpoint(endpoint: Endpoint, name: str, chain_id: int, settings: Sett
         except NodeError as error:
             return Finding("failed", "endpoint", error.message, "bundles go to the next one as long as it is away")
     return Finding("ok", "endpoint", f"{name}, {kind}, takes conditions")
+
+
+async def _treasury(rpc: RpcClient, path: Path, settings: Settings) -> Finding:
+    """Whether it could fill one executor now."""
+    try:
+        address = KeyFile(path).load().address
+    except SeawallError as error:
+        return Finding("failed", "treasury", error.message)
+    balance = await rpc.get_balance(address)
+    shown = f"{balance / 10**18:.6f} of the native token in {checksum(address)}"
+    if balance < settings.refill_to_wei:
+        return Finding(
+            "warning", "treasury", shown, f"it cannot fill an executor: send it {settings.refill_to_wei} wei"
+        )
+    return Finding("ok", "treasury", shown)
 
 
 async def _money(rpc: RpcClient, executor: Address, settings: Settings) -> Finding:

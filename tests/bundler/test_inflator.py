@@ -10,6 +10,7 @@ import pytest
 
 from bundler.conditional import METHOD
 from bundler.deflate import Dictionary, deflate
+from bundler.doctor import examine
 from bundler.endpoints import Endpoint
 from bundler.gas import bundle_gas_limit, inflated_gas_limit
 from bundler.inflator import Inflator, Packed
@@ -18,7 +19,7 @@ from contracts.deploy import deploy_inflator, inflator_dictionary
 from contracts.devnet import packages
 from contracts.devnet.chain import CHAIN_ID, Builder
 from contracts.devnet.op_stack import BEDROCK, install_op_stack
-from contracts.entrypoint import V07, V08, EntryPoint, decode_failed_op
+from contracts.entrypoint import V07, V08, V09, EntryPoint, decode_failed_op
 from contracts.eoa import TransactionSender
 from contracts.errors import RpcError, SetupError
 from contracts.types import Address, Hash32, parse_bytes, to_hex
@@ -145,12 +146,12 @@ async def _opened(chain: Chain, address: Address) -> Inflator:
 async def test_start_refuses_an_entry_point_that_does_not_listen_to_contracts_by_name(
     rollup: Chain, tmp_path: Path
 ) -> None:
-    settings = await through(rollup, tmp_path)
-    # Reverts for whoever has code, as v0.9 does: CALLER EXTCODESIZE PUSH1 6 JUMPI STOP JUMPDEST PUSH0 PUSH0 REVERT
-    await rollup.rpc.call("anvil_setCode", to_hex(V08.address), "0x333b600657005b5f5ffd")
-    with pytest.raises(SetupError, match=r"entry point v0\.8 .* does not listen to contracts"):
+    settings = await through(rollup, tmp_path, entry_points=(V08, V09))
+    with pytest.raises(SetupError, match=r"entry point v0\.9 .* does not listen to contracts"):
         async with serving(settings):
             pass
+    (found,) = [one for one in await examine(settings) if one.what == "inflator"]
+    assert (found.level, "v0.9" in found.text) == ("failed", True)
 
 
 async def test_start_refuses_what_is_no_inflator(rollup: Chain, tmp_path: Path) -> None:

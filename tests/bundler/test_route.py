@@ -37,6 +37,7 @@ from tests.bundler.rig import (
     with_limits,
 )
 from tests.bundler.test_operation import free_port
+from tests.chaos.fault_proxy import FaultProxy
 
 
 def private(relay: Relay, *, conditional: bool = False) -> Endpoint:
@@ -214,6 +215,24 @@ async def test_what_an_endpoint_brings_into_no_block_goes_to_the_next_too(own_ch
             assert len(await own_chain.receipts_of(V08, op_hash)) == 1
 
 
+@pytest.mark.parametrize("fault", ["drop", "drop_answer", "truncate", "fail_5xx", "refuse"])
+async def test_whatever_an_endpoints_network_does_the_next_gets_it_and_it_is_included_once(
+    own_chain: Chain, tmp_path: Path, fault: str
+) -> None:
+    async with FaultProxy.start(own_chain.anvil.url) as proxy, Relay.start(own_chain.rpc) as second:
+        setattr(proxy.faults, fault, 1.0)
+        settings = settings_for(own_chain, tmp_path, submission=(Endpoint(proxy.url), private(second)))
+        async with serving(settings) as client:
+            op_hash = await client.send(await (await own_chain.account()).operation())
+            assert (await client.included(op_hash))["success"] is True
+            await client.settled()
+            found = await counts(client)
+    assert proxy.done[fault] >= 1
+    assert {"unreachable", "refused"} & set(found[0])
+    assert found[1]["taken"] >= 1
+    assert len(await own_chain.receipts_of(V08, op_hash)) == 1
+
+
 async def _handed_in(relay: Relay) -> bool:
     return bool(relay.sends)
 
@@ -337,15 +356,18 @@ async def test_a_condition_that_does_not_hold_has_the_bundle_proven_again_at_the
             await own_chain.rpc.call("anvil_setStorageAt", to_hex(reads), "0x0", to_hex((7).to_bytes(32)))
             relay.behaviour = "passes"
             await until(partial(_answered, relay, REJECTED), "the condition does not hold")
-            before = len(relay.sends)
-            await own_chain.mine()
-            await until(partial(_more, relay, before), "it is proven again")
+            await own_chain.mine()  # the state it was proven on is a block old now
+
+            async def proven_again() -> bool:
+                known = relay.sends[-1][1][1]["knownAccounts"]
+                return bool(known[to_hex(reads)] == {to_hex(bytes(32)): to_hex((7).to_bytes(32))})
+
+            await until(proven_again, "it is proven again, on the new state")
             await own_chain.automine(True)
             await own_chain.mine()
             assert (await client.included(op_hash))["success"] is True
             assert (await counts(client))[0]["condition"] >= 1
     assert relay.sends[-1][1][0] == relay.sends[0][1][0]  # nobody took it, so no fee is raised: the same bytes
-    assert relay.sends[-1][1][1]["knownAccounts"][to_hex(reads)] == {to_hex(bytes(32)): to_hex((7).to_bytes(32))}
 
 
 async def _answered(relay: Relay, code: int) -> bool:

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from bundler.chain import read_head
+from bundler.doctor import examine
 from bundler.keys import KeyFile
 from bundler.settings import Settings
 from bundler.treasury import Ledger, Payment, Treasury
@@ -230,6 +231,21 @@ async def test_the_bundler_tops_its_executors_up_and_metrics_tell(own_chain: Cha
             text = await answer.text()
     assert "seawall_bundler_refilled_wei_total{" in text
     assert "seawall_bundler_treasury_balance_wei{" in text
+
+
+async def test_the_doctor_looks_at_the_treasury(own_chain: Chain, tmp_path: Path) -> None:
+    key = tmp_path / "treasury.key"
+    key.touch(mode=0o600)
+    key.write_text(devnet_key("treasury").hex())
+    settings = settings_for(
+        own_chain, tmp_path, safe=False, treasury_key_file=key, refill_below_wei=ETHER, refill_to_wei=2 * ETHER,
+        refill_daily_cap_wei=9 * ETHER,
+    )  # fmt: skip
+    levels = []
+    for wei in (2 * ETHER - 1, 2 * ETHER):
+        await own_chain.rpc.call("anvil_setBalance", to_hex(KEY.address), hex(wei))
+        levels += [one.level for one in await examine(settings) if one.what == "treasury"]
+    assert levels == ["warning", "ok"]
 
 
 async def test_an_executor_that_cannot_pay_for_a_bundle_leaves_it_to_another(own_chain: Chain, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 from contracts import abi
 from contracts.abi import Event, Function
@@ -245,19 +245,19 @@ def encode_healths(healths: Sequence[tuple[int, tuple[object, ...]]]) -> bytes:
 
 # -- PolicyHook -----------------------------------------------------------------------------------------------------------
 
-_HOOK_SETTINGS = "(address,uint32,bool)"
+HOOK_SETTINGS = "(address,uint32,bool)"
 HOOK_RULE = "(address,bytes4,uint8,(uint8,uint16,bytes32[])[][])"
 HOOK_WINDOW = "(address,uint8,uint32,int16,uint256)"
 _HOOK_APPROVAL = "(address,address,uint128)"
 _HOOK_ALLOWANCE = "(bytes32,uint128,uint128,uint64,uint128,uint64)"
-_HOOK_INIT = f"({_HOOK_SETTINGS},{HOOK_RULE}[],{HOOK_WINDOW}[],{_HOOK_APPROVAL}[],{_HOOK_ALLOWANCE}[])"
-SET_HOOK_SETTINGS = Function.parse(f"setSettings({_HOOK_SETTINGS})")
+_HOOK_INIT = f"({HOOK_SETTINGS},{HOOK_RULE}[],{HOOK_WINDOW}[],{_HOOK_APPROVAL}[],{_HOOK_ALLOWANCE}[])"
+SET_HOOK_SETTINGS = Function.parse(f"setSettings({HOOK_SETTINGS})")
 SET_HOOK_RULE = Function.parse(f"setRule({HOOK_RULE},bool)")
 SET_HOOK_WINDOWS = Function.parse(f"setWindows({HOOK_WINDOW}[])")
 SET_HOOK_APPROVAL = Function.parse(f"setApproval({_HOOK_APPROVAL})")
 SET_HOOK_ALLOWANCE = Function.parse(f"setAllowance({_HOOK_ALLOWANCE})")
 HOOK_ANNOUNCE = Function.parse("announce(bytes)")
-HOOK_SETTINGS_OF = Function.parse(f"settingsOf(address)(bool,{_HOOK_SETTINGS})")
+HOOK_SETTINGS_OF = Function.parse(f"settingsOf(address)(bool,{HOOK_SETTINGS})")
 HOOK_RULE_OF = Function.parse(f"ruleOf(address,address,bytes4)(bool,{HOOK_RULE})")
 HOOK_WINDOWS_OF = Function.parse(f"windowsOf(address)({HOOK_WINDOW}[],uint256[],uint256[])")
 HOOK_APPROVAL_OF = Function.parse("approvalOf(address,address,address)(uint128)")
@@ -416,6 +416,57 @@ def thaw_digest(
         [account, int(state), epoch, nonce, expiry_s],
     )
     return digest(domain_separator("Seawall EmergencyFreeze", "1", chain_id, freeze_module), struct)
+
+
+# -- Recovery -------------------------------------------------------------------------------------------------------------
+
+RECOVERY_SETTINGS = "(bytes,bytes,uint48,uint48,address,uint192[],address,bytes4,bool)"
+RECOVERY_SETTINGS_OF = Function.parse(f"settingsOf(address)(bool,{RECOVERY_SETTINGS})")
+SET_RECOVERY_SETTINGS = Function.parse(f"setSettings({RECOVERY_SETTINGS})")
+RECOVERY_PENDING_OF = Function.parse("pendingOf(address)(bytes,uint48,bool)")
+RECOVERY_SEEN_OF = Function.parse("seenOf(address)(uint48,bool)")
+RECOVERY_NONCE = Function.parse("nonceOf(address)(uint256)")
+RECOVERY_PROPOSE = Function.parse("propose(address,bytes,uint48,bytes)")
+RECOVERY_CLAIM = Function.parse("claim(address,bytes,uint48,bytes)")
+RECOVERY_CANCEL = Function.parse("cancel()")
+RECOVERY_CANCEL_BY_SIG = Function.parse("cancelBySig(address,uint48,bytes)")
+RECOVERY_WITHDRAW = Function.parse("withdraw(address,uint48,bytes)")
+RECOVERY_EXECUTE = Function.parse("execute(address)")
+RECOVERY_WITNESS = Function.parse("witness(address)")
+RECOVERY_HEARTBEAT = Function.parse("heartbeat()")
+
+
+class RecoveryMessage(StrEnum):
+    """What a party of Recovery can sign. Source: IRecovery."""
+
+    PROPOSE = "Propose"
+    CLAIM = "Claim"
+    CANCEL = "Cancel"
+    WITHDRAW = "Withdraw"
+
+    @property
+    def names_owner(self) -> bool:
+        """Whether the message names the new owner."""
+        return self in (RecoveryMessage.PROPOSE, RecoveryMessage.CLAIM)
+
+
+def recovery_digest(
+    message: RecoveryMessage,
+    module: Address,
+    chain_id: int,
+    account: Address,
+    new_owner: bytes,
+    nonce: int,
+    expiry_s: int,
+) -> Hash32:
+    """What guardians, heir or owner sign: EIP-712 of Recovery. `new_owner` counts only where the message names it."""
+    owner = ("bytes newOwner,", ["bytes32"], [keccak(new_owner)]) if message.names_owner else ("", [], [])
+    struct = struct_hash(
+        f"{message}(address account,{owner[0]}uint256 nonce,uint48 expiry)",
+        ["address", *owner[1], "uint256", "uint48"],
+        [account, *owner[2], nonce, expiry_s],
+    )
+    return digest(domain_separator("Seawall Recovery", "1", chain_id, module), struct)
 
 
 # -- ERC-20 and Multicall3 ------------------------------------------------------------------------------------------------

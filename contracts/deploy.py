@@ -61,6 +61,8 @@ class Deployment:
     policy_hook: Address
     equity_breaker: Address
     emergency_freeze: Address
+    recovery: Address
+    multisig_owner: Address
     verifying_paymaster: Address
 
 
@@ -88,6 +90,8 @@ async def deploy_seawall(
         policy_hook=await deploy(sender, init_code("PolicyHook")),
         equity_breaker=await deploy(sender, init_code("EquityBreaker")),
         emergency_freeze=await deploy(sender, init_code("EmergencyFreeze")),
+        recovery=await deploy(sender, init_code("Recovery")),
+        multisig_owner=await deploy(sender, init_code("MultisigOwner")),
         verifying_paymaster=await deploy(sender, paymaster),
     )
 

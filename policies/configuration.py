@@ -38,6 +38,8 @@ from policies.modules import module_inits
 from policies.policy import Policy
 from policies.rebalance_rules import REBALANCE
 from policies.rebalances import ENDS, basket_fields, rebalance_config
+from policies.recoveries import RecoveryState, recovery_fields, recovery_state
+from policies.recovery_rules import RECOVERY
 from policies.stop_rules import STOP_LOSS, VENUES, StopRule
 from policies.stops import STOP_ENDS, STOP_TRIGGER, stop_config, stop_fields
 
@@ -48,6 +50,8 @@ TRIGGER_TOLERANCE = Decimal("0.01")
 RENEW_BELOW = Decimal("0.1")
 """A session is renewed when less than this share of its time is left."""
 _TYPES = {MODULE_VALIDATOR: "validator", MODULE_EXECUTOR: "executor", MODULE_FALLBACK: "fallback", MODULE_HOOK: "hook"}
+RECOVERY_KEY = "recovery"
+"""The one setting that Recovery keeps."""
 _ZERO = bytes(20)
 _INSTALL, _ADD, _SET, _REMOVE, _ANNOUNCE, _POLICY = range(6)
 
@@ -92,6 +96,7 @@ class Present:
     hook_breaker: Address = bytes(20)
     """What the hook reports to; zero: nothing."""
     breaker: BreakerState | None = None
+    recovery: RecoveryState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -650,6 +655,28 @@ def _found_breaker(wish: Wanted) -> Listed:
     return listed
 
 
+# -- Recovery ---------------------------------------------------------------------------------------------------------------
+
+
+def _recovery_settings(wish: Wanted, state: RecoveryState) -> Listed:
+    """One setting: every change of it waits for the delay that stands now, announced at the module itself."""
+    change = b.SET_RECOVERY_SETTINGS.encode(state.settings)
+    fields = recovery_fields(state.settings, _names(wish), _duration)
+    return [(RECOVERY_KEY, Setting(fields, _ANNOUNCE, announced=change, announced_at=wish.book[RECOVERY]))]
+
+
+def _wanted_recovery(wish: Wanted) -> Listed:
+    if wish.policy.recovery is None or not wish.has(MODULE_EXECUTOR, RECOVERY):
+        return []  # its installation brings everything
+    return _recovery_settings(wish, recovery_state(wish.policy.recovery, wish.policy, wish.book, wish.present.account))
+
+
+def _found_recovery(wish: Wanted) -> Listed:
+    if wish.policy.recovery is None or wish.present.recovery is None:
+        return []  # the module's removal takes everything along
+    return _recovery_settings(wish, wish.present.recovery)
+
+
 def _int(value: object) -> int:
     assert isinstance(value, int)
     return value
@@ -668,6 +695,7 @@ _WANTED: tuple[Callable[[Wanted], Listed], ...] = (
     *(one.wanted for one in _ARMED),
     _wanted_hook,
     _wanted_breaker,
+    _wanted_recovery,
 )
 _FOUND: tuple[Callable[[Wanted], Listed], ...] = (
     _found_modules,
@@ -678,4 +706,5 @@ _FOUND: tuple[Callable[[Wanted], Listed], ...] = (
     *(one.found for one in _ARMED),
     _found_hook,
     _found_breaker,
+    _found_recovery,
 )

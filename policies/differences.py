@@ -33,7 +33,7 @@ _DURATIONS = frozenset(
     (
         "max_price_age", "max_block_age", "max_returns_age", "window", "horizon", "time", "validity", "escape_delay", "widen", "cooldown",
         "public_delay", "valid_for", "heartbeat", "grace_period", "deviation_patience", "solo_freeze", "thaw_delay",
-        "change_delay", "within", "turnover_within", "patience",
+        "change_delay", "within", "turnover_within", "patience", "delay", "silence",
     )
 )  # fmt: skip
 _SHARES = frozenset(

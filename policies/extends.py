@@ -298,7 +298,7 @@ def _guards(m: _Merge, parent: Tree, child: Tree, found: dict[str, Any]) -> None
         merged["rebalance"] = m.by_id(parent, child, "rebalance", "guards.rebalance", _REBALANCE)
     if "delta_hedge" in merged:
         merged["delta_hedge"] = m.by_id(parent, child, "delta_hedge", "guards.delta_hedge", _HEDGE)
-    for section in ("freeze", "session"):
+    for section in ("freeze", "recovery", "session"):
         if section in parent and section in child:
             merged[section] = m.fields(parent[section], child[section], f"guards.{section}", {})
     if "breaker" in parent and "breaker" in child:

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from contracts.abi import Function
-from contracts.bindings import BASKET, BREAKER_CONFIG, HEALTH, HEDGE, HOOK_RULE, HOOK_WINDOW
+from contracts.bindings import (
+    BASKET,
+    BREAKER_CONFIG,
+    HEALTH,
+    HEDGE,
+    HOOK_RULE,
+    HOOK_SETTINGS,
+    HOOK_WINDOW,
+    RECOVERY_SETTINGS,
+)
 
 
 class Effect(StrEnum):
@@ -266,11 +275,15 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
     _f(f"setWindows({HOOK_WINDOW}[])", "windows", Effect.ADMIN),
     _f("setApproval((address,address,uint128))", "approval", Effect.ADMIN),
     _f("setAllowance((bytes32,uint128,uint128,uint64,uint128,uint64))", "allowance", Effect.ADMIN),
-    _f("setSettings((address,uint32,bool))", "settings", Effect.ADMIN),
+    _f(f"setSettings({HOOK_SETTINGS})", "settings", Effect.ADMIN),
     _f("announce(bytes)", "data", Effect.ADMIN),
     _f("setBreaker(address)", "breaker", Effect.ADMIN),
     _f(f"configure({BREAKER_CONFIG})", "config", Effect.ADMIN),
     _f("resetMark()", "", Effect.ADMIN),
+    _f(f"setSettings({RECOVERY_SETTINGS})", "settings", Effect.ADMIN),
+    _f("withdrawChange(bytes32)", "changeHash", Effect.ADMIN),
+    _f("cancel()", "", Effect.ADMIN),
+    _f("heartbeat()", "", Effect.ADMIN),
     _f("startEscape()", "", Effect.ADMIN),
     _f("finishEscape(address)", "account", Effect.ADMIN),
     _f("setGuardian(address,bool)", "guardian enabled", Effect.ADMIN),
@@ -296,6 +309,7 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
     _f("executeAdmin(bytes)", "data", Effect.ADMIN),
     _f("setOwner(bytes)", "owner", Effect.ADMIN),
     _f("setRiskAuthority(address)", "authority", Effect.ADMIN),
+    _f("pinLibrary(address,bytes32)", "library codeHash", Effect.ADMIN),
     _f("setPrefundCaps(uint128[3])", "caps", Effect.ADMIN),
     _f("setRiskState(uint8)", "state", Effect.ADMIN),
     _f("upgradeToAndCall(address,bytes)", "implementation data", Effect.ADMIN),
@@ -334,12 +348,13 @@ _TARGETS: Mapping[str, tuple[str, ...]] = {
         "unwrapWETH9(uint256,address)", "sweepToken(address,uint256,address)",
     ),
     "aave.pool": ("withdraw(address,uint256,address)", "deposit(address,uint256,address,uint16)"),
-    "seawall.stop_loss": ("execute(address,uint256)", f"arm(uint256,{_STOP})"),
-    "seawall.health_guard": ("execute(address,uint256)", f"arm(uint256,{HEALTH})"),
-    "seawall.auto_rebalance": ("execute(address,uint256)", f"arm(uint256,{BASKET})"),
-    "seawall.delta_hedge": ("execute(address,uint256)", f"arm(uint256,{HEDGE})"),
+    "seawall.stop_loss": ("execute(address,uint256)", f"arm(uint256,{_STOP})", "cancel(uint256)"),
+    "seawall.health_guard": ("execute(address,uint256)", f"arm(uint256,{HEALTH})", "cancel(uint256)"),
+    "seawall.auto_rebalance": ("execute(address,uint256)", f"arm(uint256,{BASKET})", "cancel(uint256)"),
+    "seawall.delta_hedge": ("execute(address,uint256)", f"arm(uint256,{HEDGE})", "cancel(uint256)"),
     "seawall.risk_validator": ("cancelEscape()",),
-    "seawall.policy_hook": ("announce(bytes)",),
+    "seawall.policy_hook": ("announce(bytes)", f"setSettings({HOOK_SETTINGS})"),
+    "seawall.recovery": (f"setSettings({RECOVERY_SETTINGS})", "cancel()"),
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import ROUND_FLOOR, Decimal, localcontext
 
-from contracts.bindings import GUARD_EXECUTE, Exit, FreezeConfig, Session
+from contracts.bindings import GUARD_EXECUTE, RECOVERY_CANCEL, RECOVERY_HEARTBEAT, Exit, FreezeConfig, Session
 from contracts.errors import BadInput
 from contracts.types import Address
 from contracts.units import BPS, WAD
@@ -16,6 +16,7 @@ from policies.breaker_rules import BREAKER
 from policies.margin import EXACT
 from policies.names import TOKEN_DECIMALS
 from policies.policy import ExitRule, HealthRule, OracleRule, Policy, argument_word, resolve
+from policies.recovery_rules import RECOVERY
 
 Book = Mapping[str, Address]
 _ZERO = bytes(20)
@@ -46,7 +47,7 @@ def freeze_config(policy: Policy, book: Book, account: Address) -> FreezeConfig:
         thaw_delay_s=rule.thaw_delay_s,
         escape_delay_s=rule.escape_delay_s,
         guards=tuple(bound(name, policy, book, account) for name in (*policy.guards, *latching)),
-        exits=tuple(_exit(rule, policy, book, account) for rule in policy.exits),
+        exits=tuple(_exit(rule, policy, book, account) for rule in policy.exits) + _life(policy, book, account),
     )
 
 
@@ -58,6 +59,14 @@ def _exit(rule: ExitRule, policy: Policy, book: Book, account: Address) -> Exit:
         words.append(bytes(12) + bound(text, policy, book, account) if word is None else word)
     target = bound(rule.target, policy, book, account)
     return Exit(target, rule.selector, rule.in_frozen, rule.plain_value, mask, tuple(words))
+
+
+def _life(policy: Policy, book: Book, account: Address) -> tuple[Exit, ...]:
+    """What the owner can tell Recovery in every state: stop it, and that he lives."""
+    if policy.recovery is None:
+        return ()
+    module = bound(RECOVERY, policy, book, account)
+    return tuple(Exit(module, one.selector, in_frozen=True) for one in (RECOVERY_CANCEL, RECOVERY_HEARTBEAT))
 
 
 def keeper_sessions(policy: Policy, book: Book, now_s: int) -> tuple[Session, ...]:

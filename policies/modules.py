@@ -17,6 +17,8 @@ from policies.hooks import hook_state
 from policies.policy import Policy
 from policies.rebalance_rules import REBALANCE
 from policies.rebalances import rebalance_config
+from policies.recoveries import recovery_state
+from policies.recovery_rules import RECOVERY
 
 HEALTH = "seawall.health_guard"
 
@@ -49,6 +51,8 @@ def module_inits(
         add(MODULE_EXECUTOR, REBALANCE, b.encode_baskets(configs(policy.rebalances, rebalance_config)))
     if policy.hedges:
         add(MODULE_EXECUTOR, HEDGE, b.encode_hedges(configs(policy.hedges, hedge_config)))
+    if policy.recovery is not None:
+        add(MODULE_EXECUTOR, RECOVERY, recovery_state(policy.recovery, policy, book, account).encode())
     sessions = keeper_sessions(policy, book, now_s)
     if sessions:
         add(MODULE_VALIDATOR, "seawall.session_validator", b.encode_sessions(*sessions))

@@ -56,6 +56,8 @@ CONTRACTS: Mapping[str, str] = {
     "seawall.policy_hook": "policy_hook",
     "seawall.equity_breaker": "equity_breaker",
     "seawall.emergency_freeze": "emergency_freeze",
+    "seawall.recovery": "recovery",
+    "seawall.multisig_owner": "multisig_owner",
     "seawall.perp_adapter": "perp_adapter",
     "seawall.perp_hedge_adapter": "perp_hedge_adapter",
     "seawall.uniswap_adapter": "uniswap_adapter",

@@ -33,6 +33,7 @@ from policies.limits import (
 from policies.names import ACCOUNT
 from policies.oracle_rules import OracleRule, oracle_rule
 from policies.rebalance_rules import REBALANCE, RebalanceRule, rebalance_rule
+from policies.recovery_rules import RECOVERY, RecoveryRule, recovery_rule
 from policies.stop_rules import STOP_LOSS, StopRule, stop_rule
 
 SCHEMA_VERSION = 1
@@ -173,6 +174,7 @@ class Policy:
     rebalances: tuple[RebalanceRule, ...]
     hedges: tuple[HedgeRule, ...]
     freeze: FreezeRule | None
+    recovery: RecoveryRule | None
     hook: HookRule | None
     breaker: BreakerRule | None
     session: SessionRule | None
@@ -191,14 +193,18 @@ class Policy:
     @property
     def guards(self) -> tuple[str, ...]:
         """Names of the guard modules that may act in every state."""
+        return self._reducing + (() if self.recovery is None else (RECOVERY,))
+
+    @property
+    def _reducing(self) -> tuple[str, ...]:
         named = ((STOP_LOSS, self.stops), ("seawall.health_guard", self.healths))
         return tuple(name for name, rules in named if rules)
 
     @property
     def triggers(self) -> tuple[str, ...]:
-        """Names of all modules that act when due: the guards, and what rests unless the account is ACTIVE."""
+        """Names of all modules that act when due: what reduces in every state, and what rests unless the account is ACTIVE."""
         resting = ((REBALANCE, self.rebalances), (HEDGE, self.hedges))
-        return self.guards + tuple(name for name, rules in resting if rules)
+        return self._reducing + tuple(name for name, rules in resting if rules)
 
 
 def build(document: Mapping[str, Any]) -> Policy:
@@ -238,6 +244,7 @@ def build(document: Mapping[str, Any]) -> Policy:
         rebalances=tuple(rebalance_rule(entry) for entry in guards.get("rebalance", ())),
         hedges=tuple(hedge_rule(entry) for entry in guards.get("delta_hedge", ())),
         freeze=_freeze(guards["freeze"]) if "freeze" in guards else None,
+        recovery=recovery_rule(guards["recovery"]) if "recovery" in guards else None,
         hook=hook_rule(guards["hook"]) if "hook" in guards else None,
         breaker=breaker_rule(guards["breaker"]) if "breaker" in guards else None,
         session=_session(guards["session"]) if "session" in guards else None,

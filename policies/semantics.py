@@ -17,6 +17,7 @@ from policies.names import ACCOUNT, CONTRACTS, TOKEN_DECIMALS
 from policies.policy import MAX_QUORUMS, selectors_of, word_of
 from policies.problems import Problem, did_you_mean
 from policies.rebalance_checks import RebalanceChecks
+from policies.recovery_checks import RecoveryChecks
 from policies.stop_checks import StopChecks
 from policies.stop_rules import MAX_SLIPPAGE
 from policies.structure import Places
@@ -42,6 +43,7 @@ def check(tree: Tree, places: Places, written: Mapping[str, str]) -> list[Proble
     linter.rebalances()
     linter.hedges()
     linter.freeze()
+    linter.recovery()
     linter.session()
     linter.hook()
     linter.breaker()
@@ -49,7 +51,7 @@ def check(tree: Tree, places: Places, written: Mapping[str, str]) -> list[Proble
     return linter.problems
 
 
-class _Linter(HookChecks, BreakerChecks, RebalanceChecks, HedgeChecks, StopChecks):
+class _Linter(HookChecks, BreakerChecks, RebalanceChecks, HedgeChecks, RecoveryChecks, StopChecks):
     # -- sections ---------------------------------------------------------------------------------------------------------
 
     def addresses(self) -> None:

@@ -15,7 +15,7 @@ from contracts import bindings as b
 from contracts.bindings import MODULE_VALIDATOR, Call, RiskState
 from contracts.errors import BadInput
 from contracts.types import Address, checksum, to_hex
-from policies.configuration import Change, Held, Present, Wanted, differences
+from policies.configuration import RECOVERY_KEY, Change, Held, Present, Wanted, differences
 from policies.policy import Policy, build
 from wallet.config import data_directory
 from wallet.configuration import read_present, read_sizes
@@ -74,7 +74,7 @@ class Plan:
         return {data: due_s for data, due_s in announced.items() if data not in ours}
 
     def _announced_at_modules(self) -> dict[bytes, int]:
-        keepers = (self.present.hook, self.present.breaker)
+        keepers = (self.present.hook, self.present.breaker, self.present.recovery)
         return {data: due_s for keeper in keepers if keeper is not None for data, due_s in keeper.announced.items()}
 
     def to_json(self) -> dict[str, Any]:
@@ -102,14 +102,17 @@ class Plan:
             return "in one operation"
         due_s = self.due_at_s(change)
         if due_s is None:
-            keeper = self.present.breaker if change.key == "breaker" else self.present.hook
-            delay_s = self.present.admin_delay_s
-            if change.announced_at and keeper is not None:
-                delay_s = keeper.change_delay_s
-            return f"announced, and carried out {delay_s} s later"
+            return f"announced, and carried out {self._delay_s(change)} s later"
         if due_s <= self.present.time_s:
             return "announced and due: carried out by the next apply"
         return f"announced; from {at(due_s)} on"
+
+    def _delay_s(self, change: Change) -> int:
+        """How long an announcement waits, at the account or at the module that keeps it."""
+        now = self.present
+        keepers = {"breaker": now.breaker, RECOVERY_KEY: now.recovery}
+        keeper = keepers.get(change.key, now.hook) if change.announced_at else None
+        return now.admin_delay_s if keeper is None else keeper.change_delay_s
 
     def lines(self) -> list[str]:
         """The plan for people."""

@@ -38,7 +38,7 @@ ADDRESS_NAMES = (
     "lyra_keeper", "lyra_black_scholes", "lyra_rates", "lyra_quote", "lyra_base", "lyra_quote_pool",
     "gas_price_oracle", "l1_block", "risk_account_implementation", "risk_account_factory",
     "risk_validator", "session_validator", "stop_loss", "health_guard", "auto_rebalance", "delta_hedge", "policy_hook", "equity_breaker",
-    "emergency_freeze", "verifying_paymaster",
+    "emergency_freeze", "recovery", "multisig_owner", "verifying_paymaster",
     "perp_adapter", "perp_hedge_adapter", "uniswap_adapter", "uniswap_route_adapter", "lyra_adapter", "lyra_delta", "aave_adapter",
     "aave_unwind_adapter", "perp_equity", "aave_equity",
 )

@@ -16,6 +16,7 @@ from policies.breakers import BreakerState
 from policies.configuration import ARMED, Present
 from policies.hooks import HookState
 from policies.policy import Policy
+from policies.recoveries import RecoveryState
 from policies.stop_rules import VENUES
 from policies.stops import stop_market
 
@@ -85,6 +86,7 @@ _MODULES = {
     "emergency_freeze": MODULE_EXECUTOR,
     "policy_hook": MODULE_HOOK,
     "equity_breaker": MODULE_EXECUTOR,
+    "recovery": MODULE_EXECUTOR,
 }
 
 
@@ -124,6 +126,7 @@ class _Named:
     hook_allowances: tuple[bytes, ...]
     hook_announced: tuple[bytes, ...]
     breaker_announced: tuple[bytes, ...]
+    recovery_announced: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,9 @@ class _Reader:
             hook_announced=_once(await self.logs(b.HOOK_CHANGE_ANNOUNCED, hook, first), lambda log: log[2]),
             breaker_announced=_once(
                 await self.logs(b.BREAKER_CHANGE_ANNOUNCED, at["equity_breaker"], first), lambda log: log[2]
+            ),
+            recovery_announced=_once(
+                await self.logs(b.HOOK_CHANGE_ANNOUNCED, at["recovery"], first), lambda log: log[2]
             ),
         )
 
@@ -364,6 +370,13 @@ async def _announced(reader: _Reader, module: Address, changes: Sequence[bytes])
     return {data: answer[0] for data, answer in zip(changes, due, strict=True) if answer is not None and answer[0]}
 
 
+async def _recovery(reader: _Reader, module: Address, named: _Named) -> dict[str, Any]:
+    (answer,) = await reader.answers(module, b.RECOVERY_SETTINGS_OF, [(reader.account,)])
+    _, settings = _sound(answer, "Recovery")
+    settings = tuple(tuple(one) if isinstance(one, list) else one for one in settings)
+    return {"recovery": RecoveryState(settings, await _announced(reader, module, named.recovery_announced))}
+
+
 _DETAILS = {
     "risk_validator": _risk_validator,
     "session_validator": _session_validator,
@@ -374,6 +387,7 @@ _DETAILS = {
     "emergency_freeze": _emergency_freeze,
     "policy_hook": _policy_hook,
     "equity_breaker": _equity_breaker,
+    "recovery": _recovery,
 }
 
 

@@ -75,6 +75,8 @@ class Addresses:
     policy_hook: Address
     equity_breaker: Address
     emergency_freeze: Address
+    recovery: Address
+    multisig_owner: Address
     verifying_paymaster: Address
     perp_adapter: Address
     perp_hedge_adapter: Address

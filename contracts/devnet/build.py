@@ -110,6 +110,8 @@ async def build_devnet(
         health_guard=ours.health_guard,
         auto_rebalance=ours.auto_rebalance,
         delta_hedge=ours.delta_hedge,
+        recovery=ours.recovery,
+        multisig_owner=ours.multisig_owner,
         policy_hook=ours.policy_hook,
         equity_breaker=ours.equity_breaker,
         emergency_freeze=ours.emergency_freeze,

@@ -25,6 +25,7 @@ contract AuthorityMatrixTest is Base {
             IEmergencyFreeze.Exit(address(target), Target.hit.selector, false, false, 2, new bytes32[](1));
         exit.args[0] = bytes32(uint256(uint160(PAYEE)));
         _asOwner(abi.encodeCall(authority.setExit, (exit, true)));
+        _announced(abi.encodeCall(account.pinLibrary, (address(guard), address(guard).codehash)));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (_caps(1))));
         vm.warp(_now() + DELAY);
     }
@@ -85,15 +86,34 @@ contract AuthorityMatrixTest is Base {
             a,
             abi.encodeCall(IERC7579Execution.executeFromExecutor, (SINGLE, self))
         );
+        bytes memory pinned = abi.encodePacked(actors[2], abi.encodeCall(PlainModule.isModuleType, (1)));
+        _row(
+            "execute a DELEGATECALL to a pinned library",
+            "A-- --- --- --- ---",
+            a,
+            abi.encodeCall(IERC7579Execution.execute, (bytes32(bytes1(0xff)), pinned))
+        );
+        _row(
+            "executeFromExecutor, a DELEGATECALL to it",
+            "--- --- --- --- ---",
+            a,
+            abi.encodeCall(IERC7579Execution.executeFromExecutor, (bytes32(bytes1(0xff)), pinned))
+        );
         _row("installModule", "A-- --- --- --- ---", a, install);
         _row("uninstallModule, not announced", "--- --- --- --- ---", a, uninstall);
         _row("setOwner, not announced", "--- --- --- --- ---", a, abi.encodeCall(account.setOwner, (_ownerBytes())));
         _row("scheduleAdmin", "A-- --- --- --- ---", a, abi.encodeCall(account.scheduleAdmin, (_caps(2))));
         _row("executeAdmin after the delay", "AR- AR- AR- AR- AR-", a, abi.encodeCall(account.executeAdmin, (_caps(1))));
+        _row(
+            "announceRecovery",
+            "--- --- ARF --- ---",
+            a,
+            abi.encodeCall(account.announceRecovery, (_ownerBytes(), DELAY))
+        );
         _row("cancelAdmin", "ARF --- --- --- ---", a, abi.encodeCall(account.cancelAdmin, (announced)));
         _row("setRiskState", "--- --- --- --- ---", a, abi.encodeCall(account.setRiskState, (RiskState.FROZEN)));
         address f = address(authority);
-        _row("freeze", "--- --- --- AR- ---", f, abi.encodeCall(authority.freeze, (a, RiskState.FROZEN)));
+        _row("freeze", "--- --- AR- AR- ---", f, abi.encodeCall(authority.freeze, (a, RiskState.FROZEN)));
         _row("startEscape", "-RF --- --- --- ---", f, abi.encodeCall(authority.startEscape, ()));
         _row("setGuard", "A-- --- --- --- ---", f, abi.encodeCall(authority.setGuard, (STRANGER, true)));
         _row("thaw, not asked for", "--- --- --- --- ---", f, abi.encodeCall(authority.thaw, (a)));

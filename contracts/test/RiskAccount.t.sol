@@ -310,9 +310,9 @@ contract RiskAccountTest is Base {
         _op(address(account), abi.encodeCall(account.execute, (mode, abi.encodePacked(target, uint256(0)))));
     }
 
-    function test_delegatecall_mode_selectors_and_payloads_are_refused() public {
+    function test_unknown_call_types_mode_selectors_and_payloads_are_refused() public {
         bytes32[4] memory modes = [
-            bytes32(bytes1(0xff)), bytes32(uint256(1)), bytes32(uint256(0x78210001) << 176), bytes32(uint256(1) << 224)
+            bytes32(bytes1(0xfe)), bytes32(uint256(1)), bytes32(uint256(0x78210001) << 176), bytes32(uint256(1) << 224)
         ];
         for (uint256 i = 0; i < modes.length; ++i) {
             isTrue(!account.supportsExecutionMode(modes[i]), "supports");
@@ -499,7 +499,7 @@ contract RiskAccountTest is Base {
         account.executeAdmin(change);
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (change)));
         eq(account.adminExecutableAt(keccak256(change)), _now() + DELAY, "executable");
-        vm.expectRevert(abi.encodeWithSelector(AnnouncedAdmin.AlreadyAnnounced.selector, keccak256(change)));
+        vm.expectRevert(abi.encodeWithSelector(AccountStorage.AlreadyAnnounced.selector, keccak256(change)));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (change)));
         vm.warp(_now() + DELAY - 1);
         vm.expectPartialRevert(AnnouncedAdmin.TooEarly.selector);

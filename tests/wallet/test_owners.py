@@ -17,17 +17,10 @@ from contracts.entrypoint import V08
 from contracts.entrypoint.base import GET_NONCE
 from contracts.eoa import Eoa, TransactionSender
 from contracts.errors import BadInput
-from contracts.types import Address, Hash32, keccak, to_hex
-from contracts.userop import LANE_OWNER, LANE_ROOT, UserOperation, nonce_key
-from wallet.account import Birth
-from wallet.owners import (
+from contracts.owners import (
     P256_ORDER,
-    Leaf,
-    OperationSet,
-    OwnerVerifiers,
     Seat,
     contract_owner,
-    deploy_owner_verifiers,
     erc7913_owner,
     multisig_owner,
     multisig_signature,
@@ -36,6 +29,10 @@ from wallet.owners import (
     passkey_signature,
     seats_of,
 )
+from contracts.types import Address, Hash32, keccak, to_hex
+from contracts.userop import LANE_OWNER, LANE_ROOT, UserOperation, nonce_key
+from wallet.account import Birth
+from wallet.owners import Leaf, OperationSet, OwnerVerifiers, deploy_owner_verifiers
 
 PEOPLE = [Eoa(keccak(b"signer %d" % i)) for i in range(3)]
 OWNERS = [b.ecdsa_owner(one.address) for one in PEOPLE]

@@ -29,11 +29,17 @@ def _state(text: str) -> RiskState:
         raise BadInput(f"the state must be active, reduce-only or frozen, got {text!r}") from None
 
 
-class _Guardian:
+class Guardian:
     """The profile, the guardian's key and a connection, for one command."""
 
     def __init__(
-        self, ctx: typer.Context, account: str | None, key: str | None, file: Any, descriptor: int | None
+        self,
+        ctx: typer.Context,
+        account: str | None,
+        key: str | None,
+        file: Any,
+        descriptor: int | None,
+        module: str = "emergency_freeze",
     ) -> None:
         from wallet.keystore import KeySource, Keystore, PassphraseSource
 
@@ -41,7 +47,7 @@ class _Guardian:
         if self.settings.account is None:
             raise BadInput('which account? Name it, or set `account = "0x..."` in seawall.toml')
         self.account = self.settings.account
-        self.module = self.settings.address("emergency_freeze")
+        self.module = self.settings.address(module)
         self._key = KeySource(self.settings.keys.guardian)
         self._passphrase = PassphraseSource.of(file, descriptor, os.environ)
         self._keystore = Keystore(self.settings.keystore)
@@ -65,7 +71,7 @@ class _Guardian:
         return asyncio.run(connected())
 
 
-async def _after(rpc: Any, guardian: _Guardian, tx_hash: bytes | None = None) -> dict[str, Any]:
+async def _after(rpc: Any, guardian: Guardian, tx_hash: bytes | None = None) -> dict[str, Any]:
     from wallet.freezing import status
 
     now = await status(rpc, guardian.module, guardian.account)
@@ -96,7 +102,7 @@ def freeze_(
     wanted = _state(state)
     if wanted is RiskState.ACTIVE:
         raise BadInput("a freeze is frozen or reduce-only; to end one, see `seawall thaw`")
-    guardian = _Guardian(ctx, account, key, passphrase_file, passphrase_fd)
+    guardian = Guardian(ctx, account, key, passphrase_file, passphrase_fd)
     if not yes:
         typer.confirm(f"Set {checksum(guardian.account)} to {wanted.name}?", abort=True, err=True)
 
@@ -110,7 +116,7 @@ def freeze_(
 @thaw.command("status")
 def thaw_status(ctx: typer.Context, account: Account = None, as_json: AsJson = False) -> None:
     """The account's state, and what is under way."""
-    guardian = _Guardian(ctx, account, None, None, None)
+    guardian = Guardian(ctx, account, None, None, None)
 
     async def act(rpc: Any, _: Any) -> dict[str, Any]:
         return await _after(rpc, guardian)
@@ -132,7 +138,7 @@ def thaw_sign(
     """Sign a thaw as one guardian; hand the line to whoever collects the quorum."""
     from wallet.freezing import sign_thaw, status
 
-    guardian = _Guardian(ctx, account, key, passphrase_file, passphrase_fd)
+    guardian = Guardian(ctx, account, key, passphrase_file, passphrase_fd)
 
     async def act(rpc: Any, sender: Any) -> dict[str, Any]:
         now = await status(rpc, guardian.module, guardian.account)
@@ -171,7 +177,7 @@ def thaw_request(
     for text in signatures:
         address, _, signature = text.partition(":")
         pairs.append((parse_address(address, "guardian"), parse_bytes(signature, "signature")))
-    guardian = _Guardian(ctx, account, key, passphrase_file, passphrase_fd)
+    guardian = Guardian(ctx, account, key, passphrase_file, passphrase_fd)
     to = _state(state)
     if not yes:
         typer.confirm(f"Ask for {checksum(guardian.account)} to become {to.name}?", abort=True, err=True)
@@ -196,7 +202,7 @@ def thaw_finish(
     from wallet.freezing import expire, status
     from wallet.freezing import thaw as send
 
-    guardian = _Guardian(ctx, account, key, passphrase_file, passphrase_fd)
+    guardian = Guardian(ctx, account, key, passphrase_file, passphrase_fd)
 
     async def act(rpc: Any, sender: Any) -> dict[str, Any]:
         now = await status(rpc, guardian.module, guardian.account)

@@ -37,6 +37,7 @@ COMMANDS: dict[str, Entry] = {
     "policy": Entry("wallet.cli.policy:app", "Lint, check, explain a policy file; print its schema or id.", _RISK),
     "freeze": Entry("wallet.cli.freeze:freeze", "Stop an account at once, as its guardian.", _RISK),
     "thaw": Entry("wallet.cli.freeze:thaw", "Ask for, or carry out, the end of a freeze.", _RISK),
+    "recovery": Entry("wallet.cli.recovery:app", "Replace a lost owner, by guardians or an heir.", _RISK),
     "demo": Entry("wallet.cli.demo:app", "Carry a real position through a real crash, with and without guards.", _RUN),
     "devnet": Entry("wallet.cli.devnet:app", "Start the devnet: anvil with the real venues and our contracts.", _RUN),
     "bundler": Entry("wallet.cli.services:bundler", "Run the ERC-4337 bundler.", _RUN),

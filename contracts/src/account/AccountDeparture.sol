@@ -11,10 +11,11 @@ import {
 } from "@openzeppelin/contracts/interfaces/draft-IERC7579.sol";
 import {EnumerableSet} from "@openzeppelin/contracts/utils/structs/EnumerableSet.sol";
 import {LibCall} from "solady/utils/LibCall.sol";
+import {IRiskAccount} from "../interfaces/IRiskAccount.sol";
 import {IRiskState, RiskState} from "../interfaces/IRiskState.sol";
 import {AccountStorage} from "./AccountStorage.sol";
 
-/// @title How modules are removed that would rather stay, and how an EIP-7702 account leaves
+/// @title How modules are removed that would rather stay, how an EIP-7702 account leaves, how a recovery is announced, what is pinned
 /// @notice Code of `RiskAccount` that did not fit there: each account's implementation creates one and calls it by DELEGATECALL after having
 /// checked who asks. Called on its own it has nothing to remove.
 contract AccountDeparture is AccountStorage {
@@ -24,6 +25,10 @@ contract AccountDeparture is AccountStorage {
     error InsufficientGas();
     /// Name the selectors of all fallback handlers.
     error HandlersLeft(uint256 count);
+    /// Neither an installed executor nor a guard in the eyes of the authority.
+    error MayNotRecover(address caller);
+    /// The library has no code, or other code than was announced.
+    error NotPinnable(address library_, bytes32 codeHash);
 
     /// Gas that `onUninstall` gets in a forced uninstallation.
     uint256 public constant FORCED_UNINSTALL_GAS = 200_000;
@@ -72,6 +77,25 @@ contract AccountDeparture is AccountStorage {
         delete $.authority;
         ++$.installs; // announcements made until now are void, also if the account joins again
         emit Left();
+    }
+
+    /// @notice See `IRiskAccount`.
+    function announceRecovery(bytes calldata owner, uint48 delay) external returns (uint48) {
+        if (!_mayRecover(msg.sender)) revert MayNotRecover(msg.sender);
+        uint48 adminDelay = _adminDelay();
+        return
+            _announce(
+                abi.encodeCall(IRiskAccount.setOwner, (owner)), delay > adminDelay ? delay : adminDelay, msg.sender
+            );
+    }
+
+    /// @notice See `IRiskAccount`.
+    function pinLibrary(address library_, bytes32 codeHash) external {
+        if (codeHash != 0 && (library_.code.length == 0 || library_.codehash != codeHash)) {
+            revert NotPinnable(library_, codeHash);
+        }
+        _storage().pinned[library_] = codeHash;
+        emit LibraryPinned(library_, codeHash);
     }
 
     function _evictAll(EnumerableSet.AddressSet storage set, uint256 moduleTypeId) private {

@@ -10,14 +10,19 @@ import {
     MODULE_TYPE_FALLBACK,
     MODULE_TYPE_VALIDATOR
 } from "@openzeppelin/contracts/interfaces/draft-IERC7579.sol";
+import {EnumerableSet} from "@openzeppelin/contracts/utils/structs/EnumerableSet.sol";
+import {IEmergencyFreeze} from "../interfaces/IEmergencyFreeze.sol";
 import {IAccountEvents} from "../interfaces/IRiskAccount.sol";
 import {RiskState} from "../interfaces/IRiskState.sol";
 
 /// @title Where a risk account keeps what
 /// @notice Its own ERC-7201 storage, the state word it shares with OpenZeppelin's hook, and OpenZeppelin's sets of modules.
 abstract contract AccountStorage is AccountERC7579HookedUpgradeable, IAccountEvents {
+    using EnumerableSet for EnumerableSet.AddressSet;
+
     /// Not while the state is what it is.
     error NotInState(RiskState state);
+    error AlreadyAnnounced(bytes32 actionHash);
 
     /// The word that OpenZeppelin's hooked account keeps its hook in, and beside it our state. OpenZeppelin declares only `hook` and
     /// writes only those 160 bits.
@@ -38,6 +43,7 @@ abstract contract AccountStorage is AccountERC7579HookedUpgradeable, IAccountEve
     /// @param limits cap while REDUCE_ONLY (88) | while FROZEN (88) | admin delay (48), in the upper 224 bits.
     /// @param installs grows with every installation; announcements made before it are void. Never falls.
     /// @param fallbacks how many selectors have a handler.
+    /// @param pinned hash of the code that a library must have for the account to run it as its own; zero: it never does.
     struct RiskAccountStorage {
         uint256 signer;
         uint256 limits;
@@ -48,12 +54,18 @@ abstract contract AccountStorage is AccountERC7579HookedUpgradeable, IAccountEve
         mapping(bytes32 actionHash => Announcement) announcements;
         mapping(address validator => bool) attested;
         mapping(address handler => uint256) handlers;
+        mapping(address library_ => bytes32) pinned;
     }
 
+    /// @param by the executor that announced a recovery and alone may carry it out; zero for what the account announced itself.
     struct Announcement {
         uint48 executableAt;
         uint48 installs;
+        address by;
     }
+
+    /// Seconds after `executableAt` in which an announced call can still be carried out.
+    uint48 public constant ADMIN_WINDOW = 14 days;
 
     /// Owner, caps and delay are in storage: they were changed since birth, or the account has no birth data.
     uint8 internal constant STORED = 0x01;
@@ -123,6 +135,31 @@ abstract contract AccountStorage is AccountERC7579HookedUpgradeable, IAccountEve
             delete $.authority;
             emit AuthorityChanged(address(0));
         }
+    }
+
+    function _announce(bytes memory data, uint48 delay, address by) internal returns (uint48 executableAt) {
+        RiskAccountStorage storage $ = _storage();
+        bytes32 actionHash = keccak256(data);
+        if (_announcedFor(actionHash) != 0) revert AlreadyAnnounced(actionHash);
+        executableAt = uint48(block.timestamp) + delay;
+        $.announcements[actionHash] = Announcement({executableAt: executableAt, installs: $.installs, by: by});
+        emit AdminScheduled(actionHash, data, executableAt);
+    }
+
+    /// @dev When it may be carried out; 0: there is none, or it lapsed.
+    function _announcedFor(bytes32 actionHash) internal view returns (uint48) {
+        RiskAccountStorage storage $ = _storage();
+        Announcement memory announcement = $.announcements[actionHash];
+        bool alive = announcement.installs == $.installs && block.timestamp <= announcement.executableAt + ADMIN_WINDOW;
+        return alive ? announcement.executableAt : 0;
+    }
+
+    /// @dev An installed executor that the authority lists as a guard: it could move everything in every state anyway. Without an authority
+    /// nobody can undo an announcement but the owner, so nobody may recover.
+    function _mayRecover(address module) internal view returns (bool) {
+        address authority = _storage().authority;
+        return authority != address(0) && _modules()._executors.contains(module)
+            && IEmergencyFreeze(authority).isGuard(address(this), module);
     }
 
     function _adminDelay() internal view returns (uint48) {

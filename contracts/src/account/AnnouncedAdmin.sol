@@ -16,14 +16,12 @@ abstract contract AnnouncedAdmin is AccountStorage, UUPSUpgradeable, IRiskAccoun
     error OnlyAnnounced();
     /// `data` does not begin with the selector of an administrative function.
     error NotAdministrative(bytes4 selector);
-    error AlreadyAnnounced(bytes32 actionHash);
     error NotAnnounced(bytes32 actionHash);
     error TooEarly(uint48 executableAt);
     /// Announced too long ago, or before a module was installed: announce it again.
     error Lapsed(bytes32 actionHash);
-
-    /// Seconds after `executableAt` in which an announced call can still be carried out.
-    uint48 public constant ADMIN_WINDOW = 14 days;
+    /// A recovery is carried out by the module that announced it, while that may recover the account.
+    error NotAnnouncer(address caller);
 
     /// True while `executeAdmin` is on its way to the one function it names.
     bool private transient announced;
@@ -46,10 +44,7 @@ abstract contract AnnouncedAdmin is AccountStorage, UUPSUpgradeable, IRiskAccoun
 
     /// @inheritdoc IRiskAccount
     function adminExecutableAt(bytes32 actionHash) external view returns (uint48) {
-        RiskAccountStorage storage $ = _storage();
-        Announcement memory announcement = $.announcements[actionHash];
-        bool alive = announcement.installs == $.installs && block.timestamp <= announcement.executableAt + ADMIN_WINDOW;
-        return alive ? announcement.executableAt : 0;
+        return _announcedFor(actionHash);
     }
 
     /// @inheritdoc IRiskAccount
@@ -65,25 +60,17 @@ abstract contract AnnouncedAdmin is AccountStorage, UUPSUpgradeable, IRiskAccoun
         } else if (
             selector != UUPSUpgradeable.upgradeToAndCall.selector && selector != this.setOwner.selector
                 && selector != this.setRiskAuthority.selector && selector != this.setPrefundCaps.selector
-                && selector != this.leave.selector
+                && selector != this.leave.selector && selector != this.pinLibrary.selector
         ) {
             revert NotAdministrative(selector);
         }
-        RiskAccountStorage storage $ = _storage();
-        bytes32 actionHash = keccak256(data);
-        Announcement memory standing = $.announcements[actionHash];
-        bool alive = standing.executableAt != 0 && standing.installs == $.installs
-            && block.timestamp <= standing.executableAt + ADMIN_WINDOW;
-        if (alive) revert AlreadyAnnounced(actionHash);
-        uint48 executableAt = uint48(block.timestamp) + _adminDelay();
-        $.announcements[actionHash] = Announcement({executableAt: executableAt, installs: $.installs});
-        emit AdminScheduled(actionHash, data, executableAt);
+        _announce(data, _adminDelay(), address(0));
     }
 
     /// @inheritdoc IRiskAccount
     function cancelAdmin(bytes32 actionHash) external {
-        if (msg.sender != _storage().authority) _checkEntryPointOrSelf();
         RiskAccountStorage storage $ = _storage();
+        if (msg.sender != $.authority && msg.sender != $.announcements[actionHash].by) _checkEntryPointOrSelf();
         if ($.announcements[actionHash].executableAt == 0) revert NotAnnounced(actionHash);
         delete $.announcements[actionHash];
         emit AdminCancelled(actionHash);
@@ -91,11 +78,15 @@ abstract contract AnnouncedAdmin is AccountStorage, UUPSUpgradeable, IRiskAccoun
 
     /// @inheritdoc IRiskAccount
     function executeAdmin(bytes calldata data) external {
-        RiskState state = _word().state;
-        if (state == RiskState.FROZEN) revert NotInState(state);
         RiskAccountStorage storage $ = _storage();
         bytes32 actionHash = keccak256(data);
         Announcement memory announcement = $.announcements[actionHash];
+        RiskState state = _word().state;
+        if (announcement.by == address(0)) {
+            if (state == RiskState.FROZEN) revert NotInState(state);
+        } else if (msg.sender != announcement.by || !_mayRecover(msg.sender)) {
+            revert NotAnnouncer(msg.sender);
+        }
         if (announcement.executableAt == 0) revert NotAnnounced(actionHash);
         if (block.timestamp < announcement.executableAt) revert TooEarly(announcement.executableAt);
         if (block.timestamp > announcement.executableAt + ADMIN_WINDOW || announcement.installs != $.installs) {

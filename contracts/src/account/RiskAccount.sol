@@ -49,7 +49,9 @@ import {TokenReceiver} from "./TokenReceiver.sol";
 /// | entry point or self, `installModule`, `scheduleAdmin` | yes | no |
 /// | executor module | anything but the account, its modules and the entry point | the same, if `riskAuthority().isGuard` |
 /// | anyone, a fallback handler's selector | yes | no |
+/// | entry point or self, a DELEGATECALL to a pinned library | yes | no |
 /// | anyone, `executeAdmin` of what was announced and waited for | yes | REDUCE_ONLY only |
+/// | executor module and guard, `announceRecovery`, then `executeAdmin` of it | yes | yes |
 /// | `riskAuthority()` | `setRiskState`, `cancelAdmin` | the same |
 ///
 /// The hook module is consulted while ACTIVE. In the other states the authority decides alone, so that a hook can neither veto the way
@@ -71,6 +73,8 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, TokenReceiver {
     error ForbiddenTarget(address target);
     error UnsupportedExecutionMode(bytes32 mode);
     error InvalidModule(address module);
+    /// DELEGATECALL is for the entry point or the account itself, while ACTIVE, to code that was pinned by its hash.
+    error NotPinned(address library_);
     /// The authority must be installed as an executor.
     error AuthorityNotInstalled(address authority);
     /// Another delegate of this EIP-7702 account left modules behind: `leave` removes them.
@@ -94,6 +98,7 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, TokenReceiver {
     uint256 private constant MAX_PROOF = 32;
     /// ERC-7821: a batch, with operation data that must be empty or absent.
     uint256 private constant MODE_ERC7821 = 0x01000000000078210001 << 176;
+    uint256 private constant MODE_DELEGATECALL = 0xff << 248;
 
     /// Gas that `onUninstall` gets in a forced uninstallation.
     uint256 public constant FORCED_UNINSTALL_GAS = 200_000;
@@ -163,10 +168,11 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, TokenReceiver {
         return "seawall.risk-account.1.0.0";
     }
 
-    /// @notice Single and batch calls that revert or go on (try), with unused bytes, mode selector and payload zero, and ERC-7821's batch without
-    /// operation data. Nothing else.
+    /// @notice Single and batch calls that revert or go on (try), single DELEGATECALLs that do (to pinned libraries), with unused bytes, mode
+    /// selector and payload zero, and ERC-7821's batch without operation data. Nothing else.
     function supportsExecutionMode(bytes32 mode) public pure override returns (bool) {
-        return uint256(mode) & ~(uint256(0x0101) << 240) == 0 || uint256(mode) == MODE_ERC7821;
+        uint256 kind = uint256(mode) & ~(uint256(1) << 240); // whatever a failing call does
+        return kind & ~(uint256(1) << 248) == 0 || kind == MODE_DELEGATECALL || uint256(mode) == MODE_ERC7821;
     }
 
     /// @notice The implementation in force (ERC-897; the ERC-1967 slot is empty until the first upgrade).
@@ -401,9 +407,17 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, TokenReceiver {
         StateWord memory word = _word();
         bool owned = msg.sender == address(ENTRY_POINT) || msg.sender == address(this);
         bool active = word.state == RiskState.ACTIVE;
-        if (!owned || !active) _checkCalls(mode, executionCalldata, word, owned);
+        if (bytes1(Mode.unwrap(mode)) == 0xff) _requirePinned(executionCalldata, owned && active);
+        else if (!owned || !active) _checkCalls(mode, executionCalldata, word, owned);
         if (active) return super._execute(mode, executionCalldata);
         return AccountERC7579Upgradeable._execute(mode, executionCalldata);
+    }
+
+    /// @dev What runs is what was read: the hash of the code now, in the transaction that runs it.
+    function _requirePinned(bytes calldata executionCalldata, bool allowed) private view {
+        address library_ = address(bytes20(executionCalldata));
+        bytes32 codeHash = _storage().pinned[library_];
+        if (!allowed || codeHash == 0 || library_.codehash != codeHash) revert NotPinned(library_);
     }
 
     /// @dev abi.encode(calls), or abi.encode(calls, opData) with empty opData: the caller is what authorises here.
@@ -568,6 +582,25 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, TokenReceiver {
     /// @inheritdoc IRiskAccount
     function setPrefundCaps(uint128[3] calldata caps) external onlyAnnounced {
         _setPrefundCaps(caps);
+    }
+
+    /// @inheritdoc IRiskAccount
+    function pinLibrary(address, bytes32) external onlyAnnounced {
+        _delegate(DEPARTURE);
+    }
+
+    /// @inheritdoc IRiskAccount
+    function pinnedCodeHash(address library_) external view returns (bytes32) {
+        return _storage().pinned[library_];
+    }
+
+    /// @inheritdoc IRiskAccount
+    function announceRecovery(bytes calldata, uint48) external returns (uint48) {
+        _delegate(DEPARTURE);
+        assembly ("memory-safe") {
+            returndatacopy(0x00, 0x00, 0x20)
+            return(0x00, 0x20)
+        }
     }
 
     /// @dev From now on the proxy looks into the ERC-1967 slot, which UUPSUpgradeable writes next.

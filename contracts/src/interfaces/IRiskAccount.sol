@@ -33,6 +33,8 @@ interface IAccountEvents {
     event OwnerChanged(bytes owner);
     event AuthorityChanged(address indexed authority);
     event PrefundCapsChanged(uint128[3] prefundCaps);
+    /// Calls of this library by DELEGATECALL are open while its code has this hash; zero: no more.
+    event LibraryPinned(address indexed library_, bytes32 codeHash);
     /// An EIP-7702 account has dropped all its configuration.
     event Left();
 }
@@ -67,6 +69,19 @@ interface IRiskAccount is IRiskState, IAccountEvents {
     function setRiskAuthority(address authority) external;
     function setPrefundCaps(uint128[3] calldata caps) external;
 
+    /// @notice Let the account run a library's code as its own (one DELEGATECALL by entry point or self, ACTIVE only, never by an executor), as
+    /// long as the code has this hash; zero ends it. Such code can write every slot of the account: pin nothing that is a proxy, takes its
+    /// own targets from call data, or was not read to the end. Announced calls only.
+    function pinLibrary(address library_, bytes32 codeHash) external;
+
+    /// @notice The code hash that `library_` is pinned by, or zero.
+    function pinnedCodeHash(address library_) external view returns (bytes32);
+
+    /// @notice Announce `setOwner(owner)` for an account whose owner is gone, in any state. Only an installed executor that the authority lists
+    /// as a guard. It waits for the longer of `delay` and `adminDelay()`, everyone who can withdraw an announcement can withdraw it, and
+    /// only who announced it can carry it out, in FROZEN too.
+    function announceRecovery(bytes calldata owner, uint48 delay) external returns (uint48 executableAt);
+
     /// @notice As `uninstallModule`, but the module cannot prevent it: its `onUninstall` gets bounded gas, what it returns or reverts
     /// with is ignored, and the hook is not consulted. Announced calls only.
     function forceUninstallModule(uint256 moduleTypeId, address module, bytes calldata deInitData) external;
@@ -76,14 +91,14 @@ interface IRiskAccount is IRiskState, IAccountEvents {
     /// contract can prevent; announced else; by entry point or self while the account has not joined. Then delegate elsewhere, or to no one.
     function leave(bytes4[] calldata selectors) external;
 
-    /// @notice Announce an administrative self-call (`leave`, `upgradeToAndCall`, `setOwner`, `setRiskAuthority`, `setPrefundCaps`,
+    /// @notice Announce an administrative self-call (`leave`, `upgradeToAndCall`, `setOwner`, `setRiskAuthority`, `setPrefundCaps`, `pinLibrary`,
     /// `uninstallModule`, `forceUninstallModule`). Entry point or self, ACTIVE only. actionHash = keccak256(data).
     function scheduleAdmin(bytes calldata data) external;
 
-    /// @notice Withdraw an announcement. Entry point, self or `riskAuthority()`.
+    /// @notice Withdraw an announcement. Entry point, self, `riskAuthority()` or who announced it.
     function cancelAdmin(bytes32 actionHash) external;
 
     /// @notice Carry out an announced call once its delay is over and until it lapses (14 days later). Anyone. Not while the state is
-    /// FROZEN; removing or replacing the authority only while ACTIVE.
+    /// FROZEN, but for a recovery; removing or replacing the authority only while ACTIVE.
     function executeAdmin(bytes calldata data) external;
 }

@@ -275,6 +275,27 @@ abstract contract EquityBreakerBehaviour is EquityBreakerBase {
         _by(guard, address(venue), outer);
     }
 
+    function test_a_guards_freeze_lasts_only_tightens_and_takes_no_way_back_away() public {
+        vm.expectRevert(abi.encodeWithSignature("NotGuardian(address)", address(executor)));
+        vm.prank(address(executor));
+        authority.freeze(subject, RiskState.FROZEN);
+        vm.prank(address(guard));
+        authority.freeze(subject, RiskState.REDUCE_ONLY);
+        vm.prank(address(guard));
+        vm.expectPartialRevert(bytes4(keccak256("WrongDirection(uint8,uint8)")));
+        authority.freeze(subject, RiskState.REDUCE_ONLY);
+        _execute(subject, address(authority), 0, abi.encodeCall(authority.startEscape, ()));
+        (,, uint48 escapeAt,) = authority.pendingOf(subject);
+        vm.prank(address(guard));
+        authority.freeze(subject, RiskState.FROZEN);
+        (,, uint48 still, uint48 soloUntil) = authority.pendingOf(subject);
+        eq(still, escapeAt, "the escape goes on");
+        eq(soloUntil, 0, "and no time ends it but that");
+        vm.warp(escapeAt);
+        authority.finishEscape(subject);
+        _isState(RiskState.REDUCE_ONLY, "one step looser");
+    }
+
     // ---- configuration
 
     function test_only_the_hook_reports() public {

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 
 from bundler import simulation
@@ -20,21 +19,21 @@ from bundler.fees import FeeModel, Pricing
 from bundler.inflator import Inflator
 from bundler.intake import Intake
 from bundler.lanes import UnderWay
-from bundler.lookup import Lookup, find_inclusion, inclusion_of
+from bundler.lookup import Lookup, find_inclusion
 from bundler.mempool import Entry, Mempool
 from bundler.purses import Purses
 from bundler.replica import Replica
-from bundler.reputation import THROTTLED_ENTITY_LIVE_BLOCKS, Counts, Reputation, Standing
+from bundler.reputation import Counts, Reputation
 from bundler.settings import Settings
-from bundler.store import STEWARD, Held, Inclusion, News, Overtaken, Store
+from bundler.steward import RESCAN_BLOCKS, Steward
+from bundler.store import STEWARD, Held, News, Overtaken, Store
 from bundler.submit import Submitter
 from bundler.transaction import Slot
-from bundler.validity import expiry
-from contracts.entrypoint import USER_OPERATION_EVENT, EntryPoint
+from contracts.entrypoint import EntryPoint
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, NodeError, SetupError
 from contracts.rpc import RpcClient
-from contracts.types import Address, Hash32, checksum, keccak, parse_bytes, to_hex
+from contracts.types import Address, Hash32, checksum, keccak, to_hex
 
 log = logging.getLogger("bundler.service")
 
@@ -47,9 +46,6 @@ _BEHIND_S = 3.0
 """How long a node may answer with an older block of the same chain before that is taken for the truth."""
 _WRITE_S = 10.0
 """How long an idle bundler may believe that its store can be written to."""
-_RESCAN_BLOCKS = 5
-"""Blocks whose logs are read again: a back end may know a block before it has indexed its logs. As long an operation whose nonce is
-not right is kept."""
 _SELECTIONS = 16
 """How many bundles' worth of operations that do not pay for their data are looked past on one block."""
 
@@ -104,6 +100,7 @@ class Bundler:
         )
         self.events = self.submitter.events = self.intake.events = self.builder.events = Events()
         self.submitter.router.events = self.events
+        self.steward = Steward(rpc, self.pool, self.submitter, self.reputation, settings)
         self.replica = Replica(self.pool, self.submitter, self.reputation, self.events)
         self.lookup = Lookup(rpc, store, settings, inflator)
         self.head: Head | None = None
@@ -113,7 +110,6 @@ class Bundler:
         """When the store took something last, by the monotonic clock."""
         self.leases: Held = {}
         """What the store says this process holds; `submitter.held` is what it acts on."""
-        self._scanned_to: int | None = None
         self._hashes: dict[int, Hash32] = {}
         self._behind_since_s: float | None = None
         self._doubted: dict[Hash32, int] = {}
@@ -138,7 +134,6 @@ class Bundler:
         await self._renew()
         await self._take_up()
         if records:
-            self._scanned_to = min(record.entry.received_block for record in records) - 1
             log.info("resumed %d pending operations, %d in bundles under way", len(records), self.pool.in_flight)
 
     @property
@@ -169,6 +164,8 @@ class Bundler:
     async def _take_up(self) -> None:
         """Act on the leases that this process has now, and on no other."""
         held = self.leases
+        if STEWARD in held and not self.is_steward:
+            self.steward.take_office()
         self.replica.in_doubt = False
         self.submitter.hold(held)
         await self.submitter.adopt(await self.store.take_up(held))
@@ -236,12 +233,11 @@ class Bundler:
         if changed:
             await self.submitter.check_reorganisation(head)
             if self.is_steward:
-                await self._notice_others(head)
-                await self._expire(head)
+                await self.steward.tend(head, self.head)
             await self.purses.weigh(self.submitter.executors, head, refill=self.is_steward)
             self.head = self.intake.head = head
         if self.is_steward:
-            await self._make_room()
+            await self.steward.make_room()
         await self._keep_reputation()
         interval_over = time.monotonic() - self._last_build_s >= self.settings.bundle_interval_s
         if build and self.submitter.idle() and interval_over and self.pool.has_waiting:
@@ -482,79 +478,18 @@ class Bundler:
             entry = self.pool.get(op_hash)
             if entry is None:
                 continue
-            if why.startswith("AA25") and self.is_steward:
+            if why.startswith("AA25"):
                 found = await find_inclusion(self.rpc, entry_point, op_hash, self.settings.event_search_blocks)
-                if found is not None:
+                if found is not None and self.is_steward:
                     await self.submitter.record_foreign(found, [entry])
+                if found is not None:
                     continue
-            if "AA25" in why and head.number - self._doubted.setdefault(op_hash, head.number) < _RESCAN_BLOCKS:
+            if "AA25" in why and head.number - self._doubted.setdefault(op_hash, head.number) < RESCAN_BLOCKS:
                 continue
             if op_hash in innocent and entry.op.paymaster is not None:
                 self.reputation.saw([entry.op.paymaster], -1)
             reasons.append((op_hash, why))
         await self.submitter.drop(reasons)
-
-    async def _expire(self, head: Head) -> None:
-        """Give up what no later block can include."""
-        late = [
-            (entry.hash, expiry(entry, head))
-            for entry in self.pool.ended(head.timestamp_s, head.number)
-            if not self.pool.is_in_flight(entry.hash)
-        ]
-        throttled = {a for a in self.reputation.all() if self.reputation.standing(a) is Standing.THROTTLED}
-        if throttled:
-            late += [
-                (entry.hash, f"GREP-020 an entity is throttled and it waited {THROTTLED_ENTITY_LIVE_BLOCKS} blocks")
-                for entry in self.pool.waiting()
-                if head.number - entry.received_block > THROTTLED_ENTITY_LIVE_BLOCKS
-                and not throttled.isdisjoint(entry.counted)
-            ]
-        await self.submitter.drop(late)
-
-    async def _make_room(self) -> None:
-        """Give up the lowest bids while the pool is over its bounds, each with what cannot run without it."""
-        over_ops, over_bytes = self.pool.excess(self.settings.max_pool_ops, self.settings.max_pool_bytes)
-        while over_ops > 0 or over_bytes > 0:
-            lowest = self.pool.lowest()
-            if lowest is None:
-                return
-            gone = [one for one in (lowest, *self.pool.after(lowest)) if not self.pool.is_in_flight(one.hash)]
-            await self.submitter.drop([(one.hash, "LIM-POOL the pool is full and others pay more") for one in gone])
-            over_ops -= len(gone)
-            over_bytes -= sum(one.size_bytes for one in gone)
-
-    async def _notice_others(self, head: Head) -> None:
-        """Find operations of ours, or of the same nonce, that somebody else's bundle included."""
-        oldest = head.number - self.settings.event_search_blocks
-        previous = self._scanned_to if self._scanned_to is not None else head.number - 1
-        previous = min(previous, head.number - _RESCAN_BLOCKS)
-        if self.head is not None and head.number <= self.head.number:  # a reorganisation: look at replaced blocks again
-            previous = min(previous, head.number - self.settings.finality_depth)
-        if not self.pool.has_waiting:
-            self._scanned_to = head.number
-            return
-        for entry_point in self.settings.entry_points:
-            found: defaultdict[Inclusion, list[Entry]] = defaultdict(list)
-            overtaken: list[tuple[Hash32, str]] = []
-            for event in await self.rpc.logs(
-                entry_point.address, [USER_OPERATION_EVENT.topic], max(previous + 1, oldest, 0), head.number
-            ):
-                topics = [bytes.fromhex(topic[2:]) for topic in event["topics"]]
-                values = USER_OPERATION_EVENT.decode(topics, parse_bytes(event["data"], "event data"))
-                op_hash, sender, nonce = values[0], values[1], values[3]
-                entry = self.pool.at(entry_point.address, sender, nonce)
-                inclusion = inclusion_of(event)
-                if entry is None or self.pool.is_in_flight(entry.hash) or self.submitter.is_ours(inclusion.tx_hash):
-                    continue
-                if entry.hash == op_hash:
-                    found[inclusion].append(entry)
-                else:
-                    why = f"AA25 its nonce was used by operation {to_hex(op_hash)} in another bundler's {to_hex(inclusion.tx_hash)}"
-                    overtaken.append((entry.hash, why))
-            for inclusion, entries in found.items():
-                await self.submitter.record_foreign(inclusion, entries)
-            await self.submitter.drop(overtaken)
-        self._scanned_to = head.number
 
     def problems(self) -> list[str]:
         """Why it is not ready, for people; empty when it is."""

@@ -199,7 +199,7 @@ class PostgresStore:
             executor, hashes = attempt.executor, list(attempt.op_hashes)
             await fence(batch, self.holder, self._held, executor)
             await _check_free(batch, executor, hashes)
-            await _insert(batch, attempt)
+            await _insert(batch, attempt, self.holder, self._held[executor])
             await batch.run(
                 "UPDATE operations SET status = 'bundled', tx_hash = %s, claimed_by = %s, change = %s WHERE hash = ANY(%s)",
                 (attempt.tx_hash, executor, batch.change, hashes),
@@ -349,11 +349,12 @@ async def _check_waiting(batch: Batch, tx_hash: Hash32, hashes: Sequence[Hash32]
         raise Overtaken(f"operations in {to_hex(tx_hash)} are in a bundle of another process by now")
 
 
-async def _insert(batch: Batch, attempt: Attempt) -> None:
+async def _insert(batch: Batch, attempt: Attempt, holder: str | None = None, token: int | None = None) -> None:
+    """A transaction, and on whose lease it was signed."""
     await batch.run(
-        f"INSERT INTO bundles ({ATTEMPT_COLUMNS}, change) "  # noqa: S608 (ours)
-        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'in_flight', NULL, NULL, %s) ON CONFLICT DO NOTHING",
-        (*attempt_values(attempt), batch.change),
+        f"INSERT INTO bundles ({ATTEMPT_COLUMNS}, holder, token, change) "  # noqa: S608 (ours)
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'in_flight', NULL, NULL, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (*attempt_values(attempt), holder, token, batch.change),
     )
 
 

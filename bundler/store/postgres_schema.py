@@ -37,7 +37,7 @@ CREATE INDEX operations_change ON {SCHEMA}.operations (change);
 CREATE TABLE {SCHEMA}.bundles (
     tx_hash bytea PRIMARY KEY, executor bytea NOT NULL, nonce bigint NOT NULL, entry_point bytea NOT NULL, raw bytea NOT NULL,
     op_hashes bytea NOT NULL, max_fee_wei numeric NOT NULL, priority_fee_wei numeric NOT NULL, sent_block bigint NOT NULL,
-    status text NOT NULL, block_number bigint, block_hash bytea, change bigint NOT NULL
+    status text NOT NULL, block_number bigint, block_hash bytea, holder text, token bigint, change bigint NOT NULL
 );
 CREATE INDEX bundles_live ON {SCHEMA}.bundles (executor, nonce) WHERE status IN ('in_flight', 'included');
 CREATE INDEX bundles_change ON {SCHEMA}.bundles (change);

@@ -63,7 +63,7 @@ class Verdict:
     failures: list[str]
 
 
-async def judge(ledger: Ledger, rpc: RpcClient, executor: Address, entry_point: EntryPoint = V08) -> Verdict:
+async def judge(ledger: Ledger, rpc: RpcClient, *executors: Address, entry_point: EntryPoint = V08) -> Verdict:
     """Read the whole canonical chain and compare.
 
     A failure is: a promised slot without its operation, a slot used by an operation that was replaced, an operation with two
@@ -88,7 +88,7 @@ async def judge(ledger: Ledger, rpc: RpcClient, executor: Address, entry_point: 
             failures.append(f"REPLACED: {_name(slot)} holds {to_hex(hashes[0])}, its replacement was acknowledged")
     carried: Counter[Hash32] = Counter()
     reverted = 0
-    for transaction in await _transactions_of(rpc, executor):
+    for transaction in await _transactions_of(rpc, executors):
         receipt = await rpc.receipt(parse_hash(transaction["hash"], "transaction hash"))
         assert receipt is not None
         if receipt["status"] != "0x1":
@@ -103,11 +103,12 @@ async def judge(ledger: Ledger, rpc: RpcClient, executor: Address, entry_point: 
     return Verdict(dict(included), transactions, reverted, failures)
 
 
-async def _transactions_of(rpc: RpcClient, sender: Address) -> list[dict[str, Any]]:
+async def _transactions_of(rpc: RpcClient, senders: tuple[Address, ...]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
+    wanted = set(map(to_hex, senders))
     for number in range(await rpc.block_number() + 1):
         block = await rpc.call("eth_getBlockByNumber", hex(number), True)
-        found += [t for t in block["transactions"] if t["from"] == to_hex(sender)]
+        found += [t for t in block["transactions"] if t["from"] in wanted]
     return found
 
 

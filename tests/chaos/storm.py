@@ -44,6 +44,7 @@ _PATIENCE = (
     "node did not trace",
     "no answer within",
     "does not validate any more",
+    "the PostgreSQL",
 )
 """In a refusal: the operation is good, try again in a moment."""
 _TOO_LATE = ("AA25", "AA10", "submitted bundle", "needs maxFeePerGas", "needs maxPriorityFeePerGas")
@@ -88,8 +89,8 @@ class Storm:
             yield storm
 
     @property
-    def executor(self) -> Address:
-        return self.chain.accounts.bundler.address
+    def executors(self) -> tuple[Address, ...]:
+        return (self.chain.accounts.bundler.address,)
 
     # What the world does.
 
@@ -274,7 +275,7 @@ class Storm:
 
     async def judge(self) -> Verdict:
         """The ledger's verdict, the value that moved, the bundler's own answers, its reputation."""
-        verdict = await judge(self.ledger, self.chain.rpc, self.executor)
+        verdict = await judge(self.ledger, self.chain.rpc, *self.executors)
         paid = await self.chain.rpc.get_balance(TARGET)
         if paid != len(verdict.included):
             verdict.failures.append(f"{len(verdict.included)} operations are on chain, but {paid} wei were moved")

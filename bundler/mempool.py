@@ -312,6 +312,10 @@ class Mempool:
         """The operation that used this nonce in a block that is not final."""
         return self._settled.get((entry_point, sender, nonce))
 
+    def settled_of(self, sender: Address) -> set[Hash32]:
+        """The sender's operations in blocks that are not final."""
+        return {op_hash for slot, op_hash in self._settled.items() if slot[1] == sender}
+
     def is_in_flight(self, op_hash: Hash32) -> bool:
         return op_hash in self._in_flight
 

@@ -108,6 +108,8 @@ class Bundler:
         self._last_build_s = float("-inf")
         self._written_s = float("-inf")
         """When the store took something last, by the monotonic clock."""
+        self._took_up = False
+        """Whether leases, and what is in blocks on them, were taken up since a block was looked at."""
         self.leases: Held = {}
         """What the store says this process holds; `submitter.held` is what it acts on."""
         self._hashes: dict[int, Hash32] = {}
@@ -166,7 +168,7 @@ class Bundler:
         held = self.leases
         if STEWARD in held and not self.is_steward:
             self.steward.take_office()
-        self.replica.in_doubt = False
+        self.replica.in_doubt, self._took_up = False, True
         self.submitter.hold(held)
         await self.submitter.adopt(await self.store.take_up(held))
 
@@ -228,7 +230,7 @@ class Bundler:
         head = await read_head_of(self.rpc, self.chain_id)
         if self._is_behind(head):
             return
-        changed = self.head is None or head.hash != self.head.hash
+        changed = self.head is None or head.hash != self.head.hash or self._took_up
         await self.submitter.advance(head)
         if changed:
             await self.submitter.check_reorganisation(head)
@@ -236,6 +238,7 @@ class Bundler:
                 await self.steward.tend(head, self.head)
             await self.purses.weigh(self.submitter.executors, head, refill=self.is_steward)
             self.head = self.intake.head = head
+            self._took_up = False
         if self.is_steward:
             await self.steward.make_room()
         await self._keep_reputation()
@@ -294,7 +297,7 @@ class Bundler:
             await self._claim(executor, entry_point, entries, known)
             draft = await self.builder.prove(entry_point, entries, head, executor)
             banned = self._learn(draft.blamed)
-            await self._give_up(entry_point, draft, head)
+            await self._give_up(entry_point, draft, head, executor)
             await self._purge(banned)
             if draft.entries and not self.purses.can_pay(executor, self.submitter.holds_back_wei(draft, head)):
                 return True  # another executor may
@@ -458,14 +461,14 @@ class Bundler:
                 self.reputation.clear()
             await self._keep_reputation()
 
-    async def _give_up(self, entry_point: EntryPoint, draft: Draft, head: Head) -> None:
+    async def _give_up(self, entry_point: EntryPoint, draft: Draft, head: Head, executor: Address) -> None:
         """Drop what failed, unless it failed because another bundler included it.
 
         [EREP-015] A paymaster answers for no failure of factory or account: an operation that is dropped for one is taken off its
         count. One that stays is not, or it would be taken off at every try.
 
         A wrong nonce may be the node's error (it has not indexed the block that used it, or has not seen the one before it):
-        that has to last for some blocks.
+        that has to last for some blocks. Whatever fails while an operation of its sender is to be brought back by another process stays.
         """
         self._doubted = {h: block for h, block in self._doubted.items() if h in self.pool}
         innocent = {
@@ -474,9 +477,11 @@ class Bundler:
             if blame.role != "paymaster" or blame.entry.op.sender in blame.entry.staked
         }
         reasons: list[tuple[Hash32, str]] = []
+        freed: dict[Hash32, Address] = {}
         for op_hash, why in draft.dropped:
             entry = self.pool.get(op_hash)
-            if entry is None:
+            if entry is None or self.submitter.is_unsettled(entry.op.sender):
+                self._doubted.pop(op_hash, None)
                 continue
             if why.startswith("AA25"):
                 found = await find_inclusion(self.rpc, entry_point, op_hash, self.settings.event_search_blocks)
@@ -487,9 +492,14 @@ class Bundler:
             if "AA25" in why and head.number - self._doubted.setdefault(op_hash, head.number) < RESCAN_BLOCKS:
                 continue
             if op_hash in innocent and entry.op.paymaster is not None:
-                self.reputation.saw([entry.op.paymaster], -1)
+                freed[op_hash] = entry.op.paymaster
             reasons.append((op_hash, why))
-        await self.submitter.drop(reasons)
+        self.reputation.saw(freed.values(), -1)
+        dropped: frozenset[Hash32] = frozenset()
+        try:
+            dropped = await self.submitter.drop(reasons, executor)
+        finally:
+            self.reputation.saw(paymaster for op_hash, paymaster in freed.items() if op_hash not in dropped)
 
     def problems(self) -> list[str]:
         """Why it is not ready, for people; empty when it is."""

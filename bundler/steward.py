@@ -9,7 +9,7 @@ from bundler.lookup import inclusion_of
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import THROTTLED_ENTITY_LIVE_BLOCKS, Reputation, Standing
 from bundler.settings import Settings
-from bundler.store import Inclusion
+from bundler.store import STEWARD, Inclusion
 from bundler.submit import Submitter
 from bundler.validity import expiry
 from contracts.entrypoint import USER_OPERATION_EVENT
@@ -55,7 +55,7 @@ class Steward:
                 if head.number - entry.received_block > THROTTLED_ENTITY_LIVE_BLOCKS
                 and not throttled.isdisjoint(entry.counted)
             ]
-        await self._submitter.drop(late)
+        await self._submitter.drop(late, STEWARD)
 
     async def make_room(self) -> None:
         """Give up the lowest bids while the pool is over its bounds, each with what cannot run without it."""
@@ -65,7 +65,9 @@ class Steward:
             if lowest is None:
                 return
             gone = [one for one in (lowest, *self._pool.after(lowest)) if not self._pool.is_in_flight(one.hash)]
-            await self._submitter.drop([(one.hash, "LIM-POOL the pool is full and others pay more") for one in gone])
+            await self._submitter.drop(
+                [(one.hash, "LIM-POOL the pool is full and others pay more") for one in gone], STEWARD
+            )
             over_ops -= len(gone)
             over_bytes -= sum(one.size_bytes for one in gone)
 
@@ -99,5 +101,5 @@ class Steward:
                     overtaken.append((entry.hash, why))
             for inclusion, entries in found.items():
                 await self._submitter.record_foreign(inclusion, entries)
-            await self._submitter.drop(overtaken)
+            await self._submitter.drop(overtaken, STEWARD)
         self._scanned_to = head.number

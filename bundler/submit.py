@@ -119,6 +119,16 @@ class Submitter:
         others = {h for attempt, inclusion in self.elsewhere.values() if inclusion is None for h in attempt.op_hashes}
         return await self._entries_of(own | others | self._pool.kept)
 
+    def is_unsettled(self, sender: Address) -> bool:
+        """Whether an operation of the sender is in a block that is not final, watched by another process.
+
+        After a reorganisation it is that one's to bring back; until it did, what follows it fails without being at fault.
+        """
+        watched = {
+            h for attempt, inclusion in self.elsewhere.values() if inclusion is not None for h in attempt.op_hashes
+        }
+        return not watched.isdisjoint(self._pool.settled_of(sender))
+
     @property
     def in_flight_elsewhere(self) -> int:
         """Nonces of other processes' executors that are under way."""
@@ -346,14 +356,14 @@ class Submitter:
         if given_up:
             await self.drop([(op_hash, f"{_MAX_REVERTS} bundles with it reverted on chain") for op_hash in given_up])
 
-    async def drop(self, reasons: Sequence[tuple[Hash32, str]]) -> frozenset[Hash32]:
-        """Give operations up, on disk first. Returns those that still could be."""
+    async def drop(self, reasons: Sequence[tuple[Hash32, str]], by: Address | None = None) -> frozenset[Hash32]:
+        """Give operations up, on disk first; `by` as the store has it. Returns those that still could be."""
         if not reasons:
             return frozenset()
         counts = self._reputation.changed()
         checkpoint("bundler.drop.record.before")
         try:
-            dropped = frozenset(await self._store.drop_operations(reasons, counts))
+            dropped = frozenset(await self._store.drop_operations(reasons, counts, by))
         except SetupError:
             self._reputation.not_saved(counts)
             raise

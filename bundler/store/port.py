@@ -163,8 +163,13 @@ class Store(Protocol):
     async def admit(self, decide: Callable[[], Admission]) -> None:
         """A new waiting operation; the one it replaces is dropped. Raises what `decide` raises, and writes nothing then."""
 
-    async def drop_operations(self, reasons: Sequence[tuple[Hash32, str]], counts: Changes = ()) -> list[Hash32]:
-        """These will not be tried again. Returns those that still could be dropped."""
+    async def drop_operations(
+        self, reasons: Sequence[tuple[Hash32, str]], counts: Changes = (), by: Address | None = None
+    ) -> list[Hash32]:
+        """These will not be tried again. Returns those that still could be dropped.
+
+        `by` is the lease on which that was found (None: somebody asked for it): not what another executor's holder has claimed.
+        """
 
     async def claim(self, executor: Address, decide: Callable[[], Sequence[Hash32]]) -> None:
         """Exactly these waiting operations are kept from other builders, until `add_attempt` or the next claim of the executor."""

@@ -186,9 +186,13 @@ class PostgresStore:
 
         await self._session.write(job)
 
-    async def drop_operations(self, reasons: Sequence[tuple[Hash32, str]], counts: Changes = ()) -> list[Hash32]:
+    async def drop_operations(
+        self, reasons: Sequence[tuple[Hash32, str]], counts: Changes = (), by: Address | None = None
+    ) -> list[Hash32]:
         async def job(batch: Batch) -> list[Hash32]:
-            dropped = await _drop(batch, reasons)
+            if by is not None:
+                await fence(batch, self.holder, self._held, by)
+            dropped = await _drop(batch, reasons, by)
             await _add_counts(batch, counts)
             return dropped
 
@@ -364,12 +368,13 @@ async def _end_bundles(batch: Batch, status: TxStatus, tx_hashes: Iterable[Hash3
     )
 
 
-async def _drop(batch: Batch, reasons: Sequence[tuple[Hash32, str]]) -> list[Hash32]:
+async def _drop(batch: Batch, reasons: Sequence[tuple[Hash32, str]], by: Address | None = None) -> list[Hash32]:
     rows = await batch.run(
         "UPDATE operations SET status = 'dropped', reason = why.reason, claimed_by = NULL, change = %s "
         "FROM unnest(%s::bytea[], %s::text[]) AS why (hash, reason) "
-        "WHERE operations.hash = why.hash AND status = 'received' RETURNING operations.hash",
-        (batch.change, [op_hash for op_hash, _ in reasons], [reason for _, reason in reasons]),
+        "WHERE operations.hash = why.hash AND status = 'received' AND (%s::bytea IS NULL OR coalesce(claimed_by, %s) = %s) "
+        "RETURNING operations.hash",
+        (batch.change, [op_hash for op_hash, _ in reasons], [reason for _, reason in reasons], by, by, by),
     )
     return [op_hash for (op_hash,) in rows]
 

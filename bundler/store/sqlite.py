@@ -218,7 +218,12 @@ class SqliteStore:
         )
         await self._write(statements)
 
-    async def drop_operations(self, reasons: Sequence[tuple[Hash32, str]], counts: Changes = ()) -> list[Hash32]:
+    async def drop_operations(
+        self,
+        reasons: Sequence[tuple[Hash32, str]],
+        counts: Changes = (),
+        by: Address | None = None,  # noqa: ARG002 (the port's form)
+    ) -> list[Hash32]:
         await self._write([_drop(op_hash, reason) for op_hash, reason in reasons] + _counts(counts))
         return [op_hash for op_hash, _ in reasons]
 

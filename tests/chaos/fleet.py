@@ -124,7 +124,10 @@ class Fleet(Storm):
         if not alive:
             raise NodeUnreachable("all are dead")
         client = self.chance.choice(alive).client
-        return await client.rpc.call("eth_sendUserOperation", op.to_rpc(), to_hex(V08.address))
+        try:
+            return await client.rpc.call("eth_sendUserOperation", op.to_rpc(), to_hex(V08.address))
+        except RuntimeError as error:  # its connection was closed meanwhile, for it died
+            raise NodeUnreachable(str(error)) from error
 
     async def judge(self) -> Verdict:
         """The verdict of a storm; and on whose lease each transaction was signed: a token is one process's, and none comes back."""

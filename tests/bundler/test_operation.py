@@ -427,6 +427,7 @@ def test_the_unit_and_the_container_name_flags_that_exist() -> None:
     commands = get_command(bundler).commands  # type: ignore[attr-defined]
     for text in (
         (ROOT / "docs/deploy/seawall-bundler.service").read_text(),
+        (ROOT / "docs/deploy/seawall-bundler@.service").read_text(),
         (ROOT / "docs/deploy/Containerfile").read_text(),
     ):
         for command in ("run", "doctor"):

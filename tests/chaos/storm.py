@@ -259,7 +259,7 @@ class Storm:
         head = await self.chain.rpc.block_number()
 
         async def seen() -> bool:
-            return int((await running.client.service())["lastBlock"], 16) >= head
+            return int((await running.client.service())["lastBlock"] or "0x0", 16) >= head
 
         await until(seen, "the bundler saw the last block", 20)
         await until(settled, "everything is still settled", 20)

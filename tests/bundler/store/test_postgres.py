@@ -81,6 +81,7 @@ def test_a_server_that_is_away_at_the_start_ends_it_with_three(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(os.environ, "K", "11" * 32)
+    monkeypatch.setattr("bundler.__main__.configure_logging", lambda _: None)  # its handler would outlive this test
     url = "postgresql://127.0.0.1:1/pool"
     assert main(["--rpc-url", "http://127.0.0.1:1", "--key-env", "K", "--port", "0", "--store", url]) == 3
     assert "cannot be reached" in capsys.readouterr().err

@@ -4,7 +4,8 @@ implied volatilities.
 One object: `positions`, `summary` and, where there are options, `book` - each the whole JSON-RPC answer or its `result`; the time is the
 answers' `usOut` (microseconds), or `timestamp` (milliseconds) beside them. An inverse future of N USD opened at A is worth
 N (1/A - 1/P) coins at P, which is N P / A - N in USD: linear in P, a position of N / A coins for N. The account's own coins move with the
-price too, so they are a position that cost nothing. Options are marked in coins (linear ones in USDC).
+price too, so they are a position that cost nothing. Options are marked in coins (linear ones in USDC): Black's value over the forward. A
+volatility that the book does not have follows from the option's own mark (`exports.volatility`).
 Source: Deribit API v2.1.1; Deribit, "Inverse perpetual".
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import calendar
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 
@@ -19,6 +21,7 @@ from policies.margin import EXACT, ratio
 from policies.portfolio import Holding, Margin, Option, Position, Price
 from policies.venues import Snapshot
 from policies.venues.exports.base import Export, Node, document
+from policies.venues.exports.volatility import Listed, vol_of
 
 VENUE = "deribit"
 MODEL = "deribit"
@@ -68,6 +71,7 @@ def parse_deribit(text: str) -> Export:
     venue = f"{VENUE}_{currency.lower()}"
     linear = currency in ("USDC", "USDT")
     book = {one["instrument_name"].text(): one for one in _result(root["book"]).items()} if root.has("book") else {}
+    chain = tuple(_listed(book))
     positions: list[Position] = []
     options: list[Option] = []
     prices: dict[str, Price] = {}
@@ -87,7 +91,7 @@ def parse_deribit(text: str) -> Export:
         if what.strike is None:
             positions.append(_future(venue, node, what))
         else:
-            options.append(_option(venue, node, what, index, book.get(name)))
+            options.append(_option(venue, node, what, index, book.get(name), time_s, chain))
     equity = summary["equity"].number()
     if not linear and currency not in prices:
         # Nothing is open, so no answer has an index price: the coins are coins.
@@ -135,18 +139,21 @@ def _future(venue: str, node: Node, what: Instrument) -> Position:
     return Position(venue, what.base, ratio(size, average, up=False), size, mark)
 
 
-def _option(venue: str, node: Node, what: Instrument, index: Decimal, quoted: Node | None) -> Option:
-    size = _signed(node)
+def _option(
+    venue: str, node: Node, what: Instrument, index: Decimal, quoted: Node | None, time_s: int, chain: Sequence[Listed]
+) -> Option:
+    size, mark = _signed(node), node["mark_price"].number()
     rate = Decimal(1) if what.linear else index
     vol = forward = None
     if quoted is not None:
-        if quoted.has("mark_iv"):
-            vol = quoted["mark_iv"].number().scaleb(-2)
-        if quoted.has("underlying_price"):
-            forward = quoted["underlying_price"].number()
+        vol, forward = _vol(quoted), _forward(quoted)
     assert what.strike is not None
     assert what.expiry_s is not None
+    ahead = index if forward is None else forward
     with localcontext(EXACT):
+        if vol is None:
+            price = mark if what.linear else mark * ahead
+            vol = vol_of(price, ahead, what.strike, what.expiry_s, time_s, chain, is_call=what.is_call)
         paid = (
             node["average_price_usd"].number()
             if node.has("average_price_usd")
@@ -160,10 +167,29 @@ def _option(venue: str, node: Node, what: Instrument, index: Decimal, quoted: No
             expiry_s=what.expiry_s,
             size=size,
             entry_notional=size * paid,
-            mark_price=node["mark_price"].number() * rate,
+            mark_price=mark * rate,
             implied_vol=vol,
             forward=forward,
         )
+
+
+def _listed(book: Mapping[str, Node]) -> Iterator[Listed]:
+    """The options of the book that have all that a surface needs."""
+    for name, quoted in book.items():
+        what = instrument(name)
+        if what is None or what.strike is None or what.expiry_s is None:
+            continue
+        vol, forward = _vol(quoted), _forward(quoted)
+        if vol is not None and forward is not None:
+            yield Listed(what.expiry_s, what.strike, forward, vol)
+
+
+def _vol(quoted: Node) -> Decimal | None:
+    return quoted["mark_iv"].number().scaleb(-2) if quoted.has("mark_iv") else None
+
+
+def _forward(quoted: Node) -> Decimal | None:
+    return quoted["underlying_price"].number() if quoted.has("underlying_price") else None
 
 
 def _signed(node: Node) -> Decimal:

@@ -18,6 +18,7 @@ from policies.margin import EXACT, ratio
 from policies.metrics import NotKnown, View, same, view_of
 from policies.metrics.exposure import value_rows
 from policies.metrics.operation import TRACE, paid_out
+from policies.orders import places_order
 from policies.policy import Policy, Scope, resolve
 from policies.portfolio import SPOT_VENUES, UNIT_OF_ACCOUNT, Facts, History, Option, Portfolio, Position, Price, Returns
 from policies.series import series_of
@@ -184,7 +185,7 @@ def _trades(facts: Facts) -> Iterator[str]:
     for (venue, asset), rest in sorted(change.items()):
         if abs(rest) > SIZE_TOLERANCE:
             yield f"the fills at {venue} do not explain the change of {asset}: {rest:f} is left"
-    placed = sum(call.function.startswith("openPosition((address") for call in facts.calls.calls)
+    placed = sum(places_order(call) for call in facts.calls.calls)
     if placed > len(facts.orders):
         yield f"{placed} orders are placed, the bounds of {len(facts.orders)} are known"
 

@@ -60,6 +60,11 @@ class Position:
         return f"{self.venue}:{self.asset}"
 
 
+def option_label(venue: str, asset: str, expiry_s: int, strike: Decimal, *, is_call: bool) -> str:
+    """`lyra:ETH-1700000000-1500-C`: venue, underlying, expiry (unix s), strike, kind."""
+    return f"{venue}:{asset}-{expiry_s}-{decimal_text(strike)}-{'C' if is_call else 'P'}"
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """A European option. `size` in units of the underlying, negative when short; `strike`, `forward` and `mark_price` in unit of account
@@ -85,8 +90,7 @@ class Option:
 
     @property
     def label(self) -> str:
-        """`lyra:ETH-1700000000-1500-C`: venue, underlying, expiry (unix s), strike, kind."""
-        return f"{self.venue}:{self.asset}-{self.expiry_s}-{decimal_text(self.strike)}-{'C' if self.is_call else 'P'}"
+        return option_label(self.venue, self.asset, self.expiry_s, self.strike, is_call=self.is_call)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,19 +217,23 @@ class FeedState:
     decimals: int
 
 
+SETTLEMENT = "settlement"
+"""In place of an option's label in a fill: nobody chose its price."""
 SPOT_VENUES = frozenset(("uniswap",))
 """Venues whose fills exchange tokens, and show in balances instead of positions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """One simulated trade. `size` signed base; `quote` > 0 is what it exchanged; `fee` >= 0 in quote comes on top."""
+    """One simulated trade. `size` signed base; `quote` > 0 is what it exchanged; `fee` >= 0 in quote comes on top. `option` is the label of
+    the option that was traded (`Option.label`), `SETTLEMENT` where an expired one was paid out, empty for everything linear."""
 
     venue: str
     asset: str
     size: Decimal
     quote: Decimal
     fee: Decimal
+    option: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from decimal import Decimal
 from typing import Any
 
 from contracts import bindings as b
@@ -12,11 +11,11 @@ from contracts.bindings import RiskState
 from contracts.errors import InvalidFields, NodeError
 from contracts.types import Address, Hash32, to_hex
 from contracts.userop import UserOperation, intent_hash, required_prefund
-from policies.calls import DecodedCall, DecodedCalls, decode_calls
-from policies.margin import ratio
+from policies.calls import decode_calls
+from policies.orders import Markets, orders_of
 from policies.past import past_asked
 from policies.policy import Policy
-from policies.portfolio import Facts, Missing, Order, Outstanding, Portfolio, Price
+from policies.portfolio import Facts, Missing, Outstanding, Portfolio, Price
 from policies.rules import rules_for
 from policies.trace import touched_by, untraced, wants_trace
 from policies.venues import Adapter, Read, Snapshot
@@ -166,7 +165,7 @@ class FactsReader:
             after=after,
             prices=(*prices, *quoted),
             fills=tuple(fill for adapter in self.adapters for fill in adapter.fills(logs, account.address, at_oracle)),
-            orders=orders_of(calls),
+            orders=orders_of(calls, self._markets(), at_oracle, before.positions),
             book=self.book,
             outstanding=outstanding(account.address, op.nonce, effects.timestamp_s),
             missing=tuple(dict.fromkeys((*unread, *missing_before, *missing_after, *unquoted))),
@@ -215,6 +214,11 @@ class FactsReader:
         """What the account holds now, on the latest block, for people to look at. Raises NodeError when the node is away."""
         effects, seen = await self._see(account, None, (*self.adapters, self._allowances(())), None)
         return portfolio_of((*seen.before, *exported(self.exports, effects.timestamp_s)))
+
+    def _markets(self) -> Markets:
+        """What the addresses of orders mean."""
+        perps = {self.book[name]: asset for name, asset in PERP_MARKETS.items() if name in self.book}
+        return Markets(perps, spendable_of(self.book))
 
     def _allowances(self, found: Sequence[tuple[Address, Address]]) -> Allowances:
         """Allowances of the book's tokens to the book's spenders, and those found elsewhere."""
@@ -319,21 +323,3 @@ def portfolio_of(seen: Sequence[Snapshot]) -> tuple[Portfolio, tuple[Price, ...]
 
     portfolio = Portfolio(**{field.name: all_of(field.name) for field in fields(Portfolio)})
     return portfolio, all_of("prices"), all_of("missing")
-
-
-def orders_of(calls: DecodedCalls) -> tuple[Order, ...]:
-    """The worst mean price that each order permits by its own bound; a bound of zero means none."""
-    return tuple(order for call in calls.calls if (order := _order(call)) is not None)
-
-
-def _order(call: DecodedCall) -> Order | None:
-    if call.target_name != "perp.clearing_house" or not call.function.startswith("openPosition("):
-        return None
-    given = dict(call.arguments)
-    is_buy = given["isBaseToQuote"] == "false"
-    amount, bound = Decimal(given["amount"]), Decimal(given["oppositeAmountBound"])
-    if not amount or not bound:
-        return Order("perp", "ETH", is_buy, None)
-    exact_input = given["isExactInput"] == "true"
-    quote, base = (amount, bound) if exact_input == is_buy else (bound, amount)
-    return Order("perp", "ETH", is_buy, ratio(quote, base, up=is_buy))

@@ -12,7 +12,7 @@ from policies.margin import EXACT, ratio
 from policies.metrics.base import Contribution, Metric, NotKnown, Observation, View, inside, summed
 from policies.metrics.exposure import equity_of
 from policies.policy import Parameters, Scope
-from policies.portfolio import Facts, Fill
+from policies.portfolio import SETTLEMENT, Facts, Fill
 
 _RECIPIENTS = ("to", "recipient", "onBehalfOf", "spender", "delegate", "trader")
 _TOKENS = {"usdc": ("USDC", 6), "weth": ("ETH", 18)}
@@ -59,36 +59,49 @@ def _mean_price(fill: Fill, *, fee: bool) -> Decimal:
     return ratio(paid, abs(fill.size), up=fill.size > 0)
 
 
+def _trades(view: View, scope: Scope) -> list[tuple[str, Fill, Decimal]]:
+    """Every fill of the scope that somebody chose the price of, with its title, and what one unit was worth: the index price, for an option
+    the venue's mark, before the operation where it was held then. Raises NotKnown."""
+    facts = view.facts
+    marks = {view.label(option): option.mark_price for option in (*facts.after.options, *facts.before.options)}
+    found = []
+    for fill in facts.fills:
+        if not inside(scope, fill.asset, fill.venue) or fill.option == SETTLEMENT:
+            continue
+        if fill.option and fill.option not in marks:
+            raise NotKnown(f"the mark of {fill.option} is not known")
+        worth = marks[fill.option] if fill.option else view.price(fill.asset)
+        found.append((f"fill {fill.option or f'{fill.venue}:{fill.asset}'}", fill, worth))
+    return found
+
+
 def order_slippage(view: View, scope: Scope, _: Parameters) -> Observation:
-    """The worse of the simulated fill (fee included) and the bound that the order itself carries, against the index."""
+    """The worse of the simulated fill (fee included) and the bound that the order itself carries, relative to the index price."""
     rows: list[Contribution] = []
 
-    def see(label: str, asset: str, is_buy: bool, price: Decimal) -> None:
-        index = view.price(asset)
+    def see(label: str, asset: str, is_buy: bool, price: Decimal, worth: Decimal) -> None:
         with localcontext(EXACT):
-            lost = price - index if is_buy else index - price
-        rows.append((label, ratio(lost, index, up=True)))
+            lost = price - worth if is_buy else worth - price
+        rows.append((label, ratio(lost, view.price(asset), up=True)))
 
-    for fill in view.facts.fills:
-        if inside(scope, fill.asset, fill.venue):
-            see(f"fill {fill.venue}:{fill.asset}", fill.asset, fill.size > 0, _mean_price(fill, fee=True))
+    for title, fill, worth in _trades(view, scope):
+        see(title, fill.asset, fill.size > 0, _mean_price(fill, fee=True), worth)
     for order in view.facts.orders:
         if not inside(scope, order.asset, order.venue):
             continue
         if order.worst_price is None:
             raise NotKnown(f"the order at {order.venue} has no price bound")
-        see(f"bound {order.venue}:{order.asset}", order.asset, order.is_buy, order.worst_price)
+        index = view.price(order.asset)
+        see(f"bound {order.venue}:{order.asset}", order.asset, order.is_buy, order.worst_price, index)
     return Observation(max((share for _, share in rows), default=Decimal(0)).max(Decimal(0)), tuple(rows))
 
 
 def price_deviation(view: View, scope: Scope, _: Parameters) -> Observation:
     rows: list[Contribution] = []
-    for fill in view.facts.fills:
-        if inside(scope, fill.asset, fill.venue):
-            index = view.price(fill.asset)
-            with localcontext(EXACT):
-                apart = abs(_mean_price(fill, fee=False) - index)
-            rows.append((f"fill {fill.venue}:{fill.asset}", ratio(apart, index, up=True)))
+    for title, fill, worth in _trades(view, scope):
+        with localcontext(EXACT):
+            apart = abs(_mean_price(fill, fee=False) - worth)
+        rows.append((title, ratio(apart, view.price(fill.asset), up=True)))
     for position in view.facts.after.positions:
         if position.size and inside(scope, position.asset, position.venue):
             index = view.price(position.asset)
@@ -173,8 +186,9 @@ METRICS = (
         "order_slippage",
         "%",
         "higher",
-        "worse of the simulated mean fill, fee included, and the order's own bound, relative to the index price",
-        "simulated fills, order bounds, prices",
+        "what the worse of the simulated mean fill, fee included, and the order's own bound loses against the index price (for an option "
+        "against the venue's mark), relative to the index price",
+        "simulated fills, order bounds, prices, marks of options",
         order_slippage,
         True,
         scopes=("operation", "asset", "venue"),
@@ -184,7 +198,7 @@ METRICS = (
         "%",
         "higher",
         "largest distance, to either side, of a simulated mean fill (without fee) or of a venue's mark after the operation from the index "
-        "price, relative to the index price",
+        "price, of an option's fill from the venue's mark, relative to the index price",
         "simulated fills, venue marks, prices",
         price_deviation,
         True,

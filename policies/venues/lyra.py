@@ -24,7 +24,7 @@ from contracts.errors import InvalidFields
 from contracts.types import Address, checksum
 from contracts.units import from_units
 from policies.margin import EXACT
-from policies.portfolio import Fill, Holding, Margin, Missing, Option, Price
+from policies.portfolio import SETTLEMENT, Fill, Holding, Margin, Missing, Option, Price, option_label
 from policies.venues import NO_PRICES, Adapter, Log, Read, Snapshot
 
 VENUE = "lyra"
@@ -361,15 +361,22 @@ class Lyra(Adapter):
                 trader, _, _, trade, results, _, _ = TRADE.decode(topics, data)
                 if trader == account and trade[4]:
                     sign = 1 if (trade[3] == _OPEN) == OptionType(trade[2]).is_long else -1
-                    found.append(self._fill(sign * trade[4], sum(r[1] for r in results), sum(r[6] for r in results)))
+                    premium, fee = sum(r[1] for r in results), sum(r[6] for r in results)
+                    found.append(self._fill(sign * trade[4], premium, fee, self._label(trade)))
             elif address == self.short_collateral and topics[0] == POSITION_SETTLED.topic:
                 _, _, owner, _, _, kind, amount, paid, _ = POSITION_SETTLED.decode(topics, data)
                 if owner == account and amount:
-                    found.append(self._fill(-amount if OptionType(kind).is_long else amount, paid, 0))
+                    size = -amount if OptionType(kind).is_long else amount
+                    found.append(self._fill(size, paid, 0, SETTLEMENT))
         return tuple(found)
 
-    def _fill(self, size_wad: int, quote_wad: int, fee_wad: int) -> Fill:
-        return Fill(VENUE, self.asset, from_units(size_wad, 18), from_units(quote_wad, 18), from_units(fee_wad, 18))
+    def _label(self, trade: tuple[Any, ...]) -> str:
+        expiry_s, strike, kind = trade[0], from_units(trade[1], 18), OptionType(trade[2])
+        return option_label(VENUE, self.asset, expiry_s, strike, is_call=kind.is_call)
+
+    def _fill(self, size_wad: int, quote_wad: int, fee_wad: int, option: str) -> Fill:
+        size, quote, fee = (from_units(wad, 18) for wad in (size_wad, quote_wad, fee_wad))
+        return Fill(VENUE, self.asset, size, quote, fee, option)
 
 
 def _given(answer: bytes | None, what: str) -> bytes:

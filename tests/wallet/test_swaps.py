@@ -12,6 +12,7 @@ from contracts.abi import Function
 from contracts.bindings import Call
 from contracts.devnet.chain import FOREVER
 from contracts.types import Address
+from policies.decision import LimitRow
 from policies.metrics import METRICS
 from policies.policy import Scope
 from policies.portfolio import Facts
@@ -51,17 +52,22 @@ async def test_an_exact_input_is_a_fill_that_the_balances_bear_out(trader: Trade
         trader,
         a.usdc,
         3_000 * 10**6,
-        IN_SINGLE.encode((a.usdc, a.weth, 500, trader.address, FOREVER, 3_000 * 10**6, 1, 0)),
+        IN_SINGLE.encode((a.usdc, a.weth, 500, trader.address, FOREVER, 3_000 * 10**6, 75 * 10**16, 0)),
     )
-    (fill,) = facts.fills
+    (fill,), (order,) = facts.fills, facts.orders
+    assert (order.asset, order.is_buy, order.worst_price) == ("ETH", True, 4_000), "0.75 ETH must come back"
     assert (fill.venue, fill.asset, fill.size) == ("uniswap", "ETH", change(facts, "ETH"))
     assert fill.quote + fill.fee == -change(facts, "USDC") == 3_000
     assert fill.fee == D("1.5")
     index = next(price.value for price in facts.prices if price.asset == "ETH")
     deviation = METRICS["price_deviation"].compute(facts, facts.after, Scope("operation")).value
-    slippage = METRICS["order_slippage"].compute(facts, facts.after, Scope("operation")).value
+    slippage = METRICS["order_slippage"].compute(replace(facts, orders=()), facts.after, Scope("operation")).value
     assert deviation == pytest.approx(abs(fill.quote / fill.size - index) / index, rel=D("1e-9"))
     assert slippage == pytest.approx((3_000 / fill.size - index) / index, rel=D("1e-9"))
+    bound = METRICS["order_slippage"].compute(facts, facts.after, Scope("operation")).value
+    assert bound == pytest.approx(4_000 / index - 1, rel=D("1e-9")), (
+        "worse than the fill: somebody may take it before the block"
+    )
     assert METRICS["order_notional"].compute(facts, facts.after, Scope("operation")).value == fill.quote
 
 
@@ -114,14 +120,24 @@ async def test_a_swap_at_a_bad_price_breaches_a_slippage_limit_and_names_its_fil
     await whale.do(a.usdc, "approve(address,uint256)", a.uniswap_router, amount)
     swap = "exactInputSingle((address,address,uint24,address,uint256,uint256,uint256,uint160))(uint256)"
     await whale.do(a.uniswap_router, swap, (a.usdc, a.weth, 500, whale.eoa.address, FOREVER, amount, 0, 0))
-    calls = [
-        Call(a.usdc, b.APPROVE.encode(a.uniswap_router, 3_000 * 10**6)),
-        Call(a.uniswap_router, IN_SINGLE.encode((a.usdc, a.weth, 500, me, FOREVER, 3_000 * 10**6, 0, 0))),
-    ]
-    decision = (await trader.signer.judge(calls)).decision
-    row = next(row for row in decision.limits if row.id == "slippage")
+    least = 10**16
+
+    async def slippage(bound: int) -> LimitRow:
+        calls = [
+            Call(a.usdc, b.APPROVE.encode(a.uniswap_router, 3_000 * 10**6)),
+            Call(a.uniswap_router, IN_SINGLE.encode((a.usdc, a.weth, 500, me, FOREVER, 3_000 * 10**6, bound, 0))),
+        ]
+        decision = (await trader.signer.judge(calls)).decision
+        return next(row for row in decision.limits if row.id == "slippage")
+
+    row = await slippage(least)
     assert row.verdict == "deny"
-    assert [name for name, _ in row.contributions] == ["fill uniswap:ETH"]
+    assert [name for name, _ in row.contributions] == ["fill uniswap:ETH", "bound uniswap:ETH"]
+    unbounded = await slippage(0)
+    assert (unbounded.verdict, unbounded.reason) == (
+        "deny",
+        "not evaluable: the order at uniswap has no price bound",
+    )
 
 
 async def test_what_perps_trade_on_their_own_pools_is_no_swap_of_the_account(trader: Trader) -> None:

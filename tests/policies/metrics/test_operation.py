@@ -10,7 +10,7 @@ from contracts import bindings as b
 from contracts.abi import Function
 from contracts.bindings import Call
 from policies.calls import decode_calls
-from policies.portfolio import Facts, Fill, Holding, Margin, Portfolio, Position
+from policies.portfolio import SETTLEMENT, Facts, Fill, Holding, Margin, Option, Portfolio, Position
 from tests.policies.metrics.books import D, facts, take
 from tests.policies.rig import ACCOUNT, BOOK, address, close_call, open_call
 
@@ -59,6 +59,21 @@ def test_price_deviation_sees_a_price_that_is_too_good_and_a_mark_that_is_off() 
     assert take("order_slippage", Portfolio(), "operation", facts(fills=(cheap,))).value == 0
     off = Portfolio(positions=(Position("perp", "ETH", D(1), D(2_000), D(2_040)),))
     assert take("price_deviation", Portfolio(), "operation", facts(after=off)).value == D("0.02")
+
+
+def test_an_options_fill_is_held_against_its_mark_and_a_settlement_against_nothing() -> None:
+    option = Option("lyra", "ETH", True, D(2_100), 10**10, D(10), D(0), D(50), D("0.8"))
+    book = Portfolio(options=(option,))
+    sold = Fill("lyra", "ETH", D(-10), D(480), D(20), option.label)  # 46 each after the fee, worth 50: 4 of 2,000 lost
+    given = facts(fills=(sold,), before=book, after=Portfolio())
+    assert take("order_slippage", Portfolio(), "operation", given).value == D("0.002")
+    assert take("price_deviation", Portfolio(), "operation", given).value == D("0.001"), "without the fee"
+    bought = replace(sold, size=D(10), quote=D(540))  # 56 each
+    assert take("order_slippage", book, "operation", facts(fills=(bought,), after=book)).value == D("0.003")
+    unknown = take("order_slippage", Portfolio(), "operation", facts(fills=(sold,)))
+    assert (unknown.value, unknown.why) == (None, f"the mark of {option.label} is not known")
+    settled = facts(fills=(replace(sold, option=SETTLEMENT),), before=book)
+    assert take("order_slippage", Portfolio(), "operation", settled).value == 0
 
 
 def test_what_an_operation_loses_is_the_fall_of_equity_that_it_did_not_pay_to_others() -> None:

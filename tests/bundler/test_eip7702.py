@@ -13,7 +13,7 @@ from contracts.devnet import packages
 from contracts.devnet.accounts import devnet_key
 from contracts.devnet.chain import bytecode
 from contracts.eip7702 import MARKER, Authorization, delegation
-from contracts.entrypoint import V07, V08
+from contracts.entrypoint import V07, V08, V09, EntryPoint
 from contracts.entrypoint.base import GET_USER_OP_HASH
 from contracts.eoa import Eoa, TransactionSender
 from contracts.errors import InvalidFields, RpcError
@@ -24,19 +24,24 @@ from tests.bundler.rig import CHAIN_ID, EXECUTE, TARGET, Chain, Client, serving,
 from tests.bundler.test_refusals import ENTRY_POINT, FIELDS, RULE
 
 DELEGATE = b"\x11" * 20
+_RELEASES = {"v0.8": "0.8.0", "v0.9": "0.9.0-rc.1"}
+BOTH = pytest.mark.parametrize("entry_point", [V08, V09], ids=["v0.8", "v0.9"])
 
 
-def simple_7702() -> packages.Package:
-    """Simple7702Account out of the pinned tarball."""
-    locked = packages.locked()["@account-abstraction/contracts@0.8.0"]
+def simple_7702(entry_point: EntryPoint) -> packages.Package:
+    """Simple7702Account out of the pinned tarball of the entry point's version."""
+    locked = packages.locked()[f"@account-abstraction/contracts@{_RELEASES[entry_point.version]}"]
     return with_fields(locked, files=("artifacts/Simple7702Account.json",))
 
 
-async def implementation(chain: Chain) -> Address:
-    package = simple_7702()
+async def implementation(chain: Chain, entry_point: EntryPoint = V08) -> Address:
+    package = simple_7702(entry_point)
     packages.fetch([package])
     sender = TransactionSender(chain.rpc, chain.accounts.trader2, CHAIN_ID)
-    receipt = await sender.transact(None, bytecode(package, "artifacts/Simple7702Account.json"), gas=3_000_000)
+    code = bytecode(package, "artifacts/Simple7702Account.json")
+    if entry_point is not V08:  # v0.8's has its entry point in the code
+        code += entry_point.address.rjust(32, b"\0")
+    receipt = await sender.transact(None, code, gas=3_000_000)
     return parse_address(receipt["contractAddress"])
 
 
@@ -58,7 +63,9 @@ class Owner:
         )
         return Authorization(chain_id, delegate, nonce, theirs.y_parity, theirs.r, theirs.s).to_rpc()
 
-    def operation(self, delegate: Address, nonce: int = 0, *, marker: bool = True) -> UserOperation:
+    def operation(
+        self, delegate: Address, nonce: int = 0, *, marker: bool = True, entry_point: EntryPoint = V08
+    ) -> UserOperation:
         op = UserOperation(
             sender=self.eoa.address,
             nonce=nonce,
@@ -66,43 +73,51 @@ class Owner:
             factory=MARKER if marker else None,
         )
         op = with_limits(op, pre_verification_gas=90_000)
-        digest = V08.user_op_hash(op, CHAIN_ID, delegate)
+        digest = entry_point.user_op_hash(op, CHAIN_ID, delegate)
         return op.replace(signature=self.eoa.sign_hash(digest))
 
 
-async def send(client: Client, op: UserOperation, authorization: dict[str, Any] | None) -> bytes:
+async def send(
+    client: Client, op: UserOperation, authorization: dict[str, Any] | None, entry_point: EntryPoint = V08
+) -> bytes:
     fields = op.to_rpc() | ({} if authorization is None else {"eip7702Auth": authorization})
-    return parse_hash(await client.rpc.call("eth_sendUserOperation", fields, to_hex(V08.address)))
+    return parse_hash(await client.rpc.call("eth_sendUserOperation", fields, to_hex(entry_point.address)))
 
 
-async def test_eoa_becomes_an_account_with_its_first_operation_and_stays_one(own_chain: Chain, tmp_path: Path) -> None:
-    delegate = await implementation(own_chain)
+@BOTH
+async def test_eoa_becomes_an_account_with_its_first_operation_and_stays_one(
+    own_chain: Chain, tmp_path: Path, entry_point: EntryPoint
+) -> None:
+    delegate = await implementation(own_chain, entry_point)
     owner = await Owner(own_chain, "a").funded()
-    async with serving(settings_for(own_chain, tmp_path)) as client:
-        op = owner.operation(delegate)
-        receipt = await client.included(await send(client, op, owner.authorization(delegate)))
+    async with serving(settings_for(own_chain, tmp_path, entry_points=(V08, V09))) as client:
+        op = owner.operation(delegate, entry_point=entry_point)
+        receipt = await client.included(await send(client, op, owner.authorization(delegate), entry_point))
         assert receipt["success"] is True
         assert await own_chain.rpc.get_code(owner.eoa.address) == delegation(delegate)
-        again = await client.included(await send(client, owner.operation(delegate, 1, marker=False), None))
+        second = owner.operation(delegate, 1, marker=False, entry_point=entry_point)
+        again = await client.included(await send(client, second, None, entry_point))
         assert again["success"] is True
         surplus = int(receipt["actualGasUsed"], 16) - int(receipt["receipt"]["gasUsed"], 16)
         assert surplus > 0  # the authorisation is paid for, too
 
 
-async def test_estimate_pays_for_the_authorisation(own_chain: Chain, tmp_path: Path) -> None:
-    delegate = await implementation(own_chain)
+@BOTH
+async def test_estimate_pays_for_the_authorisation(own_chain: Chain, tmp_path: Path, entry_point: EntryPoint) -> None:
+    delegate = await implementation(own_chain, entry_point)
     owner = await Owner(own_chain, "a").funded()
-    async with serving(settings_for(own_chain, tmp_path)) as client:
-        op = owner.operation(delegate)
+    async with serving(settings_for(own_chain, tmp_path, entry_points=(V08, V09))) as client:
+        op = owner.operation(delegate, entry_point=entry_point)
         fields = op.to_rpc() | {"eip7702Auth": owner.authorization(delegate)}
-        found = await client.rpc.call("eth_estimateUserOperationGas", fields, to_hex(V08.address))
+        found = await client.rpc.call("eth_estimateUserOperationGas", fields, to_hex(entry_point.address))
         priced = op.replace(
             call_gas_limit=int(found["callGasLimit"], 16),
             verification_gas_limit=int(found["verificationGasLimit"], 16),
             pre_verification_gas=int(found["preVerificationGas"], 16),
         )
-        priced = priced.replace(signature=owner.eoa.sign_hash(V08.user_op_hash(priced, CHAIN_ID, delegate)))
-        receipt = await client.included(await send(client, priced, owner.authorization(delegate)))
+        digest = entry_point.user_op_hash(priced, CHAIN_ID, delegate)
+        priced = priced.replace(signature=owner.eoa.sign_hash(digest))
+        receipt = await client.included(await send(client, priced, owner.authorization(delegate), entry_point))
         assert receipt["success"] is True
         assert int(receipt["actualGasUsed"], 16) >= int(receipt["receipt"]["gasUsed"], 16)
 
@@ -157,36 +172,43 @@ async def test_authorisation_survives_a_restart(own_chain: Chain, tmp_path: Path
 
 
 @pytest.mark.parametrize("data", [b"", b"\x01\x02\x03"], ids=["bare", "with-init-data"])
-async def test_hash_with_the_marker_is_the_entry_points_own(shared_chain: Chain, data: bytes) -> None:
+@BOTH
+async def test_hash_with_the_marker_is_the_entry_points_own(
+    shared_chain: Chain, data: bytes, entry_point: EntryPoint
+) -> None:
     sender = shared_chain.fresh_address()
     await shared_chain.rpc.call("anvil_setCode", to_hex(sender), to_hex(delegation(DELEGATE)))
     op = UserOperation(sender, 5, b"\xaa\xbb", 1, 2, 3, 4, 5, factory=MARKER, factory_data=data)
-    answer = await shared_chain.rpc.eth_call(V08.address, GET_USER_OP_HASH.encode(V08.pack(op)))
-    assert V08.user_op_hash(op, CHAIN_ID, DELEGATE) == answer
-    assert V08.user_op_hash(op, CHAIN_ID, b"\x22" * 20) != answer
+    answer = await shared_chain.rpc.eth_call(entry_point.address, GET_USER_OP_HASH.encode(entry_point.pack(op)))
+    assert entry_point.user_op_hash(op, CHAIN_ID, DELEGATE) == answer
+    assert entry_point.user_op_hash(op, CHAIN_ID, b"\x22" * 20) != answer
     with pytest.raises(InvalidFields, match="needs an EIP-7702 delegation"):
-        V08.user_op_hash(op, CHAIN_ID)
+        entry_point.user_op_hash(op, CHAIN_ID)
     assert not V07.takes_delegations
 
 
-async def test_initialisation_behind_the_marker_is_estimated_and_runs(own_chain: Chain, tmp_path: Path) -> None:
+@BOTH
+async def test_initialisation_behind_the_marker_is_estimated_and_runs(
+    own_chain: Chain, tmp_path: Path, entry_point: EntryPoint
+) -> None:
     # Answers validateUserOp with 0 and keeps the last word of anything else that it is called with.
     code = asm(
         "0 CALLDATALOAD 224 SHR 0x19822f7c EQ @validate JUMPI 4 CALLDATALOAD 0 SSTORE STOP validate: 32 0 RETURN"
     )
     delegate = await own_chain.put(code)
     owner = await Owner(own_chain, "a").funded()
-    async with serving(settings_for(own_chain, tmp_path)) as client:
+    async with serving(settings_for(own_chain, tmp_path, entry_points=(V08, V09))) as client:
         op = owner.operation(delegate).replace(factory_data=b"\xaa\xbb\xcc\xdd" + (77).to_bytes(32), call_data=b"")
         fields = op.to_rpc() | {"eip7702Auth": owner.authorization(delegate)}
-        found = await client.rpc.call("eth_estimateUserOperationGas", fields, to_hex(V08.address))
+        found = await client.rpc.call("eth_estimateUserOperationGas", fields, to_hex(entry_point.address))
         priced = op.replace(
             call_gas_limit=0,
             verification_gas_limit=int(found["verificationGasLimit"], 16),
             pre_verification_gas=int(found["preVerificationGas"], 16),
         )
         # It sends no money to the entry point by itself.
-        await own_chain.deposit(V08, owner.eoa.address)
-        assert (await client.included(await send(client, priced, owner.authorization(delegate))))["success"] is True
+        await own_chain.deposit(entry_point, owner.eoa.address)
+        receipt = await client.included(await send(client, priced, owner.authorization(delegate), entry_point))
+        assert receipt["success"] is True
         stored = await own_chain.rpc.call("eth_getStorageAt", to_hex(owner.eoa.address), "0x0", "latest")
         assert int(stored, 16) == 77

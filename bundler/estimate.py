@@ -40,7 +40,7 @@ _REAL = bytes.fromhex("00000000000000000000000000000000000ea1ed")
 """Where the entry point's own code stands during a probe (GasProbe.REAL)."""
 _EXECUTE_USER_OP = Function.parse(f"executeUserOp({PACKED_TYPE},bytes32)")
 
-VERIFICATION_OVERHEAD = 2_000
+VERIFICATION_OVERHEAD = {"v0.7": 1_500, "v0.8": 2_000, "v0.9": 2_000}
 """What the entry point spends on copying, hashing and checks within the verification limit beyond what the probe spends itself:
 1,600 on v0.8 and v0.9, 1,100 on v0.7 (measured; tests/bundler/test_estimate.py holds the result to the true need)."""
 VERIFICATION_WORD_GAS = 12
@@ -216,7 +216,7 @@ class Estimator:
         stage, revert_data, verification, paymaster_verification, call_gas, post_op, data, paymaster_says = measured
         _check_stage(stage, revert_data, op)
         words = sum(map(len, (op.init_code, op.call_data, op.paymaster_and_data, op.signature))) // 32
-        verification += VERIFICATION_OVERHEAD + VERIFICATION_WORD_GAS * words
+        verification += VERIFICATION_OVERHEAD[entry_point.version] + VERIFICATION_WORD_GAS * words
         if op.is_delegated and op.factory_data:
             verification += await self._initialisation(op, entry_point, state)
         dummy = ValidationData.parse(data).aggregator == SIG_VALIDATION_FAILED

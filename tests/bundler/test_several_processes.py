@@ -263,3 +263,33 @@ async def test_what_is_pending_and_what_was_cleared_is_known_to_all(
             return not await front.rpc.call("seawall_getPendingUserOperations", to_hex(account.address))
 
         await until(forgotten, "the front has forgotten it, too")
+
+
+async def test_what_follows_an_operation_that_a_frozen_process_has_to_bring_back_is_kept(
+    chain: Chain, cluster: Cluster, tmp_path: Path
+) -> None:
+    store, options = cluster.database(), {"lease_s": 60.0, "debug": True}
+    async with (
+        process(await settings_of(chain, tmp_path, store, "left", **options)) as frozen,
+        serving(await settings_of(chain, tmp_path, store, "right", **options)) as other,
+    ):
+        await other.rpc.call("debug_bundler_setBundlingMode", "manual")
+        account = await chain.account(deployed=True)
+        snapshot = await chain.rpc.call("evm_snapshot")
+        first = await frozen.client.send(signed(account, 0))
+        await frozen.client.becomes(first, "included")
+        frozen.process.send_signal(signal.SIGSTOP)
+        second = await other.send(signed(account, 1))
+        await chain.rpc.call("evm_revert", snapshot)  # the block with the first one is gone
+        await other.rpc.call("debug_bundler_setBundlingMode", "auto")
+        for _ in range(8):
+            await chain.mine()
+            await until(lambda: _has_seen_the_head(other, chain), "the other builder has looked at the block")
+        assert (await other.status(second) or {})["status"] == "received"
+        frozen.process.send_signal(signal.SIGCONT)
+        for op_hash in (first, second):
+            await until(lambda op_hash=op_hash: chain.receipts_of(V08, op_hash), "it is on chain")
+
+
+async def _has_seen_the_head(client: Client, chain: Chain) -> bool:
+    return int((await client.service())["lastBlock"] or "0x0", 16) == await chain.rpc.block_number()

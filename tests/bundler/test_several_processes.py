@@ -52,7 +52,7 @@ async def key_file(chain: Chain, folder: Path, name: str) -> KeyFile:
 async def settings_of(chain: Chain, folder: Path, store: str, name: str | None, **changes: Any) -> Settings:
     """Of a builder with the executor of this name, or of a process that only answers."""
     key = None if name is None else await key_file(chain, folder, name)
-    values: dict[str, Any] = {"store": store, "executor_key": key, "build_bundles": key is not None, "lease_s": 1.0}
+    values: dict[str, Any] = {"store": store, "executor_key": key, "build_bundles": key is not None}
     return settings_for(chain, folder, **(values | changes))
 
 
@@ -168,7 +168,7 @@ async def test_two_builders_share_the_load_and_never_an_operation(
 async def test_a_key_is_leased_by_one_and_taken_over_with_its_bundle_when_the_holder_is_killed(
     chain: Chain, cluster: Cluster, tmp_path: Path
 ) -> None:
-    settings = await settings_of(chain, tmp_path, cluster.database(), "builder")
+    settings = await settings_of(chain, tmp_path, cluster.database(), "builder", lease_s=1.0)
     async with process(settings) as first, process(settings) as second:
         assert list((await executors_of(first.client)).values()) == [True]
         assert list((await executors_of(second.client)).values()) == [False]
@@ -195,7 +195,7 @@ async def test_a_key_is_leased_by_one_and_taken_over_with_its_bundle_when_the_ho
 async def test_a_process_that_was_frozen_acts_no_more_on_a_key_that_another_took(
     chain: Chain, cluster: Cluster, tmp_path: Path
 ) -> None:
-    settings = await settings_of(chain, tmp_path, cluster.database(), "builder")
+    settings = await settings_of(chain, tmp_path, cluster.database(), "builder", lease_s=1.0)
     async with process(settings) as first, process(settings) as second:
         first.process.send_signal(signal.SIGSTOP)
         await until(lambda: _leases(second), "the second has the key")
@@ -230,12 +230,12 @@ async def test_transactions_of_a_key_that_nobody_has_any_more_are_settled_by_the
     chain: Chain, cluster: Cluster, tmp_path: Path
 ) -> None:
     store = cluster.database()
-    async with process(await settings_of(chain, tmp_path, store, "gone")) as gone:
+    async with process(await settings_of(chain, tmp_path, store, "gone", lease_s=1.0)) as gone:
         await chain.automine(False)
         op_hash = await gone.client.send(await (await chain.account()).operation())
         await gone.client.sent(op_hash, chain)
         gone.process.kill()
-    async with serving(await settings_of(chain, tmp_path, store, "heir")) as heir:
+    async with serving(await settings_of(chain, tmp_path, store, "heir", lease_s=1.0)) as heir:
         await chain.automine(True)
         await chain.mine()
         await heir.included(op_hash)

@@ -7,6 +7,7 @@ import {
     IERC7579Execution,
     IERC7579ModuleConfig
 } from "@openzeppelin/contracts/interfaces/draft-IERC7579.sol";
+import {IEmergencyFreeze} from "../src/interfaces/IEmergencyFreeze.sol";
 import {IPolicyHook} from "../src/interfaces/IPolicyHook.sol";
 import {PolicyHook} from "../src/modules/PolicyHook.sol";
 import {PlainModule} from "./Actors.sol";
@@ -236,6 +237,25 @@ abstract contract PolicyHookBehaviour is Base {
         _execute(subject, payee, 1 ether, "");
         _execute(subject, cold, 3 ether, ""); // EmergencyFreeze declares any value to `cold` an exit
         eq(cold.balance, 3 ether, "exit");
+    }
+
+    function test_an_exit_that_may_fail_excuses_no_spending() public {
+        IEmergencyFreeze.Exit memory exit = _exit(address(coin), ERC20.transfer.selector, true);
+        (exit.argMask, exit.args) = (1, new bytes32[](1));
+        exit.args[0] = bytes32(uint256(uint160(cold)));
+        _as(subject, address(authority), abi.encodeCall(authority.setExit, (exit, true)));
+        IPolicyHook.Rule memory rule = _rule(address(coin), ERC20.transfer.selector, 0);
+        _execute(subject, address(hook), 0, abi.encodeCall(hook.setRule, (rule, false))); // by the exit alone
+        Execution[] memory calls = new Execution[](2);
+        calls[0] = Execution(address(coin), 0, abi.encodeCall(ERC20.transfer, (cold, 2_000_000))); // more than there is
+        calls[1] = Execution(address(coin), 0, abi.encodeCall(Coin.burn, (1001)));
+        bytes memory tried = abi.encodeCall(IERC7579Execution.execute, (bytes32(bytes2(0x0101)), abi.encode(calls)));
+        _exceeds(1001, 1000);
+        _op(subject, tried);
+        calls[0] = Execution(address(coin), 0, abi.encodeCall(ERC20.transfer, (cold, 5000)));
+        calls[1] = Execution(address(coin), 0, abi.encodeCall(Coin.burn, (1000)));
+        _batch(calls);
+        eq(coin.balanceOf(cold), 5000, "an exit that must succeed is no spending");
     }
 
     // ---- tokens of bad faith

@@ -115,6 +115,7 @@ contract PolicyHook is HookSpending, IERC7579Hook {
 
     function _checkExecution(Frame memory f, Account memory a, address msgSender, bytes calldata msgData) private {
         (bool batch, bytes calldata execution) = ExecutionDecoder.open(msgData);
+        f.tried = msgData[5] != 0;
         bool byGuard = f.byExecutor && _isGuard(a, msgSender);
         uint256 count = 1;
         uint256 base;

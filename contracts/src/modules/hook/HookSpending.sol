@@ -20,6 +20,8 @@ abstract contract HookSpending is HookAllowlist {
     struct Frame {
         address account;
         bool byExecutor;
+        /// Try mode: what the execution names may not happen.
+        bool tried;
         uint256 state;
         uint256[] assets;
         uint256[] flows;
@@ -193,6 +195,8 @@ abstract contract HookSpending is HookAllowlist {
     // ------------------------------------------------------------------ inside
 
     function _flow(Frame memory f, address asset, uint256 amount, bool exit) private pure {
+        // An exit that may fail excuses nothing: what leaves by it is measured as spending.
+        if (exit && f.tried) return;
         unchecked {
             if (amount > type(uint128).max) amount = type(uint128).max;
             for (uint256 i = 0; i < f.assets.length; ++i) {

@@ -18,7 +18,7 @@ from bundler.erc7562.rules import RuleBroken
 from bundler.events import Events
 from bundler.fees import NO_CHARGE, DataCharge, Pricing
 from bundler.fees.shaping import shape
-from bundler.gas import bundle_gas, bundle_gas_limit, execution_limits, inflated_gas_limit
+from bundler.gas import bundle_gas, bundle_gas_limit, execution_limits, inflated_gas_limit, validation_gas_limit
 from bundler.inflator import Inflator, Packed
 from bundler.lanes import UnderWay
 from bundler.mempool import Entry, Mempool
@@ -263,7 +263,7 @@ class Builder:
                 failure = await self._fails_alone(culprit)
                 if failure is None:
                     blamed.append(Blame(culprit, role_of(outcome.failed.reason), True))
-                else:
+                elif await self._stands(culprit, failure, head):
                     self._drop(culprit, failure, dropped, blamed)
             elif len(kept) == 1:
                 dropped[kept[0].hash] = f"handleOps fails outside validation: {outcome.error}"
@@ -333,7 +333,8 @@ class Builder:
         for entry, result in zip(stale, results, strict=True):
             if isinstance(result, OperationRejected):
                 kept = self._without(kept, entry)
-                self._drop(entry, result, dropped, blamed)
+                if await self._stands(entry, result, head):
+                    self._drop(entry, result, dropped, blamed)
             elif result is not None:
                 self._pool.replace(result)
         return kept
@@ -388,6 +389,31 @@ class Builder:
         except OperationRejected as error:
             return error
         return None
+
+    async def _stands(self, entry: Entry, failure: OperationRejected, head: Head) -> bool:
+        """Whether the entry point refuses the operation on `head` too, and `head` is no older than the block that accepted it.
+
+        Behind one address there may be several nodes, and the one that judged may lag: a deposit that it has not seen is no reason to drop
+        what was acknowledged. Where that cannot be told the operation stays, and is looked at again in the next cycle. A broken rule of
+        ERC-7562 does not come from a late block. Raises NodeUnreachable.
+        """
+        if isinstance(failure, RuleBroken):
+            return True
+        if head.number < entry.received_block:
+            return False
+        candidates = [*(other.candidate for other in self._pool.before(entry.op, entry.entry_point)), entry.candidate]
+        ops = [one.op for one in candidates]
+        gas = validation_gas_limit(entry.entry_point, ops[:-1], ops[-1])
+        call = simulation.handle_ops_call(entry.entry_point, ops, self._executor, self._executor, gas)
+        state = simulation.overrides(candidates)
+        try:
+            await self._rpc.call("eth_call", call, hex(head.number), *([state] if state else []))
+        except RpcError as refused:
+            if isinstance(refused.data, str) and decode_failed_op(parse_bytes(refused.data, "data")) is not None:
+                return True
+            # no refusal by the entry point: the node may not have the block, or validation ran out of gas
+            return await self._rpc.block(hex(head.number)) is not None
+        return False
 
     async def _dry_run(
         self,

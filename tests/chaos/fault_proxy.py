@@ -35,6 +35,8 @@ class Faults:
     """The node answers as of so many blocks ago: head, state, receipts and logs."""
     blind_blocks: int = 0
     """A back end that has not indexed the last blocks yet: no receipts and no logs of them, all else is fresh."""
+    late_blocks: int = 0
+    """A back end that has not executed the last blocks yet: `latest` of calls and traces is so many blocks ago, all else is fresh."""
     held: frozenset[str] = frozenset()
     """Requests of these methods wait until the proxy heals."""
     chain_id: int | None = None
@@ -123,19 +125,29 @@ class FaultProxy:
 
     async def _forward(self, document: Any) -> Any:
         stale, blind, chain_id = self.faults.stale_blocks, self.faults.blind_blocks, self.faults.chain_id
-        if not (stale or blind or chain_id is not None):
+        late = self.faults.late_blocks
+        if not (stale or blind or late or chain_id is not None):
             return await self._ask(document)
         head = await self._ask({"jsonrpc": "2.0", "id": 0, "method": "eth_blockNumber", "params": []})
         newest = int(head["result"], 16)
         seen, indexed = max(newest - stale, 0), max(newest - max(stale, blind), 0)
         requests = document if isinstance(document, list) else [document]
         asked = [self._as_of(one, seen) if stale else one for one in requests]
+        if late:
+            asked = [self._executed(one, max(newest - late, 0)) for one in asked]
         answers = await self._ask(asked if isinstance(document, list) else asked[0])
         listed = answers if isinstance(answers, list) else [answers]
         methods = {one["id"]: one["method"] for one in requests}
         for answer in listed:
             self._falsify(answer, methods.get(answer.get("id"), ""), seen, indexed, chain_id)
         return answers
+
+    def _executed(self, request: dict[str, Any], block: int) -> dict[str, Any]:
+        """A call or trace, on the newest block that the late back end has executed."""
+        if request["method"] not in ("eth_call", "debug_traceCall") or "latest" not in request["params"]:
+            return request
+        self.done["late_blocks"] += 1
+        return request | {"params": [hex(block) if param == "latest" else param for param in request["params"]]}
 
     def _as_of(self, request: dict[str, Any], block: int) -> dict[str, Any]:
         """The request, with the newest block replaced by an older one."""

@@ -14,7 +14,7 @@ from bundler import service
 from contracts.devnet.chain import CHAIN_ID
 from contracts.entrypoint import V08
 from contracts.errors import RpcError, SetupError
-from contracts.types import Address, parse_bytes
+from contracts.types import Address, parse_bytes, to_hex
 from contracts.userop import UserOperation
 from tests.bundler.rig import GWEI, Chain, Client, SimpleAccount, serving, settings_for, until, with_limits
 from tests.chaos.fault_proxy import FaultProxy, Faults
@@ -253,3 +253,45 @@ async def test_a_database_of_one_chain_is_not_used_on_another(chain: Chain, prox
     await chain.automine(True)
     async with serving(settings) as again:
         await included(again, op_hash)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+async def test_a_back_end_that_has_not_seen_a_deposit_yet_drops_no_operation(
+    chain: Chain, proxy: FaultProxy, tmp_path: Path, safe: bool
+) -> None:
+    account = await chain.account(funds_wei=0)
+    await chain.deposit(V08, account.address)
+    settings = settings_for(chain, tmp_path, rpc_url=proxy.url, debug=True, safe=safe)
+    async with serving(settings) as client:
+        await client.rpc.call("debug_bundler_setBundlingMode", "manual")
+        paid = await client.send(await account.operation())
+        await chain.mine()
+        proxy.faults = Faults(late_blocks=2)
+        await client.rpc.call("debug_bundler_setBundlingMode", "auto")
+        for _ in range(3):
+            looked = proxy.done["late_blocks"]
+            await until(lambda: asyncio.sleep(0, proxy.done["late_blocks"] > looked), "it is judged")  # noqa: B023
+            await chain.mine()
+            proxy.faults = Faults(late_blocks=proxy.faults.late_blocks + 1)
+        status = await client.status(paid)
+        assert status is not None
+        assert status["status"] == "received", "AA21 on a block without the deposit is no reason to drop it"
+        proxy.heal()
+        await chain.mine()
+        await client.becomes(paid, "included")
+        assert len(await chain.receipts_of(V08, paid)) == 1
+
+
+async def test_an_operation_that_its_own_block_refuses_is_dropped_all_the_same(
+    chain: Chain, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    account = await chain.account(deployed=True)
+    settings = settings_for(chain, tmp_path, rpc_url=proxy.url, debug=True)
+    async with serving(settings) as client:
+        await client.rpc.call("debug_bundler_setBundlingMode", "manual")
+        unpaid = await client.send(await account.operation())
+        await chain.rpc.call("anvil_setBalance", to_hex(account.address), "0x0")
+        await chain.mine()
+        await client.rpc.call("debug_bundler_setBundlingMode", "auto")
+        dropped = await client.becomes(unpaid, "dropped")
+        assert "AA21" in dropped["reason"]

@@ -16,6 +16,7 @@ from contracts.devnet import Devnet
 from contracts.entrypoint import V08
 from contracts.entrypoint.base import GET_NONCE
 from contracts.eoa import Eoa, TransactionSender
+from contracts.owners import contract_owner
 from contracts.types import Address, Hash32, keccak
 from contracts.userop import (
     LANE_ATTESTED,
@@ -31,7 +32,7 @@ from policies.attestation import Attestation, encode_attested_envelope, encode_s
 from tests.bundler.assembly import asm
 from tests.wallet.test_owners import KINDS
 from wallet.account import Birth
-from wallet.owners import Leaf, OperationSet, OwnerVerifiers, contract_owner, deploy_owner_verifiers
+from wallet.owners import Leaf, OperationSet, OwnerVerifiers, deploy_owner_verifiers
 
 FLOOR = StakeFloor(10**17, 86_400)
 WAD = 10**18

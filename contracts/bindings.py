@@ -329,6 +329,7 @@ BREAKER_CONFIG_OF = Function.parse(f"configOf(address)(bool,{BREAKER_CONFIG})")
 BREAKER_STANDING_OF = Function.parse("standingOf(address)((uint256,uint256,uint32,uint48,uint48))")
 EQUITY_OF = Function.parse("equityOf(address)(uint256,bytes4,bool)")
 BREAKER_CHANGE_ANNOUNCED = HOOK_CHANGE_ANNOUNCED
+BREAKER_CONFIGURED = Event.parse(f"BreakerConfigured(address indexed,{BREAKER_CONFIG})")
 LATCHED = Event.parse("Latched(address indexed,uint8,uint8,uint256,uint256)")
 
 # -- EmergencyFreeze ------------------------------------------------------------------------------------------------------

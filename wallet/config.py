@@ -286,7 +286,7 @@ SETTINGS: dict[str, Setting] = {
     },
     **{f"addresses.{name}": Setting(_address, None, "contract address") for name in ADDRESS_NAMES},
     "keeper.guard": Setting(
-        _choice("stop_loss", "health_guard", "auto_rebalance", "delta_hedge"),
+        _choice("stop_loss", "health_guard", "auto_rebalance", "delta_hedge", "equity_breaker"),
         "stop_loss",
         "which guards this keeper fires; one process a kind",
     ),

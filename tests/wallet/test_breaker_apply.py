@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ from tests.wallet.test_apply import DeskOf, settings_of
 from tests.wallet.test_hook_apply import CHANGES, HOOKED, hooked, refusal
 from tests.wallet.trading_floor import Floor, floor_in, index_wad
 from wallet.configuration import read_present
+from wallet.keeper.breaker import BreakerKeeper
+from wallet.keeper.store import Store
+from wallet.keeper.transactions import PlainSender
+from wallet.keeper.watch import Head
 
 BREAKER = """\
   breaker:
@@ -95,3 +100,48 @@ async def test_a_losing_trade_reverts_and_a_drawdown_latches_by_the_chain_alone(
     await stranger.transact(a.equity_breaker, b.POKE.encode(account))
     state, _ = b.RISK_STATE.decode(await rpc.eth_call(account, b.RISK_STATE.encode()))
     assert RiskState(state) is RiskState.FROZEN
+
+
+async def test_the_keeper_looks_where_no_operation_does_and_latches(floor: Floor, tmp_path: Path) -> None:
+    machine = await limited(floor, tmp_path)
+    rpc, a = floor.net.rpc, floor.net.addresses
+    async with DeskOf(machine) as (desk, _):
+        account = desk.account.address
+    with closing(Store(tmp_path / "breaker.db")) as store:
+        said: list[dict[str, object]] = []
+        keeper = BreakerKeeper(
+            rpc=rpc,
+            multicall3=a.multicall3,
+            breaker=a.equity_breaker,
+            session_validator=a.session_validator,
+            key=floor.net.accounts.keeper.address,
+            from_block=0,
+            listed=[account],
+            plain=PlainSender(
+                rpc, floor.net.accounts.keeper, floor.net.chain_id, a.equity_breaker, store, replace_after_blocks=3
+            ),
+            min_priority_fee_wei=10**9,
+            log=said.append,
+        )
+
+        async def state() -> RiskState:
+            found, _ = b.RISK_STATE.decode(await rpc.eth_call(account, b.RISK_STATE.encode()))
+            return RiskState(found)
+
+        async def look(times: int) -> None:
+            for _ in range(times):
+                await keeper.process(Head.from_rpc(await rpc.block()))
+                await rpc.call("evm_mine")
+
+        await look(3)
+        assert keeper.accounts == [account]
+        assert [line["reason"] for line in said] == ["first look"]
+        await look(3)
+        assert len(said) == 1, "nothing is new"
+        assert await state() is RiskState.ACTIVE
+        await floor.net.market.move_to(await index_wad(floor.net) * 70 // 100)
+        await look(2)
+        assert await state() is RiskState.FROZEN
+        assert said[-1]["reason"] == "breach lasted"
+        await look(2)
+        assert len(said) == 2, "a frozen account is left alone"

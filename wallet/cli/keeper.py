@@ -35,7 +35,8 @@ def run(
     guard: Annotated[
         str | None,
         typer.Option(
-            metavar="KIND", help="stop_loss (default), health_guard, auto_rebalance or delta_hedge: one process a kind."
+            metavar="KIND",
+            help="stop_loss (default), health_guard, auto_rebalance, delta_hedge or equity_breaker: one process a kind.",
         ),
     ] = None,
     watch: Annotated[Path | None, typer.Option(help="File of triggers; default: discover them from events.")] = None,

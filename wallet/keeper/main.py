@@ -17,8 +17,10 @@ from contracts.entrypoint import ENTRY_POINTS
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, NodeError
 from contracts.rpc import RpcClient
-from contracts.types import parse_hash
+from contracts.types import Hash32, parse_hash
 from wallet.config import Profile, data_directory, resolve
+from wallet.keeper.breaker import NAME as BREAKER
+from wallet.keeper.breaker import BreakerKeeper
 from wallet.keeper.fire import Bundlers, Signer
 from wallet.keeper.guard import Keeper
 from wallet.keeper.kinds import KINDS, STOP_LOSS
@@ -26,7 +28,7 @@ from wallet.keeper.status import serve
 from wallet.keeper.store import Store
 from wallet.keeper.transactions import PlainSender
 from wallet.keeper.triggers import Modules
-from wallet.keeper.watch import WatchList, pause, read_watch_file
+from wallet.keeper.watch import Trigger, WatchList, pause, read_watch_file
 from wallet.keystore import KeySource, Keystore, PassphraseSource
 from wallet.services import BundlerClient
 
@@ -49,10 +51,11 @@ async def run(profile: Profile, passphrase: PassphraseSource) -> None:
     key = KeySource(named, settings.session_key_file, settings.session_key_fd).load(keystore, passphrase, "keeper")
     payer = _payer(profile, keystore, passphrase) or key
     entry_point = ENTRY_POINTS[profile.entry_point]
-    kind = KINDS[settings.guard]
+    kind = KINDS.get(settings.guard, STOP_LOSS)
+    pokes = settings.guard == BREAKER
     modules = Modules(
         profile.address("multicall3"),
-        profile.address(kind.name),
+        profile.address(settings.guard),
         profile.address("session_validator"),
         entry_point,
         kind,
@@ -66,41 +69,73 @@ async def run(profile: Profile, passphrase: PassphraseSource) -> None:
         chain_id = await _connect(rpc, profile, stop)
         if chain_id is None:
             return
-        of = "" if kind is STOP_LOSS else f"-{kind.name}"
+        of = "" if settings.guard == STOP_LOSS.name else f"-{settings.guard}"
         store = Store(settings.db or data_directory() / f"keeper{of}-{chain_id}.db")
         stack.callback(store.close)
         genesis = parse_hash((await rpc.block(0))["hash"], "genesis hash")
         store.bind(chain_id, genesis, key.address)
-        clients = []
-        for url in (profile.bundler_url, *settings.backup_bundler_urls):
-            bundler = await stack.enter_async_context(RpcClient(url, timeout_s=_BUNDLER_TIMEOUT_S))
-            clients.append(BundlerClient(bundler, entry_point))
-        keeper = Keeper(
-            rpc=rpc,
-            bundlers=Bundlers(clients),
-            modules=modules,
-            signer=Signer(key, modules, chain_id),
-            watch_list=WatchList(
-                key=key.address,
-                guard=modules.guard,
-                session_validator=modules.session_validator,
-                from_block=settings.from_block,
-                listed=read_watch_file(settings.watch) if settings.watch else None,
-                armed=kind.armed,
-            ),
-            store=store,
-            plain=PlainSender(
-                rpc, payer, chain_id, modules.guard, store, replace_after_blocks=settings.replace_after_blocks
-            ),
-            replace_after_blocks=settings.replace_after_blocks,
-            min_priority_fee_wei=settings.min_priority_fee_wei,
-            direct_fallback=settings.direct_fallback,
-            log=log_to_stderr,
+        plain = PlainSender(
+            rpc, payer, chain_id, modules.guard, store, replace_after_blocks=settings.replace_after_blocks
         )
+        listed = read_watch_file(settings.watch) if settings.watch else None
+        keeper: Keeper | BreakerKeeper
+        if pokes:
+            keeper = BreakerKeeper(
+                rpc=rpc,
+                multicall3=modules.multicall3,
+                breaker=modules.guard,
+                session_validator=modules.session_validator,
+                key=key.address,
+                from_block=settings.from_block,
+                listed=None if listed is None else {trigger.account for trigger in listed},
+                plain=plain,
+                min_priority_fee_wei=settings.min_priority_fee_wei,
+                log=log_to_stderr,
+            )
+        else:
+            keeper = await _firing(stack, rpc, profile, modules, Signer(key, modules, chain_id), listed, store, plain)
         runner, url = await serve(keeper.status, settings.host, settings.port)
         stack.push_async_callback(runner.cleanup)
         print(json.dumps({"event": "listening", "url": url}), flush=True)
         await keeper.run(stop, poll_s=settings.poll_ms / 1000)
+
+
+async def _firing(
+    stack: contextlib.AsyncExitStack,
+    rpc: RpcClient,
+    profile: Profile,
+    modules: Modules,
+    signer: Signer,
+    listed: Mapping[Trigger, Hash32 | None] | None,
+    store: Store,
+    plain: PlainSender,
+) -> Keeper:
+    """The keeper of a guard that fires by operations."""
+    settings = profile.keeper
+    clients = []
+    for url in (profile.bundler_url, *settings.backup_bundler_urls):
+        bundler = await stack.enter_async_context(RpcClient(url, timeout_s=_BUNDLER_TIMEOUT_S))
+        clients.append(BundlerClient(bundler, modules.entry_point))
+    return Keeper(
+        rpc=rpc,
+        bundlers=Bundlers(clients),
+        modules=modules,
+        signer=signer,
+        watch_list=WatchList(
+            key=signer.key.address,
+            guard=modules.guard,
+            session_validator=modules.session_validator,
+            from_block=settings.from_block,
+            listed=listed,
+            armed=modules.kind.armed,
+        ),
+        store=store,
+        plain=plain,
+        replace_after_blocks=settings.replace_after_blocks,
+        min_priority_fee_wei=settings.min_priority_fee_wei,
+        direct_fallback=settings.direct_fallback,
+        log=log_to_stderr,
+    )
 
 
 def _payer(profile: Profile, keystore: Keystore, passphrase: PassphraseSource) -> Eoa | None:

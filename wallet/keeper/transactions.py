@@ -1,6 +1,6 @@
-"""Plain transactions of the keeper's own account: `touch`, which starts the public delay, and `execute`, the last resort.
+"""Plain transactions of the keeper's own account: `touch`, which starts the public delay, `execute`, the last resort, and a breaker's `poke`.
 
-Both are open to anyone; the chain makes sure that a trigger fires once however many ask. Signed and recorded before they are
+All are open to anyone; the chain makes sure that a trigger fires once however many ask. Signed and recorded before they are
 sent, sent again until they are in a block, and replaced with higher fees at the same nonce when that takes too long.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from contracts.bindings import GUARD_EXECUTE, GUARD_TOUCH
+from contracts.bindings import POKE as BREAKER_POKE
 from contracts.eoa import Eoa
 from contracts.errors import RpcError
 from contracts.faults import checkpoint
@@ -20,12 +21,17 @@ from wallet.keeper.watch import Head, Trigger
 
 RETRY_BLOCKS = 5
 """Blocks after one that was included before the same kind is sent again for the same arming."""
-TOUCH, EXECUTE = "touch", "execute"
-_FUNCTIONS = {TOUCH: GUARD_TOUCH, EXECUTE: GUARD_EXECUTE}
+TOUCH, EXECUTE, POKE = "touch", "execute", "poke"
+
+
+def _data(kind: str, trigger: Trigger) -> bytes:
+    if kind == POKE:
+        return BREAKER_POKE.encode(trigger.account)
+    return (GUARD_TOUCH if kind == TOUCH else GUARD_EXECUTE).encode(trigger.account, trigger.id)
 
 
 class PlainSender:
-    """One key's transactions to the stop-loss module, one at a time."""
+    """One key's transactions to one module, one at a time."""
 
     def __init__(
         self, rpc: RpcClient, eoa: Eoa, chain_id: int, guard: Address, store: Store, *, replace_after_blocks: int
@@ -47,7 +53,7 @@ class PlainSender:
                 await self._follow(tx, head)
 
     async def ensure(self, kind: str, trigger: Trigger, arming: int, head: Head, fees: tuple[Wei, Wei]) -> bool:
-        """See to it that a `touch` or `execute` is under way. False if none can be: it would revert, or there is no money for gas.
+        """See to it that a transaction of this kind is under way. False if none can be: it would revert, or there is no money for gas.
 
         Raises NodeUnreachable.
         """
@@ -64,7 +70,7 @@ class PlainSender:
             return await self._start(kind, trigger, arming, head, fees)
 
     async def _start(self, kind: str, trigger: Trigger, arming: int, head: Head, fees: tuple[Wei, Wei]) -> bool:
-        data = _FUNCTIONS[kind].encode(trigger.account, trigger.id)
+        data = _data(kind, trigger)
         request = {"from": to_hex(self._eoa.address), "to": to_hex(self._guard), "data": to_hex(data)}
         try:
             gas = parse_quantity(await self._rpc.call("eth_estimateGas", request), "gas") * 13 // 10
@@ -83,7 +89,7 @@ class PlainSender:
         return True
 
     async def _replace(self, old: PlainTransaction, head: Head, fees: tuple[Wei, Wei]) -> None:
-        data = _FUNCTIONS[old.kind].encode(old.trigger.account, old.trigger.id)
+        data = _data(old.kind, old.trigger)
         request = {"from": to_hex(self._eoa.address), "to": to_hex(self._guard), "data": to_hex(data)}
         try:
             gas = parse_quantity(await self._rpc.call("eth_estimateGas", request), "gas") * 13 // 10
@@ -109,7 +115,7 @@ class PlainSender:
                 "maxPriorityFeePerGas": priority_fee,
                 "value": 0,
                 "to": checksum(self._guard),
-                "data": _FUNCTIONS[kind].encode(trigger.account, trigger.id),
+                "data": _data(kind, trigger),
             }
         )
         tx = PlainTransaction(tx_hash, kind, trigger, arming, nonce, max_fee, priority_fee, raw, INTENDED, head.number)

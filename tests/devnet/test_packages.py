@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_locked_package_has_a_sha512_and_no_address() -> None:
-    assert len(packages.protocol_packages()) == 10
+    assert len(packages.protocol_packages()) == 11
     for package in packages.locked().values():
         assert package.integrity.startswith("sha512-")
         assert len(package.integrity) == len("sha512-") + 88

@@ -75,14 +75,17 @@ async def deploy_seawall(
 
     Raises SetupError, OperationFailed, NodeError.
     """
-    implementation = await deploy(sender, init_code("RiskAccount", ["address"], [entry_point]))
+    risk_validator = await deploy(sender, init_code("RiskValidator"))
+    session_validator = await deploy(sender, init_code("SessionValidator"))
+    account = init_code("RiskAccount", ["address"] * 3, [entry_point, risk_validator, session_validator])
+    implementation = await deploy(sender, account)
     factory = init_code("RiskAccountFactory", ["address", "address"], [implementation, owner])
     paymaster = init_code("VerifyingPaymaster", ["address"] * 3, [entry_point, owner, sponsor_signer])
     return Deployment(
         risk_account_implementation=implementation,
         risk_account_factory=await deploy(sender, factory),
-        risk_validator=await deploy(sender, init_code("RiskValidator")),
-        session_validator=await deploy(sender, init_code("SessionValidator")),
+        risk_validator=risk_validator,
+        session_validator=session_validator,
         stop_loss=await deploy(sender, init_code("StopLoss")),
         health_guard=await deploy(sender, init_code("HealthGuard")),
         auto_rebalance=await deploy(sender, init_code("AutoRebalance")),

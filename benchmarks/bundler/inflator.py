@@ -67,7 +67,9 @@ class Form:
 async def accounts(chain: Chain, entry_point: EntryPoint, count: int) -> list[tuple[Address, Eoa]]:
     """So many RiskAccounts with their keys, deployed and funded."""
     sender = TransactionSender(chain.rpc, chain.accounts.trader, CHAIN_ID)
-    implementation = await deploy(sender, init_code("RiskAccount", ["address"], [entry_point.address]))
+    implementation = await deploy(
+        sender, init_code("RiskAccount", ["address"] * 3, [entry_point.address, bytes(20), bytes(20)])
+    )
     code = init_code("RiskAccountFactory", ["address", "address"], [implementation, chain.accounts.owner.address])
     factory = await deploy(sender, code)
     found = []

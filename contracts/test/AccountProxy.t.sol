@@ -152,7 +152,7 @@ contract AccountProxyTest is Base {
     // ------------------------------------------------------------------ upgrade
 
     function test_an_upgrade_is_followed_and_a_second_one_too() public {
-        address next = address(new RiskAccount(ENTRY_POINT));
+        address next = address(new RiskAccount(ENTRY_POINT, address(validator), address(sessions)));
         _announced(abi.encodeCall(account.upgradeToAndCall, (next, "")));
         eq(account.implementation(), next, "upgraded");
         eq(account.ownerSigner(), _ownerBytes(), "birth data survive");

@@ -50,9 +50,9 @@ abstract contract Base is Assertions {
 
     function setUp() public virtual {
         vm.warp(1_700_000_000);
-        factory = _factory(ENTRY_POINT);
         validator = new RiskValidator();
         sessions = new SessionValidator();
+        factory = _factory(ENTRY_POINT);
         authority = new EmergencyFreeze();
         stopLoss = new StopLoss();
         target = new Target();
@@ -66,7 +66,7 @@ abstract contract Base is Assertions {
     // ---- building
 
     function _factory(IEntryPoint entryPoint) internal returns (RiskAccountFactory) {
-        RiskAccount implementation = new RiskAccount(entryPoint);
+        RiskAccount implementation = new RiskAccount(entryPoint, address(validator), address(sessions));
         return new RiskAccountFactory(payable(address(implementation)), address(this));
     }
 

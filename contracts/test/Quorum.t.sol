@@ -6,6 +6,7 @@ import {PackedUserOperation} from "@openzeppelin/contracts/interfaces/IERC4337.s
 import {IRiskValidator} from "../src/interfaces/IRiskValidator.sol";
 import {UserOpLib} from "../src/libraries/UserOpLib.sol";
 import {RiskValidator} from "../src/modules/RiskValidator.sol";
+import {ValidatorSettings} from "../src/modules/validator/ValidatorSettings.sol";
 import {Base} from "./Base.sol";
 
 /// Calldata for a library that reads calldata.
@@ -335,12 +336,12 @@ abstract contract QuorumBehaviour is Base {
             quorum.signers[i] = address(i + 1);
         }
         _refused(quorum);
-        vm.expectRevert(abi.encodeWithSelector(RiskValidator.NotInstalled.selector, address(this)));
+        vm.expectRevert(abi.encodeWithSelector(ValidatorSettings.NotInstalled.selector, address(this)));
         validator.setQuorum(_quorum(DESK, 1, 1));
     }
 
     function _refused(IRiskValidator.Quorum memory quorum) private {
-        vm.expectRevert(abi.encodeWithSelector(RiskValidator.InvalidQuorum.selector, quorum.id));
+        vm.expectRevert(abi.encodeWithSelector(ValidatorSettings.InvalidQuorum.selector, quorum.id));
         _set(quorum);
     }
 

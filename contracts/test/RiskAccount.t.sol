@@ -123,10 +123,11 @@ contract RiskAccountTest is Base {
         VetoHook hook = new VetoHook();
         _install(address(account), 4, address(hook), "");
         uint256 word = uint256(vm.load(address(account), STATE_WORD_SLOT));
-        eq(word, uint256(uint160(address(hook))) | uint256(1) << 168 | uint256(2) << 176, "word with hook");
+        uint256 ours = uint256(1) << 168 | uint256(2) << 176 | uint256(0x04) << 240; // attested, epoch, flags
+        eq(word, uint256(uint160(address(hook))) | ours, "word with hook");
         _uninstall(4, address(hook));
         word = uint256(vm.load(address(account), STATE_WORD_SLOT));
-        eq(word, uint256(1) << 168 | uint256(2) << 176, "word without hook");
+        eq(word, ours, "word without hook");
         eq(account.hook(), address(0), "hook");
     }
 
@@ -567,7 +568,7 @@ contract RiskAccountTest is Base {
     }
 
     function test_upgrade_only_through_the_delay() public {
-        RiskAccount next = new RiskAccount(ENTRY_POINT);
+        RiskAccount next = new RiskAccount(ENTRY_POINT, address(validator), address(sessions));
         _announced(abi.encodeCall(account.upgradeToAndCall, (address(next), "")));
         bytes32 slot = 0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc;
         eq(address(uint160(uint256(vm.load(address(account), slot)))), address(next), "implementation");
@@ -577,7 +578,7 @@ contract RiskAccountTest is Base {
 
     function test_one_announcement_opens_one_function_once() public {
         bytes memory change = abi.encodeCall(account.setOwner, (_ownerBytes()));
-        RiskAccount next = new RiskAccount(ENTRY_POINT);
+        RiskAccount next = new RiskAccount(ENTRY_POINT, address(validator), address(sessions));
         bytes memory upgrade = abi.encodeCall(account.upgradeToAndCall, (address(next), change));
         _op(address(account), abi.encodeCall(account.scheduleAdmin, (upgrade)));
         vm.warp(_now() + DELAY);

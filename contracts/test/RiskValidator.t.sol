@@ -6,6 +6,7 @@ import {PackedUserOperation} from "@openzeppelin/contracts/interfaces/IERC4337.s
 import {Execution} from "@openzeppelin/contracts/interfaces/draft-IERC7579.sol";
 import {IRiskValidator} from "../src/interfaces/IRiskValidator.sol";
 import {RiskValidator} from "../src/modules/RiskValidator.sol";
+import {ValidatorSettings} from "../src/modules/validator/ValidatorSettings.sol";
 import {ContractOwner, KeccakVerifier, Target} from "./Actors.sol";
 import {Base} from "./Base.sol";
 
@@ -201,11 +202,11 @@ abstract contract RiskValidatorBehaviour is Base {
         isTrue(_isValid(signature), "new epoch");
         _call(abi.encodeCall(validator.setEngine, (vm.addr(ENGINE_A_KEY), false)));
         isTrue(!_isValid(signature), "engine gone");
-        vm.expectRevert(abi.encodeWithSelector(RiskValidator.InvalidThreshold.selector, 1, 0));
+        vm.expectRevert(abi.encodeWithSelector(ValidatorSettings.InvalidThreshold.selector, 1, 0));
         _call(abi.encodeCall(validator.setEngine, (vm.addr(ENGINE_B_KEY), false)));
-        vm.expectRevert(abi.encodeWithSelector(RiskValidator.InvalidThreshold.selector, 0, 1));
+        vm.expectRevert(abi.encodeWithSelector(ValidatorSettings.InvalidThreshold.selector, 0, 1));
         _call(abi.encodeCall(validator.setThreshold, (0)));
-        vm.expectRevert(abi.encodeWithSelector(RiskValidator.InvalidEngine.selector, vm.addr(ENGINE_B_KEY)));
+        vm.expectRevert(abi.encodeWithSelector(ValidatorSettings.InvalidEngine.selector, vm.addr(ENGINE_B_KEY)));
         _call(abi.encodeCall(validator.setEngine, (vm.addr(ENGINE_B_KEY), true)));
     }
 
@@ -216,16 +217,16 @@ abstract contract RiskValidatorBehaviour is Base {
         _call(abi.encodeCall(validator.setEscapeDelay, (5 days)));
         eq(validator.escapeDelayOf(subject), 5 days, "changed");
         eq(validator.escapeOpenAt(subject), openAt, "under way");
-        vm.expectRevert(RiskValidator.InvalidDelay.selector);
+        vm.expectRevert(ValidatorSettings.InvalidDelay.selector);
         _call(abi.encodeCall(validator.setEscapeDelay, (0)));
-        vm.expectRevert(abi.encodeWithSelector(RiskValidator.NotInstalled.selector, address(this)));
+        vm.expectRevert(abi.encodeWithSelector(ValidatorSettings.NotInstalled.selector, address(this)));
         validator.setEscapeDelay(1);
     }
 
     function test_settings_need_an_installation() public {
-        vm.expectRevert(abi.encodeWithSelector(RiskValidator.NotInstalled.selector, address(this)));
+        vm.expectRevert(abi.encodeWithSelector(ValidatorSettings.NotInstalled.selector, address(this)));
         validator.setPolicy(0);
-        vm.expectRevert(abi.encodeWithSelector(RiskValidator.NotInstalled.selector, address(this)));
+        vm.expectRevert(abi.encodeWithSelector(ValidatorSettings.NotInstalled.selector, address(this)));
         validator.startEscape(address(this), type(uint48).max, "");
         isTrue(validator.requiresAttestation() && validator.isModuleType(1) && !validator.isModuleType(2), "kind");
         eq(validator.thresholdOf(subject), 1, "threshold");
@@ -254,6 +255,21 @@ abstract contract RiskValidatorBehaviour is Base {
         if (escape) op.nonce = uint256(uint160(address(validator))) << 96 | uint256(3) << 88;
         (bool valid,,) = _parse(_validate(op, HASH));
         isTrue(!valid, "noise");
+    }
+
+    /// What `validateUserOp` answers, `validateAttested` answers to the account that names its entry point and owner.
+    function testFuzz_an_account_that_is_not_asked_gets_the_same_answer(uint8 shape, bytes calldata noise) public {
+        bytes memory signature =
+            [_good(), _both(ENGINE_A_KEY, ENGINE_B_KEY), _both(ENGINE_B_KEY, ENGINE_A_KEY), noise][shape % 4];
+        if (shape % 8 > 3 && noise.length != 0) signature[uint8(noise[0]) % signature.length] ^= 0x01;
+        PackedUserOperation memory op = _attestedOp(signature);
+        vm.startPrank(subject);
+        uint256 asked = validator.validateUserOp(op, HASH);
+        eq(validator.validateAttested(op, HASH, address(ENTRY_POINT), owner), asked, "same");
+        eq(validator.validateAttested(op, HASH, address(ENTRY_POINT), address(0)), asked, "owner asked");
+        address another = address(ERC4337Utils.ENTRYPOINT_V07);
+        eq(uint160(validator.validateAttested(op, HASH, another, owner)), FAILED, "another entry point");
+        vm.stopPrank();
     }
 
     function test_lane_and_signature_type_belong_together() public {
@@ -348,9 +364,9 @@ abstract contract RiskValidatorBehaviour is Base {
         bytes memory call = _executeData(address(0xdead), 0, "");
         (bool valid,,) = _escapeVerdict(call);
         isTrue(!valid, "unannounced");
-        vm.expectRevert(RiskValidator.InvalidOwnerSignature.selector);
+        vm.expectRevert(ValidatorSettings.InvalidOwnerSignature.selector);
         this.startEscape(THIEF_KEY, type(uint48).max);
-        vm.expectRevert(abi.encodeWithSelector(RiskValidator.Expired.selector, 1));
+        vm.expectRevert(abi.encodeWithSelector(ValidatorSettings.Expired.selector, 1));
         this.startEscape(OWNER_KEY, 1);
         _startEscape(OWNER_KEY, type(uint48).max);
         uint48 openAt = uint48(_now() + 3 days);
@@ -359,7 +375,7 @@ abstract contract RiskValidatorBehaviour is Base {
         (bool valid2, uint48 validAfter,) = _escapeVerdict(call);
         isTrue(valid2, "valid");
         eq(validAfter, openAt, "only after the delay");
-        vm.expectRevert(abi.encodeWithSelector(RiskValidator.EscapeUnderWay.selector, openAt));
+        vm.expectRevert(abi.encodeWithSelector(ValidatorSettings.EscapeUnderWay.selector, openAt));
         this.startEscape(OWNER_KEY, type(uint48).max);
     }
 
@@ -372,7 +388,7 @@ abstract contract RiskValidatorBehaviour is Base {
         _call(abi.encodeCall(validator.cancelEscape, ()));
         (bool valid,,) = _escapeVerdict(_executeData(address(target), 0, ""));
         isTrue(!valid, "cancelled");
-        vm.expectRevert(RiskValidator.NoEscape.selector);
+        vm.expectRevert(ValidatorSettings.NoEscape.selector);
         _call(abi.encodeCall(validator.cancelEscape, ()));
         _startEscape(OWNER_KEY, type(uint48).max);
         eq(validator.escapeNonce(subject), 2, "nonce");
@@ -504,6 +520,16 @@ contract RiskValidatorOnRiskAccountTest is RiskValidatorBehaviour {
     }
 }
 
+/// Our account with a validator that its code does not name, which has to ask.
+contract UnnamedRiskValidatorTest is RiskValidatorBehaviour {
+    function setUp() public override {
+        super.setUp();
+        subject = address(account);
+        validator = new RiskValidator();
+        _install(subject, 1, address(validator), _riskData(""));
+    }
+}
+
 contract RiskValidatorOnForeignAccountTest is RiskValidatorBehaviour {
     function setUp() public override {
         super.setUp();
@@ -513,14 +539,14 @@ contract RiskValidatorOnForeignAccountTest is RiskValidatorBehaviour {
 
     function test_a_foreign_account_must_name_its_owner_and_a_delay() public {
         RiskValidator fresh = new RiskValidator();
-        vm.expectRevert(RiskValidator.OwnerRequired.selector);
+        vm.expectRevert(ValidatorSettings.OwnerRequired.selector);
         _install(subject, 1, address(fresh), _riskData(""));
         address[] memory engines = new address[](1);
         engines[0] = owner;
         bytes memory data = abi.encode(
             IRiskValidator.InstallData(_ownerBytes(), engines, 1, 0, POLICY, new IRiskValidator.Quorum[](0))
         );
-        vm.expectRevert(RiskValidator.InvalidDelay.selector);
+        vm.expectRevert(ValidatorSettings.InvalidDelay.selector);
         _install(subject, 1, address(fresh), data);
         data = abi.encode(
             IRiskValidator.InstallData(
@@ -532,7 +558,7 @@ contract RiskValidatorOnForeignAccountTest is RiskValidatorBehaviour {
                 new IRiskValidator.Quorum[](0)
             )
         );
-        vm.expectRevert(abi.encodeWithSelector(RiskValidator.OwnerKeyTooLong.selector, 129));
+        vm.expectRevert(abi.encodeWithSelector(ValidatorSettings.OwnerKeyTooLong.selector, 129));
         _install(subject, 1, address(fresh), data);
     }
 

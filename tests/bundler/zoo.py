@@ -145,7 +145,9 @@ async def _openzeppelin(chain: Chain, entry_point: EntryPoint, key: bytes, sende
 
 async def _ours(chain: Chain, entry_point: EntryPoint, key: bytes, sender: TransactionSender) -> Resident:
     owner = Eoa(key)
-    implementation = await deploy.deploy(sender, deploy.init_code("RiskAccount", ["address"], [entry_point.address]))
+    implementation = await deploy.deploy(
+        sender, deploy.init_code("RiskAccount", ["address"] * 3, [entry_point.address, bytes(20), bytes(20)])
+    )
     addresses = [implementation, chain.accounts.paymaster_owner.address]
     factory = await deploy.deploy(sender, deploy.init_code("RiskAccountFactory", ["address"] * 2, addresses))
     birth = Birth(factory, AccountConfig(ecdsa_owner(owner.address), bytes(20), 0, (10**18,) * 3, ()), bytes(32))

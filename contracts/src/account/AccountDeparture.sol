@@ -33,6 +33,8 @@ contract AccountDeparture is AccountStorage {
     /// Gas that `onUninstall` gets in a forced uninstallation.
     uint256 public constant FORCED_UNINSTALL_GAS = 200_000;
 
+    constructor(address riskValidator, address sessionValidator) AccountStorage(riskValidator, sessionValidator) {}
+
     /// @notice See `IRiskAccount`.
     function forceUninstallModule(uint256 moduleTypeId, address module, bytes calldata deInitData) external {
         bytes calldata moduleData = deInitData;

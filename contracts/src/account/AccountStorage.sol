@@ -27,7 +27,7 @@ abstract contract AccountStorage is AccountERC7579HookedUpgradeable, IAccountEve
     /// The word that OpenZeppelin's hooked account keeps its hook in, and beside it our state. OpenZeppelin declares only `hook` and
     /// writes only those 160 bits.
     /// @param attested how many installed validators close the native owner path.
-    /// @param flags `STORED`, `JOINED`. @param upgraded tells the proxy to look into the ERC-1967 slot (see `AccountProxy`).
+    /// @param flags `STORED`, `JOINED`, `ATTESTED`, `SESSIONS`. @param upgraded tells the proxy to look into the ERC-1967 slot (see `AccountProxy`).
     struct StateWord {
         address hook;
         RiskState state;
@@ -71,6 +71,9 @@ abstract contract AccountStorage is AccountERC7579HookedUpgradeable, IAccountEve
     uint8 internal constant STORED = 0x01;
     /// An EIP-7702 account has joined: its modules count.
     uint8 internal constant JOINED = 0x02;
+    /// The validators that the code names are installed. Their entries in the list of validators say the same; the flags save reading those.
+    uint8 internal constant ATTESTED = 0x04;
+    uint8 internal constant SESSIONS = 0x08;
     uint256 internal constant STORED_BIT = uint256(STORED) << 240;
     uint256 internal constant JOINED_BIT = uint256(JOINED) << 240;
 
@@ -80,6 +83,14 @@ abstract contract AccountStorage is AccountERC7579HookedUpgradeable, IAccountEve
     bytes32 internal constant MODULES_SLOT = 0x0a47d913d72b2639f4ca1c145cc07ddf7170b73b257c8e0d4fced7cc8e3e3900;
     // keccak256(abi.encode(uint256(keccak256("seawall.storage.RiskAccount")) - 1)) & ~bytes32(uint256(0xff))
     bytes32 internal constant STORAGE_SLOT = 0x5a2c7621610bb5812fa23aae5b9db82720aab3ec04bc07a265af9c8fad35fb00;
+
+    /// The validators that most accounts have; zero where there is none.
+    address internal immutable RISK_VALIDATOR;
+    address internal immutable SESSION_VALIDATOR;
+
+    constructor(address riskValidator, address sessionValidator) {
+        (RISK_VALIDATOR, SESSION_VALIDATOR) = (riskValidator, sessionValidator);
+    }
 
     modifier onlyActive() {
         _requireActive();
@@ -125,7 +136,9 @@ abstract contract AccountStorage is AccountERC7579HookedUpgradeable, IAccountEve
     /// @dev What the account itself keeps about a module that has gone.
     function _afterUninstall(uint256 moduleTypeId, address module) internal {
         RiskAccountStorage storage $ = _storage();
-        if (moduleTypeId == MODULE_TYPE_VALIDATOR && $.attested[module]) {
+        if (moduleTypeId == MODULE_TYPE_VALIDATOR) {
+            _word().flags &= ~_flagOf(module);
+            if (!$.attested[module]) return;
             delete $.attested[module];
             --_word().attested;
         } else if (moduleTypeId == MODULE_TYPE_FALLBACK && $.handlers[module] != 0) {
@@ -135,6 +148,12 @@ abstract contract AccountStorage is AccountERC7579HookedUpgradeable, IAccountEve
             delete $.authority;
             emit AuthorityChanged(address(0));
         }
+    }
+
+    /// @dev The flag of a validator that the code names, 0 of any other.
+    function _flagOf(address validator) internal view returns (uint8) {
+        if (validator == address(0)) return 0;
+        return validator == RISK_VALIDATOR ? ATTESTED : validator == SESSION_VALIDATOR ? SESSIONS : 0;
     }
 
     function _announce(bytes memory data, uint48 delay, address by) internal returns (uint48 executableAt) {

@@ -37,6 +37,7 @@ import {OwnerLib} from "../libraries/OwnerLib.sol";
 import {UserOpLib} from "../libraries/UserOpLib.sol";
 import {AccountDeparture} from "./AccountDeparture.sol";
 import {AccountProxy} from "./AccountProxy.sol";
+import {AccountStorage} from "./AccountStorage.sol";
 import {AnnouncedAdmin} from "./AnnouncedAdmin.sol";
 import {TokenReceiver} from "./TokenReceiver.sol";
 
@@ -112,12 +113,16 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, TokenReceiver {
     /// The code of `forceUninstallModule` and `leave`.
     address private immutable DEPARTURE;
 
-    /// @param entryPoint_ the only entry point whose operations the account accepts.
-    constructor(IEntryPoint entryPoint_) {
+    /// @param entryPoint_ the only entry point whose operations the account accepts. @param riskValidator and `sessionValidator`: a
+    /// `RiskValidator` and a `SessionValidator` whose operations cost less than those of other validators; zero for none. Neither is
+    /// installed by being named.
+    constructor(IEntryPoint entryPoint_, address riskValidator, address sessionValidator)
+        AccountStorage(riskValidator, sessionValidator)
+    {
         ENTRY_POINT = entryPoint_;
         WRAPS_HASH = entryPoint_ == ERC4337Utils.ENTRYPOINT_V07;
         SELF = address(this);
-        DEPARTURE = address(new AccountDeparture());
+        DEPARTURE = address(new AccountDeparture(riskValidator, sessionValidator));
     }
 
     // ------------------------------------------------------------------ birth
@@ -260,8 +265,34 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, TokenReceiver {
             return signed ? ERC4337Utils.SIG_VALIDATION_SUCCESS : ERC4337Utils.SIG_VALIDATION_FAILED;
         }
         address validator = address(uint160(path >> 8));
-        if (!_isValidator(word, validator)) return ERC4337Utils.SIG_VALIDATION_FAILED;
+        uint8 flag = _flagOf(validator);
+        if (uint256(flag) << 240 & word != 0) {
+            if (flag == ATTESTED) return _askAttested(signable, signer);
+        } else if (!_isValidator(word, validator)) {
+            return ERC4337Utils.SIG_VALIDATION_FAILED;
+        }
         return _askValidator(validator, signable);
+    }
+
+    /// @dev `IAttestedValidator.validateAttested(userOp, signable, ENTRY_POINT, owner)`, so that it need not ask back. The operation lies in
+    /// this call's data behind three words; its offset counts from the first of them, which are four now.
+    function _askAttested(bytes32 signable, uint256 signer) private view returns (uint256 validationData) {
+        (address validator, address entryPoint_) = (RISK_VALIDATOR, address(ENTRY_POINT));
+        address owner = _kindOf(signer) == OwnerLib.KIND_ECDSA ? _ownerOf(signer) : address(0);
+        bytes4 selector = IAttestedValidator.validateAttested.selector;
+        bool success;
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            mstore(at, selector)
+            mstore(add(at, 0x04), add(calldataload(0x04), 0x20))
+            mstore(add(at, 0x24), signable)
+            mstore(add(at, 0x44), entryPoint_)
+            mstore(add(at, 0x64), owner)
+            calldatacopy(add(at, 0x84), 0x64, sub(calldatasize(), 0x64))
+            success := staticcall(gas(), validator, at, add(calldatasize(), 0x20), 0x00, 0x20)
+            validationData := mload(0x00)
+        }
+        return _answered(success, validationData);
     }
 
     /// @dev `IERC7579Validator.validateUserOp(userOp, signable)` with the operation as it lies in this call's data: both functions take the
@@ -277,8 +308,13 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, TokenReceiver {
             success := call(gas(), validator, 0, at, calldatasize(), 0x00, 0x20)
             validationData := mload(0x00)
         }
+        return _answered(success, validationData);
+    }
+
+    /// @dev Right behind a call to a validator.
+    function _answered(bool success, uint256 validationData) private pure returns (uint256) {
         if (!success) LowLevelCall.bubbleRevert();
-        if (LowLevelCall.returnDataSize() < 32) return ERC4337Utils.SIG_VALIDATION_FAILED;
+        return LowLevelCall.returnDataSize() < 32 ? ERC4337Utils.SIG_VALIDATION_FAILED : validationData;
     }
 
     /// @dev Whether the owner signed a Merkle root above this operation: one signature for operations of any chains, nonces and accounts. The
@@ -525,9 +561,12 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, TokenReceiver {
         }
         RiskAccountStorage storage $ = _storage();
         ++$.installs;
-        if (moduleTypeId == MODULE_TYPE_VALIDATOR && _requiresAttestation(module) && !$.attested[module]) {
-            $.attested[module] = true;
-            ++_word().attested;
+        if (moduleTypeId == MODULE_TYPE_VALIDATOR) {
+            if (_modulesCount(_rawWord())) _word().flags |= _flagOf(module);
+            if (_requiresAttestation(module) && !$.attested[module]) {
+                $.attested[module] = true;
+                ++_word().attested;
+            }
         } else if (moduleTypeId == MODULE_TYPE_FALLBACK) {
             ++$.handlers[module];
             ++$.fallbacks;
@@ -603,9 +642,10 @@ contract RiskAccount is AnnouncedAdmin, ERC7739Upgradeable, TokenReceiver {
         }
     }
 
-    /// @dev From now on the proxy looks into the ERC-1967 slot, which UUPSUpgradeable writes next.
+    /// @dev From now on the proxy looks into the ERC-1967 slot, which UUPSUpgradeable writes next. Other code names other validators.
     function _authorizeUpgrade(address) internal override onlyAnnounced {
-        _word().upgraded = 1;
+        StateWord storage word = _word();
+        (word.upgraded, word.flags) = (1, word.flags & (STORED | JOINED));
     }
 
     /// @dev Through a proxy whose implementation this is: named in its code while it was never upgraded, in the ERC-1967 slot else.

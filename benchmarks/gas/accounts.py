@@ -45,7 +45,7 @@ TRANSFER = b.TRANSFER
 COLUMNS = ("create + noop", "ETH", "ERC-20", "ERC-20 per op of 10")
 GOALS = (187_000, 90_000, 97_000, 55_000)
 STRETCH = (180_000, 88_000, 95_000, 54_000)
-ADDED_GOALS = {"RiskValidator, one engine": 17_000, "session key": 13_000}
+ADDED_GOALS = {"RiskValidator, one engine": 17_000, "session key": 13_000, "PolicyHook, one window": 18_000}
 PEERS: dict[str, tuple[int | None, int | None, int | None, int | None]] = {
     "floor: accept-all account": (None, 63_337, None, 31_793),
     "Simple7702 (v0.8, delegated)": (None, 80_545, 87_420, 48_690),
@@ -224,6 +224,28 @@ async def by_session(bench: Bench, owner: Eoa, key: Eoa) -> int:
     return used
 
 
+async def hooked(bench: Bench, owner: Eoa) -> int:
+    """An ERC-20 transfer that the allowlist names and one rolling window of the token counts."""
+    rule = (bench.token, TRANSFER.selector, 0, [])
+    window = (bench.token, _ROLLING, 86_400, 0, WAD)
+    init = b.encode_hook((bytes(20), 0, True), [rule], [window], [])
+    module = ModuleInit(b.MODULE_HOOK, bench.net.addresses.policy_hook, init)
+    account, birth = await bench.born(owner, (module,), b"hooked")
+    await bench.sender.transact(birth.factory, birth.factory_data)
+    used = 0
+    for _ in range(3):
+        op = await bench.operation(
+            account, nonce_key(bytes(20), LANE_OWNER), [Call(bench.token, TRANSFER.encode(RECIPIENT, 1))]
+        )
+        signature = owner.sign_hash(V08.user_op_hash(op, bench.net.chain_id))
+        used = await bench.column("PolicyHook, one window", op.replace(signature=signature))
+    return used
+
+
+_ROLLING = 1
+"""IPolicyHook.Span."""
+
+
 async def warm(bench: Bench) -> None:
     """Recipient and beneficiary exist and hold something before anything is measured."""
     await bench.sender.transact(RECIPIENT, value=1)
@@ -240,6 +262,7 @@ async def measure() -> dict[str, int]:
         figures = dict(zip(COLUMNS, await owner_path(bench, people.owner), strict=True))
         figures["RiskValidator, one engine"] = await attested(bench, people.owner, people.engine)
         figures["session key"] = await by_session(bench, people.owner, people.keeper)
+        figures["PolicyHook, one window"] = await hooked(bench, people.owner)
         return figures
 
 

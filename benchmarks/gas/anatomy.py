@@ -153,6 +153,7 @@ async def measure() -> dict[str, Anatomy]:
             where.risk_account_implementation: "RiskAccount",
             where.risk_validator: "RiskValidator",
             where.session_validator: "SessionValidator",
+            where.policy_hook: "PolicyHook",
         }
         by_number = {int.from_bytes(address): name for address, name in names.items()}
         found: dict[str, Anatomy] = {}
@@ -174,6 +175,7 @@ async def measure() -> dict[str, Anatomy]:
         await accounts.owner_path(bench, people.owner)
         await accounts.attested(bench, people.owner, people.engine)
         await accounts.by_session(bench, people.owner, people.keeper)
+        await accounts.hooked(bench, people.owner)
         return found
 
 

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bundler.settings import Settings
-from contracts.devnet.accounts import devnet_key
 from contracts.entrypoint import V08
-from contracts.eoa import Eoa
 from contracts.errors import NodeUnreachable
-from contracts.types import Address, to_hex
+from contracts.types import to_hex
 from contracts.userop import UserOperation
 from tests.bundler.rig import Chain, Process, process
 from tests.chaos.ledger import Verdict
@@ -24,7 +22,6 @@ from tests.postgres import Cluster
 
 FRONTS = 2
 BUILDERS = 2
-_KEYS = ("bundler", "second executor")
 
 
 @dataclass(slots=True)
@@ -42,24 +39,11 @@ class Fleet(Storm):
         cls, chain: Chain, cluster: Cluster, folder: Path, seed: int, **changes: Any
     ) -> AsyncIterator[Fleet]:
         """A storm over processes that do not run yet."""
-        second = folder / "second.key"
-        second.touch(mode=0o600)
-        second.write_text(devnet_key(_KEYS[1]).hex())
-        await chain.rpc.call("anvil_setBalance", to_hex(Eoa(devnet_key(_KEYS[1])).address), hex(10**22))
-        shared: dict[str, Any] = {
-            "store": cluster.database(),
-            "lane_key_files": (second,),
-            "lease_s": 1.5,
-            "lane_min_ops": 1,
-        }
-        async with cls.brew(chain, folder, seed, **(shared | changes)) as fleet:
+        shared: dict[str, Any] = {"store": cluster.database(), "lease_s": 1.5}
+        async with cls.brew(chain, folder, seed, lanes=True, **(shared | changes)) as fleet:
             assert isinstance(fleet, Fleet)
             fleet.cluster = cluster
             yield fleet
-
-    @property
-    def executors(self) -> tuple[Address, ...]:
-        return tuple(Eoa(devnet_key(name)).address for name in _KEYS)
 
     def settings_of(self, member: int) -> Settings:
         """The first ones only answer."""

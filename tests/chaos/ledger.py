@@ -60,6 +60,8 @@ class Verdict:
     transactions: dict[Hash32, Hash32]
     """In which transaction each operation is."""
     reverted_bundles: int
+    executors: int
+    """How many of them have bundles on chain."""
     failures: list[str]
 
 
@@ -88,6 +90,7 @@ async def judge(ledger: Ledger, rpc: RpcClient, *executors: Address, entry_point
             failures.append(f"REPLACED: {_name(slot)} holds {to_hex(hashes[0])}, its replacement was acknowledged")
     carried: Counter[Hash32] = Counter()
     reverted = 0
+    active: set[str] = set()
     for transaction in await _transactions_of(rpc, executors):
         receipt = await rpc.receipt(parse_hash(transaction["hash"], "transaction hash"))
         assert receipt is not None
@@ -98,9 +101,10 @@ async def judge(ledger: Ledger, rpc: RpcClient, *executors: Address, entry_point
             ops, _ = entry_point.decode_handle_ops(parse_bytes(transaction["input"], "input"))
         except InvalidFields:
             continue  # a cancellation
+        active.add(transaction["from"])
         carried.update(entry_point.user_op_hash(op, int(transaction["chainId"], 16)) for op in ops)
     failures += [f"TWICE: {to_hex(h)} is in {count} bundles" for h, count in carried.items() if count > 1]
-    return Verdict(dict(included), transactions, reverted, failures)
+    return Verdict(dict(included), transactions, reverted, len(active), failures)
 
 
 async def _transactions_of(rpc: RpcClient, senders: tuple[Address, ...]) -> list[dict[str, Any]]:

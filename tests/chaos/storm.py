@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from bundler.settings import Settings
+from contracts.devnet.accounts import devnet_key
 from contracts.devnet.chain import CHAIN_ID
 from contracts.entrypoint import V08
+from contracts.eoa import Eoa
 from contracts.errors import NodeUnreachable, RpcError
 from contracts.types import Address, Hash32, checksum, keccak, to_hex
 from contracts.userop import UserOperation
@@ -37,6 +39,7 @@ from tests.chaos.ledger import Ledger, Verdict, judge
 
 FINALITY = 8
 DEEPEST_REORG = 4
+_SECOND_KEY = devnet_key("second executor")
 _PATIENCE = (
     "is unstaked and has",
     "shutting down",
@@ -71,8 +74,12 @@ class Storm:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def brew(cls, chain: Chain, folder: Path, seed: int, **changes: Any) -> AsyncIterator[Storm]:
-        """A storm without a bundler yet."""
+    async def brew(
+        cls, chain: Chain, folder: Path, seed: int, *, lanes: bool = False, **changes: Any
+    ) -> AsyncIterator[Storm]:
+        """A storm without a bundler yet. `lanes`: two executors send bundles at once."""
+        if lanes:
+            changes = {"lane_key_files": (await _second_key(chain, folder),), "lane_min_ops": 1} | changes
         async with FaultProxy.start(chain.anvil.url, seed) as proxy:
             options: dict[str, Any] = {
                 "rpc_url": proxy.url,
@@ -90,7 +97,8 @@ class Storm:
 
     @property
     def executors(self) -> tuple[Address, ...]:
-        return (self.chain.accounts.bundler.address,)
+        """Whether the second has a lane or not: what it sends is judged."""
+        return (self.chain.accounts.bundler.address, Eoa(_SECOND_KEY).address)
 
     # What the world does.
 
@@ -307,6 +315,15 @@ class Storm:
             f"{self.done['kills']} kills: {len(self.ledger.acknowledged)} operations acknowledged ({self.ledger.replaced} of them "
             f"replaced), {len(verdict.included)} included, {verdict.reverted_bundles} bundles reverted; {happened}"
         )
+
+
+async def _second_key(chain: Chain, folder: Path) -> Path:
+    """The file with the key of the second executor, who has money."""
+    path = folder / "second.key"
+    path.touch(mode=0o600)
+    path.write_text(_SECOND_KEY.hex())
+    await chain.rpc.call("anvil_setBalance", to_hex(Eoa(_SECOND_KEY).address), hex(10**22))
+    return path
 
 
 _PAY = bytes.fromhex("b61d27f6") + TARGET.rjust(32, b"\0") + (1).to_bytes(32) + (96).to_bytes(32) + bytes(32)

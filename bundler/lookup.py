@@ -15,7 +15,7 @@ from contracts.entrypoint import USER_OPERATION_EVENT, EntryPoint
 from contracts.entrypoint.base import GET_NONCE
 from contracts.errors import InvalidFields
 from contracts.rpc import RpcClient
-from contracts.types import Hash32, checksum, parse_bytes, parse_hash, to_hex
+from contracts.types import Address, Hash32, checksum, parse_bytes, parse_hash, to_hex
 from contracts.userop import UserOperation
 
 
@@ -28,6 +28,26 @@ async def find_inclusion(rpc: RpcClient, entry_point: EntryPoint, op_hash: Hash3
     if not logs:
         return None
     return inclusion_of(logs[-1])
+
+
+async def find_use(
+    rpc: RpcClient, entry_point: EntryPoint, op: UserOperation, depth: int
+) -> tuple[Hash32, Inclusion] | None:
+    """The operation of the last `depth` blocks that has used this one's nonce, by its event. Raises NodeError."""
+    head = await read_head(rpc)
+    topics = [USER_OPERATION_EVENT.topic, None, op.sender.rjust(32, b"\0")]
+    for log in reversed(await rpc.logs(entry_point.address, topics, max(head.number - depth, 0), head.number)):
+        op_hash, _, nonce = identity_of(log)
+        if nonce == op.nonce:
+            return op_hash, inclusion_of(log)
+    return None
+
+
+def identity_of(log: dict[str, Any]) -> tuple[Hash32, Address, int]:
+    """Hash, sender and nonce of the operation of a UserOperationEvent."""
+    topics = [parse_bytes(topic, "topic") for topic in log["topics"]]
+    values = USER_OPERATION_EVENT.decode(topics, parse_bytes(log["data"], "event data"))
+    return values[0], values[1], values[3]
 
 
 def inclusion_of(log: dict[str, Any]) -> Inclusion:
@@ -89,7 +109,7 @@ class Lookup:
             "status": record.status.value,
             "reason": record.reason,
             "transactionHash": to_hex(record.tx_hash) if record.tx_hash else None,
-            "blockNumber": hex(record.inclusion.block_number) if record.inclusion else None,
+            "blockNumber": hex(record.inclusion.block_number) if record.inclusion and not record.overtaken else None,
         }
 
     async def _locate(self, op_hash: Hash32) -> tuple[EntryPoint, Inclusion] | None:

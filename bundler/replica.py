@@ -63,7 +63,7 @@ class Replica:
     def _end(self, record: OperationRecord) -> None:
         entry = record.entry
         known = self._pool.remove(entry.hash) is not None
-        if record.status is OpStatus.INCLUDED:
+        if record.status is OpStatus.INCLUDED or record.overtaken:
             self._pool.settle(entry)
             self._settled[entry.hash] = entry
         if known:

@@ -19,7 +19,7 @@ from bundler.fees import FeeModel, Pricing
 from bundler.inflator import Inflator
 from bundler.intake import Intake
 from bundler.lanes import UnderWay
-from bundler.lookup import Lookup, find_inclusion
+from bundler.lookup import Lookup, find_use
 from bundler.mempool import Entry, Mempool
 from bundler.purses import Purses
 from bundler.replica import Replica
@@ -49,6 +49,9 @@ _WRITE_S = 10.0
 _SELECTIONS = 16
 """How many bundles' worth of operations that do not pay for their data are looked past on one block."""
 
+
+_USED = ("AA10", "AA25")
+"""How the entry point says that an operation's account, or nonce, is there already."""
 
 _MEANING = {
     "NodeUnreachable": "the node does not answer",
@@ -99,7 +102,7 @@ class Bundler:
             cheap=self.cheap,
         )
         self.events = self.submitter.events = self.intake.events = self.builder.events = Events()
-        self.submitter.router.events = self.events
+        self.submitter.router.events = self.submitter.inclusions.events = self.events
         self.steward = Steward(rpc, self.pool, self.submitter, self.reputation, settings)
         self.replica = Replica(self.pool, self.submitter, self.reputation, self.events)
         self.lookup = Lookup(rpc, store, settings, inflator)
@@ -455,7 +458,7 @@ class Bundler:
             for entry in self.pool:
                 self.pool.remove(entry.hash)
             self.submitter.in_flight.clear()
-            self.submitter.included.clear()
+            self.submitter.inclusions.open.clear()
             await self.store.clear()
             if reputation:
                 self.reputation.clear()
@@ -470,7 +473,8 @@ class Bundler:
         A wrong nonce may be the node's error (it has not indexed the block that used it, or has not seen the one before it):
         that has to last for some blocks. Whatever fails while an operation of its sender is to be brought back by another process stays.
         """
-        self._doubted = {h: block for h, block in self._doubted.items() if h in self.pool}
+        sound = {entry.hash for entry in draft.entries}
+        self._doubted = {h: block for h, block in self._doubted.items() if h in self.pool and h not in sound}
         innocent = {
             blame.entry.hash
             for blame in draft.blamed
@@ -483,13 +487,16 @@ class Bundler:
             if entry is None or self.submitter.is_unsettled(entry.op.sender):
                 self._doubted.pop(op_hash, None)
                 continue
-            if why.startswith("AA25"):
-                found = await find_inclusion(self.rpc, entry_point, op_hash, self.settings.event_search_blocks)
+            if why.startswith(_USED):
+                found = await find_use(self.rpc, entry_point, entry.op, self.settings.event_search_blocks)
                 if found is not None and self.is_steward:
-                    await self.submitter.record_foreign(found, [entry])
+                    await self.submitter.inclusions.record_use(found[1], entry, found[0])
                 if found is not None:
                     continue
-            if "AA25" in why and head.number - self._doubted.setdefault(op_hash, head.number) < RESCAN_BLOCKS:
+            if (
+                any(code in why for code in _USED)
+                and head.number - self._doubted.setdefault(op_hash, head.number) < RESCAN_BLOCKS
+            ):
                 continue
             if op_hash in innocent and entry.op.paymaster is not None:
                 freed[op_hash] = entry.op.paymaster

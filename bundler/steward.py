@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from bundler.chain import Head
-from bundler.lookup import inclusion_of
+from bundler.lookup import identity_of, inclusion_of
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import THROTTLED_ENTITY_LIVE_BLOCKS, Reputation, Standing
 from bundler.settings import Settings
@@ -14,7 +14,7 @@ from bundler.submit import Submitter
 from bundler.validity import expiry
 from contracts.entrypoint import USER_OPERATION_EVENT
 from contracts.rpc import RpcClient
-from contracts.types import Hash32, parse_bytes, to_hex
+from contracts.types import Hash32
 
 RESCAN_BLOCKS = 5
 """Blocks whose logs are read again: a back end may know a block before it has indexed its logs. As long an operation whose nonce is
@@ -83,13 +83,11 @@ class Steward:
             return
         for entry_point in self._settings.entry_points:
             found: defaultdict[Inclusion, list[Entry]] = defaultdict(list)
-            overtaken: list[tuple[Hash32, str]] = []
+            overtaken: defaultdict[Inclusion, list[tuple[Entry, Hash32]]] = defaultdict(list)
             for event in await self._rpc.logs(
                 entry_point.address, [USER_OPERATION_EVENT.topic], max(previous + 1, oldest, 0), head.number
             ):
-                topics = [bytes.fromhex(topic[2:]) for topic in event["topics"]]
-                values = USER_OPERATION_EVENT.decode(topics, parse_bytes(event["data"], "event data"))
-                op_hash, sender, nonce = values[0], values[1], values[3]
+                op_hash, sender, nonce = identity_of(event)
                 entry = self._pool.at(entry_point.address, sender, nonce)
                 inclusion = inclusion_of(event)
                 if entry is None or self._pool.is_in_flight(entry.hash) or self._submitter.is_ours(inclusion.tx_hash):
@@ -97,9 +95,9 @@ class Steward:
                 if entry.hash == op_hash:
                     found[inclusion].append(entry)
                 else:
-                    why = f"AA25 its nonce was used by operation {to_hex(op_hash)} in another bundler's {to_hex(inclusion.tx_hash)}"
-                    overtaken.append((entry.hash, why))
+                    overtaken[inclusion].append((entry, op_hash))
             for inclusion, entries in found.items():
-                await self._submitter.record_foreign(inclusion, entries)
-            await self._submitter.drop(overtaken, STEWARD)
+                await self._submitter.inclusions.record_foreign(inclusion, entries)
+            for inclusion, pairs in overtaken.items():
+                await self._submitter.inclusions.record_overtaken(inclusion, pairs)
         self._scanned_to = head.number

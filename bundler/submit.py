@@ -1,4 +1,4 @@
-"""From a proven bundle to a block: record, send, watch, resubmit, and start over after a reorganisation.
+"""From a proven bundle to a block: record, send, watch, resubmit. What is in a block is `inclusions`' to watch.
 
 Order matters: a signed transaction is on disk before it is sent, so that after a crash the *same* bytes are sent again.
 One nonce of each executor is under way at a time, so that no bundle can appear twice at two nonces.
@@ -10,8 +10,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bundler.builder import Builder, Draft, tip_of
@@ -19,7 +18,8 @@ from bundler.chain import Head
 from bundler.conditional import Condition, condition_of
 from bundler.economics import economics_of
 from bundler.events import Event, Events, Kind
-from bundler.lookup import left_the_chain, read_nonces
+from bundler.inclusions import Inclusions
+from bundler.lookup import read_nonces
 from bundler.mempool import Entry, Mempool
 from bundler.reputation import Reputation
 from bundler.route import Router
@@ -75,7 +75,7 @@ class Submitter:
         self._clock = clock
         self.events = Events()
         self.in_flight: dict[Slot, list[Attempt]] = {}
-        self.included: list[tuple[Attempt, Inclusion]] = []
+        self.inclusions = Inclusions(rpc, store, pool, settings, reputation)
         self.held: Held = {}
         """The leases on which this process acts: executors', and the steward's office."""
         self.elsewhere: dict[Hash32, tuple[Attempt, Inclusion | None]] = {}
@@ -94,14 +94,12 @@ class Submitter:
 
     async def adopt(self, attempts: LiveAttempts) -> None:
         """Take up what the store says is under way or not final of the executors that are held."""
-        in_flight, self.included = attempts
+        in_flight, included = attempts
         self.in_flight.clear()
         for attempt in in_flight:
             self.in_flight.setdefault(slot_of(attempt), []).append(attempt)
             self._pool.launch(attempt.op_hashes)
-        for attempt, _ in self.included:
-            for entry in await self._entries_of(attempt.op_hashes):
-                self._pool.settle(entry)
+        await self.inclusions.adopt(included)
 
     @property
     def executors(self) -> tuple[Address, ...]:
@@ -117,7 +115,7 @@ class Submitter:
         """The operations of all transactions that may still be mined, and of those that other processes build."""
         own = {h for attempts in self.in_flight.values() for a in attempts for h in a.op_hashes}
         others = {h for attempt, inclusion in self.elsewhere.values() if inclusion is None for h in attempt.op_hashes}
-        return await self._entries_of(own | others | self._pool.kept)
+        return await self.inclusions.entries_of(own | others | self._pool.kept)
 
     def is_unsettled(self, sender: Address) -> bool:
         """Whether an operation of the sender is in a block that is not final, watched by another process.
@@ -134,22 +132,12 @@ class Submitter:
         """Nonces of other processes' executors that are under way."""
         return len({slot_of(attempt) for attempt, inclusion in self.elsewhere.values() if inclusion is None})
 
-    async def _entries_of(self, op_hashes: Iterable[Hash32]) -> list[Entry]:
-        """From the pool, or from disk when they have left it."""
-        found: list[Entry] = []
-        for op_hash in op_hashes:
-            if (entry := self._pool.get(op_hash)) is not None:
-                found.append(entry)
-            elif (record := await self._store.operation(op_hash)) is not None:
-                found.append(record.entry)
-        return found
-
     def is_ours(self, tx_hash: Hash32) -> bool:
         """Whether the transaction is one of those under way or recently included, here or in another process."""
         return (
             tx_hash in self.elsewhere
             or any(attempt.tx_hash == tx_hash for attempts in self.in_flight.values() for attempt in attempts)
-            or any(attempt.tx_hash == tx_hash for attempt, _ in self.included)
+            or self.inclusions.holds(tx_hash)
         )
 
     async def submit(self, draft: Draft, head: Head, executor: Address) -> Attempt | None:
@@ -228,7 +216,7 @@ class Submitter:
 
     async def _condition(self, attempt: Attempt, block_number: int) -> Condition | None:
         """What must hold for the bundle to go in, as of a block. None if the node cannot say."""
-        entries = await self._entries_of(attempt.op_hashes)
+        entries = await self.inclusions.entries_of(attempt.op_hashes)
         try:
             return await condition_of(
                 self._rpc,
@@ -288,7 +276,7 @@ class Submitter:
         if head.number - since >= self._settings.finality_depth:
             return True
         attempts = self.in_flight[slot]
-        entries = await self._entries_of({op_hash for attempt in attempts for op_hash in attempt.op_hashes})
+        entries = await self.inclusions.entries_of({op_hash for attempt in attempts for op_hash in attempt.op_hashes})
         next_nonces = await read_nonces(self._rpc, entries)
         return all(free <= entry.op.nonce for free, entry in zip(next_nonces, entries, strict=True))
 
@@ -301,17 +289,10 @@ class Submitter:
         slot = slot_of(attempt)
         tried = {op_hash for other in self.in_flight[slot] for op_hash in other.op_hashes}
         released = sorted(tried - set(included))
-        entries = await self._entries_of(included)
-        await self._include(attempt, inclusion, entries, included, released)
+        await self.inclusions.record(attempt, inclusion, included, released)
         self._free(slot)
         for op_hash in included:
-            self._pool.remove(op_hash)
             self._reverts.pop(op_hash, None)
-        for entry in entries:
-            self._pool.settle(entry)
-        self._pool.land(released)
-        if included:
-            self.included.append((attempt, inclusion))
         kind, block = Kind.INCLUDED if succeeded else Kind.REVERTED, inclusion.block_number
         economics = economics_of(receipt, attempt.entry_point)
         self.events.tell(
@@ -327,30 +308,15 @@ class Submitter:
         if not succeeded:
             await self._after_revert(attempt)
 
-    async def _include(
-        self,
-        attempt: Attempt,
-        inclusion: Inclusion,
-        entries: Sequence[Entry],
-        included: Sequence[Hash32],
-        released: Sequence[Hash32],
-    ) -> None:
-        """Record an inclusion and what it does to the reputations of `entries`, both or neither. Raises SetupError."""
-        for entry in entries:
-            self._reputation.included(entry.counted)
-        counts = self._reputation.changed()
-        checkpoint("bundler.inclusion.record.before")
-        try:
-            await self._store.include(attempt, inclusion, included, released, counts)
-        except SetupError:
-            self._reputation.not_saved(counts)
-            for entry in entries:
-                self._reputation.included(entry.counted, -1)
-            raise
-        checkpoint("bundler.inclusion.record.after")
-
     async def _after_revert(self, attempt: Attempt) -> None:
-        """Operations whose bundles keep reverting although they pass the dry run cost us gas: give them up."""
+        """Operations whose bundles keep reverting although they pass the dry run cost us gas: give them up.
+
+        Not when a stranger's bundle was there first and used the nonce of one of them: the others are not at fault. Raises NodeError.
+        """
+        entries = await self.inclusions.entries_of(attempt.op_hashes)
+        next_nonces = await read_nonces(self._rpc, entries)
+        if any(free > entry.op.nonce for free, entry in zip(next_nonces, entries, strict=True)):
+            return
         self._reverts.update(attempt.op_hashes)
         given_up = [op_hash for op_hash in attempt.op_hashes if self._reverts[op_hash] >= _MAX_REVERTS]
         if given_up:
@@ -434,91 +400,11 @@ class Submitter:
         )
         await self._launch(attempt, "bundler.resubmit", head)
 
-    async def record_foreign(self, inclusion: Inclusion, entries: Sequence[Entry]) -> None:
-        """Another bundler included these."""
-        attempt = Attempt.foreign(
-            inclusion.tx_hash, entries[0].entry_point.address, tuple(entry.hash for entry in entries)
-        )
-        await self._include(attempt, inclusion, entries, attempt.op_hashes, ())
-        for entry in entries:
-            self._pool.settle(entry)
-        for op_hash in attempt.op_hashes:
-            self._pool.remove(op_hash)
-            log.info("operation %s was included by another bundler in %s", to_hex(op_hash), to_hex(inclusion.tx_hash))
-        self.included.append((attempt, inclusion))
-        block = inclusion.block_number
-        self.events.tell(Event(Kind.FOREIGN, attempt.op_hashes, tx_hash=inclusion.tx_hash, block_number=block))
-
     async def check_reorganisation(self, head: Head) -> None:
-        """Ask again for every inclusion that is not final; what left the chain starts over. Raises NodeError."""
-        if not self.included:
-            return
-        receipts = await self._rpc.batch(
-            [("eth_getTransactionReceipt", (to_hex(attempt.tx_hash),)) for attempt, _ in self.included]
-        )
-        doubtful = [
-            inclusion for (_, inclusion), receipt in zip(self.included, receipts, strict=True) if receipt is None
-        ]
-        gone = await left_the_chain(self._rpc, doubtful, head)
-        remaining: list[tuple[Attempt, Inclusion]] = []
-        final: list[Attempt] = []
-        lost: list[Attempt] = []
-        for (attempt, inclusion), receipt in zip(self.included, receipts, strict=True):
-            if receipt is None:
-                if inclusion in gone:
-                    lost.append(attempt)
-                else:
-                    remaining.append((attempt, inclusion))
-                continue
-            place = Inclusion(
-                attempt.tx_hash, int(receipt["blockNumber"], 16), parse_hash(receipt["blockHash"], "block hash")
-            )
-            if place != inclusion:
-                checkpoint("bundler.inclusion.record.before")
-                await self._store.include(attempt, place, attempt.op_hashes, ())
-                checkpoint("bundler.inclusion.record.after")
-            if head.number - place.block_number >= self._settings.finality_depth:
-                final.append(attempt)
-            else:
-                remaining.append((attempt, place))
-        if final:
-            checkpoint("bundler.finality.record.before")
-            await self._store.finalise([attempt.tx_hash for attempt in final])
-            checkpoint("bundler.finality.record.after")
-            for entry in await self._entries_of(op_hash for attempt in final for op_hash in attempt.op_hashes):
-                self._pool.forget(entry)
-        self.included = remaining
-        for attempt in lost:
-            await self._reopen(attempt, head)
-
-    async def _reopen(self, attempt: Attempt, head: Head) -> None:
-        entries = await self._entries_of(attempt.op_hashes)
-        returning = [entry for entry in entries if self._pool.at(*entry.slot) is None]
-        for entry in returning:
-            self._reputation.included(entry.counted, -1)
-        counts = self._reputation.changed()
-        checkpoint("bundler.reorg.record.before")
-        try:
-            await self._store.reopen(attempt, counts)
-        except SetupError:
-            self._reputation.not_saved(counts)
-            for entry in returning:
-                self._reputation.included(entry.counted)
-            raise
-        checkpoint("bundler.reorg.record.after")
-        self.events.tell(Event(Kind.REORGANISED, attempt.op_hashes, tx_hash=attempt.tx_hash))
-        log.warning(
-            "a reorganisation took transaction %s out of the chain; its %d operations are pending again",
-            to_hex(attempt.tx_hash),
-            len(attempt.op_hashes),
-        )
-        for entry in entries:
-            self._pool.forget(entry)
-        for entry in returning:
-            if self._pool.at(*entry.slot) is None:
-                self._pool.add(entry)
-        if attempt.ours:
-            attempt = replace(attempt, sent_block=head.number)
-            self.in_flight.setdefault(slot_of(attempt), []).append(attempt)
-            self._pool.launch(attempt.op_hashes)
-            await self._send(attempt, head)
+        """What left the chain starts over: our bundles with the same bytes. Raises NodeError, SetupError."""
+        for lost in await self.inclusions.look(head):
+            attempt = await self.inclusions.take_back(lost, head)
+            if attempt.ours:
+                self.in_flight.setdefault(slot_of(attempt), []).append(attempt)
+                self._pool.launch(attempt.op_hashes)
+                await self._send(attempt, head)

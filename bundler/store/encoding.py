@@ -152,5 +152,5 @@ def record_of(row: Sequence[Any]) -> OperationRecord:
     entry = Entry(row[0], _stored(msgspec.json.decode(row[2])), by_address(row[1]), row[3], row[4], row[5], row[6])
     if row[12] is not None and row[12] != _NOTHING_BESIDE:
         entry = msgspec.msgpack.decode(row[12], type=Beside).beside(entry)
-    inclusion = Inclusion(row[9], row[10], row[11]) if row[7] == OpStatus.INCLUDED else None
+    inclusion = None if row[10] is None else Inclusion(row[9], row[10], row[11])
     return OperationRecord(entry, OpStatus(row[7]), row[8], inclusion, row[9], row[13] if len(row) > 13 else None)

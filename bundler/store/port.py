@@ -70,12 +70,17 @@ class OperationRecord:
     claimed_by: Address | None = None
     """The executor whose holder builds a bundle with it, or whose bundle holds it."""
 
+    @property
+    def overtaken(self) -> bool:
+        """Whether it is dropped because a stranger's bundle, in `inclusion`, has used its nonce."""
+        return self.status is OpStatus.DROPPED and self.inclusion is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One signed transaction of an executor: a bundle, a resubmission of it, or a cancellation (no operations).
 
-    Also a stranger's transaction that carries operations of ours: executor and raw are empty then.
+    Also a stranger's transaction that carries operations of ours, or has used their nonces: executor and raw are empty then.
     """
 
     tx_hash: Hash32
@@ -187,7 +192,16 @@ class Store(Protocol):
     ) -> None:
         """A transaction is in a block, ours or a stranger's. Other attempts of its nonce are LOST, `released` wait again.
 
-        Without `included` (a reverted bundle, a cancellation) it is history at once.
+        Without `included` (a reverted bundle, a cancellation) it is history at once. A stranger's may be known: it carries
+        `attempt.op_hashes` then.
+        """
+
+    async def overtake(
+        self, attempt: Attempt, inclusion: Inclusion, reasons: Sequence[tuple[Hash32, str]], counts: Changes = ()
+    ) -> None:
+        """A stranger's transaction is in a block and has used the nonces of these: DROPPED, until a reorganisation (`reopen`).
+
+        Otherwise like `include`.
         """
 
     async def lose(self, executor: Address, tx_hashes: Sequence[Hash32], released: Sequence[Hash32]) -> None:

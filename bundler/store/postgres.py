@@ -248,6 +248,28 @@ class PostgresStore:
 
         await self._session.write(job)
 
+    async def overtake(
+        self, attempt: Attempt, inclusion: Inclusion, reasons: Sequence[tuple[Hash32, str]], counts: Changes = ()
+    ) -> None:
+        async def job(batch: Batch) -> None:
+            await fence(batch, self.holder, self._held, attempt.executor)
+            await _check_waiting(batch, attempt.tx_hash, [op_hash for op_hash, _ in reasons])
+            await _insert(batch, attempt)
+            place = (inclusion.block_number, inclusion.block_hash)
+            await batch.run(
+                "UPDATE bundles SET status = 'included', block_number = %s, block_hash = %s, change = %s WHERE tx_hash = %s",
+                (*place, batch.change, attempt.tx_hash),
+            )
+            for op_hash, reason in reasons:
+                await batch.run(
+                    "UPDATE operations SET status = 'dropped', reason = %s, tx_hash = %s, block_number = %s, block_hash = %s, "
+                    "claimed_by = NULL, change = %s WHERE hash = %s",
+                    (reason, inclusion.tx_hash, *place, batch.change, op_hash),
+                )
+            await _add_counts(batch, counts)
+
+        await self._session.write(job)
+
     async def lose(self, executor: Address, tx_hashes: Sequence[Hash32], released: Sequence[Hash32]) -> None:
         async def job(batch: Batch) -> None:
             await fence(batch, self.holder, self._held, executor)
@@ -264,8 +286,8 @@ class PostgresStore:
                 (TxStatus.IN_FLIGHT if attempt.ours else TxStatus.LOST, batch.change, attempt.tx_hash),
             )
             await batch.run(
-                "UPDATE operations SET status = %s, block_number = NULL, block_hash = NULL, claimed_by = %s, change = %s "
-                "WHERE hash = ANY(%s)",
+                "UPDATE operations SET status = %s, reason = NULL, block_number = NULL, block_hash = NULL, claimed_by = %s, "
+                "change = %s WHERE hash = ANY(%s)",
                 (
                     OpStatus.BUNDLED if attempt.ours else OpStatus.RECEIVED,
                     attempt.executor if attempt.ours else None,
@@ -344,9 +366,9 @@ async def _check_free(batch: Batch, executor: Address, hashes: Sequence[Hash32])
 
 
 async def _check_waiting(batch: Batch, tx_hash: Hash32, hashes: Sequence[Hash32]) -> None:
-    """These wait, or are in this stranger's transaction already. Raises Overtaken."""
+    """These wait, or this stranger's transaction is known to hold or overtake them. Raises Overtaken."""
     rows = await batch.run(
-        "SELECT hash FROM operations WHERE hash = ANY(%s) AND (status = 'received' OR (status = 'included' AND tx_hash = %s))",
+        "SELECT hash FROM operations WHERE hash = ANY(%s) AND (status = 'received' OR (block_number IS NOT NULL AND tx_hash = %s))",
         (list(hashes), tx_hash),
     )
     if len(rows) < len(set(hashes)):
@@ -357,7 +379,8 @@ async def _insert(batch: Batch, attempt: Attempt, holder: str | None = None, tok
     """A transaction, and on whose lease it was signed."""
     await batch.run(
         f"INSERT INTO bundles ({ATTEMPT_COLUMNS}, holder, token, change) "  # noqa: S608 (ours)
-        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'in_flight', NULL, NULL, %s, %s, %s) ON CONFLICT DO NOTHING",
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'in_flight', NULL, NULL, %s, %s, %s) "
+        "ON CONFLICT (tx_hash) DO UPDATE SET op_hashes = excluded.op_hashes",
         (*attempt_values(attempt), holder, token, batch.change),
     )
 

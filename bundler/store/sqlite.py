@@ -265,6 +265,26 @@ class SqliteStore:
         statements += [_release(op_hash) for op_hash in released]
         await self._write(statements + _counts(counts))
 
+    async def overtake(
+        self, attempt: Attempt, inclusion: Inclusion, reasons: Sequence[tuple[Hash32, str]], counts: Changes = ()
+    ) -> None:
+        place = (inclusion.block_number, inclusion.block_hash)
+        statements: _Statements = [
+            _insert(attempt),
+            (
+                "UPDATE bundles SET status=?, block_number=?, block_hash=? WHERE tx_hash=?",
+                (TxStatus.INCLUDED, *place, attempt.tx_hash),
+            ),
+        ]
+        statements += [
+            (
+                "UPDATE operations SET status=?, reason=?, tx_hash=?, block_number=?, block_hash=? WHERE hash=?",
+                (OpStatus.DROPPED, reason, inclusion.tx_hash, *place, op_hash),
+            )
+            for op_hash, reason in reasons
+        ]
+        await self._write(statements + _counts(counts))
+
     async def lose(self, executor: Address, tx_hashes: Sequence[Hash32], released: Sequence[Hash32]) -> None:  # noqa: ARG002
         statements: _Statements = [
             ("UPDATE bundles SET status=? WHERE tx_hash=?", (TxStatus.LOST, tx_hash)) for tx_hash in tx_hashes
@@ -279,7 +299,7 @@ class SqliteStore:
         statements: _Statements = [(sql, (attempt.tx_hash,))]
         statements += [
             (
-                "UPDATE operations SET status=?, block_number=NULL, block_hash=NULL WHERE hash=?",
+                "UPDATE operations SET status=?, reason=NULL, block_number=NULL, block_hash=NULL WHERE hash=?",
                 (OpStatus.BUNDLED if attempt.ours else OpStatus.RECEIVED, op_hash),
             )
             for op_hash in attempt.op_hashes
@@ -346,10 +366,11 @@ class SqliteStore:
 
 
 def _insert(attempt: Attempt) -> tuple[str, Sequence[Any]]:
-    return (
-        "INSERT OR IGNORE INTO bundles VALUES (?,?,?,?,?,?,?,?,?,'in_flight',NULL,NULL)",
-        attempt_values(attempt),
+    sql = (
+        "INSERT INTO bundles VALUES (?,?,?,?,?,?,?,?,?,'in_flight',NULL,NULL) "
+        "ON CONFLICT (tx_hash) DO UPDATE SET op_hashes=excluded.op_hashes"
     )
+    return sql, attempt_values(attempt)
 
 
 def _counts(changes: Changes) -> _Statements:

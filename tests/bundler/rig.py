@@ -448,3 +448,18 @@ def error_data(error: Exception) -> dict[str, Any]:
     """The `data` member of an RpcError."""
     data = getattr(error, "data", None)
     return data if isinstance(data, dict) else {}
+
+
+async def hand_in_first(chain: Chain, op: UserOperation) -> None:
+    """Another bundler's transaction waits in the node, and pays more for its place in the next block than any of ours."""
+    other = to_hex(chain.accounts.trader.address)
+    await chain.rpc.call("anvil_impersonateAccount", other)
+    call = {
+        "from": other,
+        "to": to_hex(V08.address),
+        "data": to_hex(V08.encode_handle_ops([op], chain.accounts.trader.address)),
+        "gas": hex(1_000_000),
+        "maxFeePerGas": hex(200 * GWEI),
+        "maxPriorityFeePerGas": hex(50 * GWEI),
+    }
+    await chain.rpc.call("eth_sendTransaction", call)

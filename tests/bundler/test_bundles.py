@@ -24,7 +24,6 @@ from tests.bundler.rig import (
     Chain,
     Client,
     answers,
-    handle_ops,
     process,
     serving,
     settings_for,
@@ -185,24 +184,6 @@ async def test_an_operation_that_would_lose_money_waits_until_it_does_not(own_ch
         assert int(receipt["actualGasCost"], 16) >= cost_wei
 
 
-async def test_operation_included_by_another_bundler_is_noticed(own_chain: Chain, tmp_path: Path) -> None:
-    async with serving(settings_for(own_chain, tmp_path)) as client:
-        await occupy(own_chain, client)
-        taken = await (await own_chain.account()).operation()
-        account = await own_chain.account()
-        mine = await account.operation()
-        theirs = account.sign(mine.replace(call_gas_limit=99_999))
-        taken_hash, mine_hash = await client.send(taken), await client.send(mine)
-        await own_chain.rpc.call("anvil_dropAllTransactions")
-        await own_chain.automine(True)
-        receipt = await handle_ops(own_chain, V08, [taken, theirs])
-        found = await client.included(taken_hash)
-        assert found["receipt"]["transactionHash"] == receipt["transactionHash"]
-        status = await client.becomes(mine_hash, "dropped")
-        assert to_hex(V08.user_op_hash(theirs, 1337)) in status["reason"]
-        await client.settled()
-
-
 @pytest.mark.parametrize("way", ["reorg", "revert"])
 async def test_operation_of_a_lost_block_is_included_again(own_chain: Chain, tmp_path: Path, way: str) -> None:
     async with serving(settings_for(own_chain, tmp_path)) as client:
@@ -220,26 +201,6 @@ async def test_operation_of_a_lost_block_is_included_again(own_chain: Chain, tmp
         again = await client.included(op_hash)
         assert again["success"] is True
         assert again["receipt"]["blockHash"] == event["blockHash"]
-
-
-async def test_operation_another_bundler_lost_to_a_reorganisation_is_sent_by_us(
-    own_chain: Chain, tmp_path: Path
-) -> None:
-    async with serving(settings_for(own_chain, tmp_path)) as client:
-        await own_chain.mine(3)
-        first_hash = await occupy(own_chain, client)
-        op = await (await own_chain.account()).operation()
-        op_hash = await client.send(op)
-        await own_chain.rpc.call("anvil_dropAllTransactions")
-        snapshot = await own_chain.rpc.call("evm_snapshot")
-        await own_chain.automine(True)
-        await handle_ops(own_chain, V08, [op])
-        await client.included(op_hash)
-        await own_chain.rpc.call("evm_revert", snapshot)
-        await until(lambda: own_chain.receipts_of(V08, op_hash), "the operation is in a block again")
-        again = await client.included(op_hash)
-        assert again["receipt"]["from"] == to_hex(own_chain.accounts.bundler.address)
-        await client.included(first_hash)
 
 
 async def test_restart_resumes_waiting_and_submitted_operations(own_chain: Chain, tmp_path: Path) -> None:

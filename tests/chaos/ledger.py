@@ -24,6 +24,8 @@ class Ledger:
     """Every operation that was ever sent, in the order of the first attempt."""
     acknowledged: set[Hash32] = field(default_factory=set)
     paymasters: dict[Hash32, Address] = field(default_factory=dict)
+    elsewhere: defaultdict[Slot, set[Hash32]] = field(default_factory=lambda: defaultdict(set))
+    """What was handed to other bundlers: whichever of a slot is on chain keeps the promise."""
     unexpected: list[str] = field(default_factory=list)
     """Refusals that an honest operation should never see."""
 
@@ -34,8 +36,12 @@ class Ledger:
         if op.paymaster is not None:
             self.paymasters[op_hash] = op.paymaster
 
+    def hand_over(self, op: UserOperation, op_hash: Hash32) -> None:
+        """Another bundler gets it."""
+        self.elsewhere[op.sender, op.nonce].add(op_hash)
+
     def promised(self) -> dict[Slot, set[Hash32]]:
-        """By slot with an acknowledgement, the operations any of which keeps the promise.
+        """By slot with an acknowledgement, the operations with which the bundler keeps its promise.
 
         The last acknowledged one; or one sent after it whose answer never came, for it may have taken the other's place.
         """
@@ -86,7 +92,7 @@ async def judge(ledger: Ledger, rpc: RpcClient, *executors: Address, entry_point
         hashes = included.get(slot, [])
         if not hashes:
             failures.append(f"LOST: {_name(slot)} was acknowledged and is not on chain: {[to_hex(h) for h in good]}")
-        elif hashes[0] not in good:
+        elif hashes[0] not in good | ledger.elsewhere[slot]:
             failures.append(f"REPLACED: {_name(slot)} holds {to_hex(hashes[0])}, its replacement was acknowledged")
     carried: Counter[Hash32] = Counter()
     reverted = 0

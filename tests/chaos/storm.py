@@ -29,6 +29,7 @@ from tests.bundler.rig import (
     Chain,
     Process,
     SimpleAccount,
+    hand_in_first,
     process,
     settings_for,
     until,
@@ -64,6 +65,8 @@ class Storm:
     chance: random.Random
     ledger: Ledger = field(default_factory=Ledger)
     running: Process | None = None
+    strangers: bool = False
+    """Other bundlers carry operations of the same wallets."""
     quiet: bool = False
     """No new operations."""
     calm: bool = False
@@ -75,7 +78,7 @@ class Storm:
     @classmethod
     @contextlib.asynccontextmanager
     async def brew(
-        cls, chain: Chain, folder: Path, seed: int, *, lanes: bool = False, **changes: Any
+        cls, chain: Chain, folder: Path, seed: int, *, lanes: bool = False, strangers: bool = False, **changes: Any
     ) -> AsyncIterator[Storm]:
         """A storm without a bundler yet. `lanes`: two executors send bundles at once."""
         if lanes:
@@ -89,7 +92,7 @@ class Storm:
                 "debug": True,
             }
             settings = settings_for(chain, folder, **(options | changes))
-            storm = cls(chain, proxy, settings, random.Random(seed))
+            storm = cls(chain, proxy, settings, random.Random(seed), strangers=strangers)
             storm.paymaster = await chain.put(PAYMASTER_OK, deposit_on=V08, deposit_wei=10**21)
             await chain.stake(V08, storm.paymaster)
             await chain.automine(False)
@@ -150,11 +153,25 @@ class Storm:
                 paymaster=self.paymaster if sponsored else None,
             )
             await self._promise(account, op)
+            if self.strangers and not sponsored and self.chance.random() < 0.15:
+                await self.carry_elsewhere(account, op)
             if self.chance.random() < 0.3:
                 await self._promise(
                     account, op.replace(max_fee_per_gas=24 * GWEI, max_priority_fee_per_gas=3 * GWEI), replaces=True
                 )
             sequence += 1
+
+    async def carry_elsewhere(self, account: SimpleAccount, op: UserOperation) -> None:
+        """Another bundler got the same operation, or one with its nonce, and pays more for its place in a block.
+
+        Not one that was refused here: its nonce is used.
+        """
+        if self.ledger.acknowledged.isdisjoint(self.ledger.asked[op.sender, op.nonce]):
+            return
+        op = account.sign(with_limits(op, call_gas_limit=self.chance.choice((100_000, 99_999))))
+        self.ledger.hand_over(op, V08.user_op_hash(op, CHAIN_ID))
+        await hand_in_first(self.chain, op)
+        self.done["strangers' bundles"] += 1
 
     async def newcomers(self, accounts: list[SimpleAccount]) -> None:
         """Accounts that their first operation deploys."""

@@ -1,4 +1,4 @@
-"""kill -9 at random under load, with reorganisations, replacements and a faulty node; a client's ledger is the judge.
+"""kill -9 at random under load, with reorganisations, replacements, other bundlers and a faulty node; a client's ledger is the judge.
 
 Short form: one chapter of four lives. Long form (`make chaos`): SEAWALL_CHAOS_ROUNDS=200 lives in chapters of ten.
 """
@@ -35,7 +35,7 @@ async def test_killed_at_random_under_load_no_promise_is_broken(
     kills = min(CHAPTER, ROUNDS - chapter * CHAPTER)
     async with (
         Chain.start(*saved_chain) as chain,
-        Storm.brew(chain, tmp_path, seed, safe=chapter % 2 == 0, lanes=chapter % 4 < 2) as storm,
+        Storm.brew(chain, tmp_path, seed, safe=chapter % 2 == 0, lanes=chapter % 4 < 2, strangers=True) as storm,
     ):
         try:
             await storm.rage(kills)

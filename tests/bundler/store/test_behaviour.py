@@ -117,6 +117,46 @@ async def test_strangers_inclusion_is_watched_and_released_by_a_reorganisation(s
     assert await status_of(store, a) == OpStatus.RECEIVED
 
 
+async def test_overtaken_operation_is_dropped_with_its_reason_until_the_strangers_block_is_lost(store: Store) -> None:
+    a = entry(1)
+    await add(store, a)
+    theirs = Attempt.foreign(keccak(b"theirs"), V07.address, (a.hash,))
+    inclusion = Inclusion(theirs.tx_hash, 44, keccak(b"block"))
+    await store.overtake(theirs, inclusion, [(a.hash, "AA25")])
+    assert await live(store) == ([], [(theirs, inclusion)])
+    record = await store.operation(a.hash)
+    assert record is not None
+    assert (record.status, record.reason, record.overtaken) == (OpStatus.DROPPED, "AA25", True)
+    await store.reopen(theirs)
+    assert await live(store) == ([], [])
+    back = await store.operation(a.hash)
+    assert back is not None
+    assert (back.status, back.reason, back.overtaken) == (OpStatus.RECEIVED, None, False)
+
+
+async def test_overtaken_operation_stays_dropped_when_the_strangers_block_is_final(store: Store) -> None:
+    a = entry(1)
+    await add(store, a)
+    theirs = Attempt.foreign(keccak(b"theirs"), V07.address, (a.hash,))
+    await store.overtake(theirs, Inclusion(theirs.tx_hash, 44, keccak(b"block")), [(a.hash, "AA25")])
+    await store.finalise([theirs.tx_hash])
+    assert await live(store) == ([], [])
+    assert await status_of(store, a) == OpStatus.DROPPED
+
+
+async def test_a_strangers_bundle_that_is_known_carries_what_is_found_in_it_later(store: Store) -> None:
+    a, b = entry(1), entry(2)
+    await add(store, a)
+    await add(store, b)
+    tx_hash = keccak(b"theirs")
+    inclusion = Inclusion(tx_hash, 44, keccak(b"block"))
+    await store.include(Attempt.foreign(tx_hash, V07.address, (a.hash,)), inclusion, [a.hash], [])
+    both = Attempt.foreign(tx_hash, V07.address, (a.hash, b.hash))
+    await store.overtake(both, inclusion, [(b.hash, "AA25")])
+    assert await live(store) == ([], [(both, inclusion)])
+    assert [await status_of(store, a), await status_of(store, b)] == [OpStatus.INCLUDED, OpStatus.DROPPED]
+
+
 async def test_final_lost_and_reverted_attempts_are_history(store: Store) -> None:
     ops = [entry(n) for n in range(3)]
     for one in ops:

@@ -25,7 +25,7 @@ from wallet.exports import export_files
 from wallet.facts import FactsReader, adapters_of
 from wallet.keystore import Keystore, PassphraseSource, read_secret_file
 from wallet.market import sources_of
-from wallet.past import HistoryFile, Past, RoundCache
+from wallet.past import Past, RoundCache, history_file
 from wallet.policy_files import load_policy
 from wallet.registry import Registry
 from wallet.services import BundlerClient, EngineClient, PaymasterClient
@@ -157,7 +157,7 @@ def reader_of(
     """
     kept = chain_id is not None and chain_id != DEVNET_CHAIN_ID
     past = Past(
-        tuple(HistoryFile(path) for path in profile.history),
+        tuple(history_file(path) for path in profile.history),
         cache=RoundCache(data_directory() / "feeds" / f"{chain_id}.db" if kept else None),
     )
     exports, market = export_files(profile.exports), sources_of(profile.prices, Path())

@@ -30,7 +30,7 @@ from wallet.account import AccountClient
 from wallet.effects import Effects, MovedHead
 from wallet.execution import execute
 from wallet.exports import ExportFile, exported
-from wallet.market import MarketData, RecordedMarket, prices_of
+from wallet.market import MarketData, RecordedMarket, RecordedPrices, prices_of
 from wallet.past import Head, Past
 from wallet.simulate import simulate
 
@@ -182,8 +182,9 @@ class FactsReader:
         assets = facts.before.assets() | facts.after.assets()
         if policy is None or asked is None or not assets:
             return facts
+        files = tuple(source.file for source in self.market if isinstance(source, RecordedPrices))
         recorded = tuple(source for source in self.market if isinstance(source, RecordedMarket))
-        past = replace(self.past, recorded=(*self.past.recorded, *recorded))
+        past = replace(self.past, files=(*self.past.files, *files), recorded=(*self.past.recorded, *recorded))
         feeds = {adapter.asset: adapter.address for adapter in self.adapters if isinstance(adapter, Feed)}
         head = Head(account.rpc, self.book["multicall3"], facts.block_number, facts.block_time_s)
         returns, missing = await past.returns(asked, assets, feeds, head, policy.max_price_age_s)

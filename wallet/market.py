@@ -1,7 +1,7 @@
 """Prices from outside the chain, behind one port: recorded files, live HTTP sources. Every figure carries its time and its source.
 
 What the feeds on the chain say comes with the positions (policies.venues.feeds); several sources of one asset are compared by
-policies.doubts. A source that fails is a missing fact, never an old figure.
+policies.doubts. A source that fails is a missing fact, never an old figure; so is a file that changed and cannot be read any more.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import csv
 import io
 import json
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Protocol
 
-from contracts.errors import BadInput, NodeUnreachable
+from contracts.errors import BadInput, NodeUnreachable, SeawallError
 from contracts.rpc import without_secrets
 from policies.past import Closes, simple_returns, stretch
 from policies.portfolio import Missing, Price, Returns
@@ -25,6 +25,8 @@ MAX_BYTES = 1_000_000
 """An answer with one price in it is not longer; a recorded file may be MAX_FILE_BYTES."""
 MAX_FILE_BYTES = 64_000_000
 TIMEOUT_S = 5.0
+_READINGS = 3
+"""How often a file that changes while it is read is read anew."""
 
 
 class MarketData(Protocol):
@@ -66,13 +68,7 @@ class RecordedMarket:
     @classmethod
     def read(cls, path: Path) -> RecordedMarket:
         """CSV with a heading (`time`, `asset`, `price`) or JSON, a list of such objects; time in unix s. Raises BadInput."""
-        try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise BadInput(f"{path} is larger than {MAX_FILE_BYTES} bytes")
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"cannot read {path}: {error}") from None
-        return cls(path.name, bars_of(text, path.name))
+        return cls(path.name, bars_of(_text(path), path.name))
 
     @property
     def assets(self) -> frozenset[str]:
@@ -108,6 +104,16 @@ class RecordedMarket:
         return simple_returns(asset, period_s, found)
 
 
+def _text(path: Path) -> str:
+    """Raises BadInput."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise BadInput(f"{path} is larger than {MAX_FILE_BYTES} bytes")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read {path}: {error}") from None
+
+
 def bars_of(text: str, source: str) -> tuple[Bar, ...]:
     """The prices in a CSV or JSON text. Raises BadInput naming the row."""
     if text.lstrip().startswith("["):
@@ -126,6 +132,76 @@ def bars_of(text: str, source: str) -> tuple[Bar, ...]:
     if not found:
         raise BadInput(f"{source} has no prices")
     return tuple(found)
+
+
+@dataclass(slots=True)
+class WatchedFile:
+    """A recorded file that some other program writes: read when it is first asked, and again when it has changed."""
+
+    path: Path
+    load: Callable[[Path], RecordedMarket]
+    _seen: tuple[int, ...] = ()
+    _market: RecordedMarket | None = None
+
+    async def read(self) -> RecordedMarket:
+        """What is in it now. Raises BadInput, SetupError; never answers with what was in it before."""
+        import asyncio
+
+        if self._market is None or self._state() != self._seen:
+            return await asyncio.to_thread(self.read_anew)
+        return self._market
+
+    def read_anew(self) -> RecordedMarket:
+        """What is in it now, whether it changed or not. Raises BadInput, SetupError."""
+        self._market = None
+        for _ in range(_READINGS):
+            before = self._state()
+            found = self.load(self.path)
+            if self._state() == before:
+                self._market, self._seen = found, before
+                return found
+        raise BadInput(f"{self.path} changes while it is read: write the new one beside it and rename it into place")
+
+    def _state(self) -> tuple[int, ...]:
+        """Changes with the file; the time of its status too, for those who set the other one back."""
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            raise BadInput(f"cannot read {self.path}: {error.strerror}") from None
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+def whole_prices(path: Path) -> RecordedMarket:
+    """`RecordedMarket.read` of a file that is being kept up to date: one that ends inside a row is refused, for its last price may be half
+    of one. Raises BadInput."""
+    text = _text(path)
+    if text.strip() and not text.endswith("\n") and not text.rstrip().endswith("]"):
+        raise BadInput(
+            f"{path} ends in the middle of a line and may be half-written: end it with a newline, and rename a new one into place"
+        )
+    return RecordedMarket(path.name, bars_of(text, path.name))
+
+
+@dataclass(slots=True)
+class RecordedPrices:
+    """A file of prices that is looked at for every judgement. While it cannot be read, or lacks an asset that it had, that is missing."""
+
+    file: WatchedFile
+    _assets: frozenset[str] = frozenset()
+
+    async def prices(self, now_s: int) -> tuple[tuple[Price, ...], tuple[Missing, ...]]:
+        name = self.file.path.name
+        try:
+            market = await self.file.read()
+        except SeawallError as error:
+            return (), (Missing(f"what {name} says", error.message),)
+        self._assets |= market.assets
+        found, gaps = await market.prices(now_s)
+        gone = (
+            Missing(f"price:{asset}", f"{name} had one and has none any more; is it half-written?")
+            for asset in sorted(self._assets - market.assets)
+        )
+        return found, (*gaps, *gone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,5 +310,6 @@ def sources_of(named: Sequence[str], base: Path) -> tuple[MarketData, ...]:
                 raise BadInput(f"a live price is ASSET=URL#PATH.TO.PRICE, got {asset}={without_secrets(url)}")
             live.append(HttpSource(asset, url, path))
         else:
-            files.append(RecordedMarket.read((base / Path(text).expanduser()).absolute()))
+            watched = WatchedFile((base / Path(text).expanduser()).absolute(), whole_prices)
+            files.append(RecordedPrices(watched, watched.read_anew().assets))
     return (*files, *((HttpMarket(tuple(live)),) if live else ()))

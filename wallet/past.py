@@ -6,7 +6,6 @@ the chain, so that a new day costs one look. What is too short, has holes or is 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import sqlite3
@@ -22,7 +21,7 @@ from contracts.types import Address, checksum
 from policies.past import Closes, PastAsked, missing_past, moment, returns_of, stretch
 from policies.portfolio import Missing, Returns
 from policies.venues.rounds import Round, rounds_at
-from wallet.market import Bar, RecordedMarket
+from wallet.market import Bar, RecordedMarket, WatchedFile
 
 FEED_RETURNS = 500
 """Returns that are looked for in the rounds of a feed when a limit without a window takes all there is."""
@@ -34,25 +33,10 @@ _GAP_SHARE = 24
 """A round stands for a moment when it is no older then than the policy takes a price, or than this part of a period (1 h of a day)."""
 
 
-@dataclass(slots=True)
-class HistoryFile:
+def history_file(path: Path) -> WatchedFile:
     """A recorded file of past prices: rows of time, asset and price, or bars as back-tests read them (each close is known when its bar
-    ends). Read when it is first asked, and again when it has changed."""
-
-    path: Path
-    _seen: tuple[int, int, int] | None = None
-    _market: RecordedMarket | None = None
-
-    async def read(self) -> RecordedMarket:
-        """What is in it now. Raises BadInput, SetupError."""
-        try:
-            found = self.path.stat()
-        except OSError as error:
-            raise BadInput(f"cannot read {self.path}: {error.strerror}") from None
-        seen = (found.st_mtime_ns, found.st_size, found.st_ino)
-        if self._market is None or seen != self._seen:
-            self._market, self._seen = await asyncio.to_thread(recorded_history, self.path), seen
-        return self._market
+    ends)."""
+    return WatchedFile(path, recorded_history)
 
 
 def recorded_history(path: Path) -> RecordedMarket:
@@ -137,7 +121,7 @@ class Head:
 class Past:
     """The sources of past returns. A file that names an asset is its source, the first of several; feeds are asked about the others."""
 
-    files: tuple[HistoryFile, ...] = ()
+    files: tuple[WatchedFile, ...] = ()
     recorded: tuple[RecordedMarket, ...] = ()
     cache: RoundCache = field(default_factory=RoundCache)
 

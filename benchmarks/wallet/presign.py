@@ -25,7 +25,8 @@ from contracts.rpc import RpcClient
 from tests.wallet.keeper_rig import free_port
 from tests.wallet.trading_floor import POLICY, now_s, trader_on
 from wallet.execution import endpoint_of
-from wallet.past import HistoryFile, Past
+from wallet.market import WatchedFile
+from wallet.past import Past, history_file
 
 RUNS = 50
 WARM_UP = 5
@@ -53,7 +54,7 @@ TAIL = (
 TOUCHED = "limits:\n  - {id: touched, metric: contracts_touched, scope: operation, max: 100}\n"
 
 
-def closes(folder: Path, now_s: int) -> HistoryFile:
+def closes(folder: Path, now_s: int) -> WatchedFile:
     """A year of daily closes of ETH, seeded."""
     rng, price, rows = random.Random(2026), 3_000.0, ["time,asset,price"]  # noqa: S311
     for day in range(370, -1, -1):
@@ -61,7 +62,7 @@ def closes(folder: Path, now_s: int) -> HistoryFile:
         rows.append(f"{now_s - now_s % 86_400 - day * 86_400},ETH,{price:.2f}")
     path = folder / "closes.csv"
     path.write_text("\n".join(rows))
-    return HistoryFile(path)
+    return history_file(path)
 
 
 async def measured(net: Devnet, folder: Path, runs: int, name: str, policy: str, *, by_trace: bool = False) -> None:

@@ -22,7 +22,7 @@ from tests.policies.venues.test_exports import HYPERLIQUID
 from tests.wallet.trading_floor import Trader, index_wad
 from wallet.exports import export_files
 from wallet.facts import FactsReader, adapters_of
-from wallet.market import Bar, RecordedMarket
+from wallet.market import Bar, RecordedMarket, sources_of
 
 
 async def open_directly(trader: Trader) -> None:
@@ -203,6 +203,26 @@ async def test_an_exported_book_is_part_of_the_portfolio_while_it_is_fresh(
 def test_an_export_of_a_venue_without_a_reader_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="known are deribit"):
         export_files([("nowhere", tmp_path)])
+
+
+async def test_an_engine_that_runs_on_judges_by_the_prices_that_its_file_has_now(
+    trader: Trader, tmp_path: Path
+) -> None:
+    assert trader.signer.reader is not None
+    now = int((await trader.net.rpc.block())["timestamp"], 16)
+    file = tmp_path / "desk.csv"
+    file.write_text(f"time,asset,price\n{now - 5},ETH,3001\n")
+    market = sources_of(["desk.csv"], tmp_path)
+    signer = replace(trader.signer, reader=replace(trader.signer.reader, market=market))
+    agreed = await signer.judge(await trader.opening())
+    assert agreed.decision.objections == ()
+    file.write_text(f"time,asset,price\n{now - 5},ETH,2500\n")
+    refused = await signer.judge(await trader.opening())
+    assert any("sources of ETH contradict each other" in text for text in refused.decision.objections)
+    file.write_text(f"time,asset,price\n{now - 5},ETH,30")
+    refused = await signer.judge(await trader.opening())
+    (why,) = (text for text in refused.decision.objections if "desk.csv" in text)
+    assert why.startswith(f"what desk.csv says is missing: {file} ends in the middle of a line and may be half-written")
 
 
 async def test_a_second_source_that_contradicts_the_feed_denies(trader: Trader) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -13,7 +15,17 @@ from aiohttp import web
 
 from contracts.errors import BadInput
 from policies.portfolio import Missing, Price
-from wallet.market import MAX_BYTES, HttpMarket, HttpSource, RecordedMarket, bars_of, prices_of, sources_of
+from wallet.market import (
+    MAX_BYTES,
+    HttpMarket,
+    HttpSource,
+    RecordedMarket,
+    RecordedPrices,
+    WatchedFile,
+    bars_of,
+    prices_of,
+    sources_of,
+)
 
 NOW_S = 1_771_900_000
 CSV = "time,asset,price\n0,ETH,100\n60,ETH,110\n120,ETH,99\n180,ETH,99\n60,BTC,50000.5\n"
@@ -141,10 +153,94 @@ async def test_sources_are_asked_together_and_none_hides_another() -> None:
     assert [m.what for m in missing] == ["price:ETH"]
 
 
+def watched(file: Path, text: str = CSV) -> RecordedPrices:
+    file.write_text(text)
+    (source,) = sources_of([file.name], file.parent)
+    assert isinstance(source, RecordedPrices)
+    return source
+
+
+async def said(source: RecordedPrices, now_s: int = 119) -> dict[str, Decimal]:
+    found, missing = await source.prices(now_s)
+    assert missing == ()
+    return {price.asset: price.value for price in found}
+
+
+async def test_a_recorded_file_is_read_again_when_it_was_replaced_or_written_to(tmp_path: Path) -> None:
+    source = watched(tmp_path / "p.csv")
+    assert await said(source) == {"ETH": 110, "BTC": Decimal("50000.5")}
+    (tmp_path / "new").write_text(CSV.replace("110", "111"))
+    os.utime(tmp_path / "new", (5, 5))
+    (tmp_path / "new").rename(tmp_path / "p.csv")
+    assert (await said(source))["ETH"] == 111
+    with (tmp_path / "p.csv").open("a") as opened:
+        opened.write("119,ETH,112\n")
+    assert (await said(source))["ETH"] == 112
+
+
+async def test_a_recorded_file_that_did_not_change_is_not_read_again(tmp_path: Path) -> None:
+    source = watched(tmp_path / "p.csv")
+    assert await source.file.read() is await source.file.read()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (CSV + "119,ETH,11", "middle of a line"),
+        (CSV + "119,ET", "middle of a line"),
+        ("", "p.csv has no prices"),
+        ("time,asset,price\n119,ETH,\n", "p.csv, row 1: needs"),
+        ('[{"time": 119, "asset": "ETH", "pri', "middle of a line"),
+        ("\udcff", "cannot read .*p.csv"),
+        (None, "cannot read .*p.csv: No such file"),
+    ],
+    ids=["half a price", "half a name", "emptied", "no price", "half a JSON", "no text", "gone"],
+)
+async def test_a_recorded_file_that_is_half_written_is_missing_until_it_is_whole(
+    tmp_path: Path, text: str | None, why: str
+) -> None:
+    file = tmp_path / "p.csv"
+    source = watched(file)
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text, errors="surrogateescape")
+    for _ in range(2):
+        found, (missing,) = await source.prices(119)
+        assert found == ()
+        assert missing.what == "what p.csv says"
+        assert re.search(why, missing.why)
+        assert "p.csv" in missing.why
+    file.write_text(CSV)
+    assert (await said(source))["ETH"] == 110
+
+
+async def test_an_asset_that_a_recorded_file_no_longer_has_is_missing(tmp_path: Path) -> None:
+    source = watched(tmp_path / "p.csv")
+    (tmp_path / "p.csv").write_text("time,asset,price\n60,ETH,110\n")
+    found, missing = await source.prices(119)
+    assert [price.asset for price in found] == ["ETH"]
+    assert missing == (Missing("price:BTC", "p.csv had one and has none any more; is it half-written?"),)
+
+
+async def test_a_file_that_changes_while_it_is_read_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(CSV)
+
+    def read_and_append(path: Path) -> RecordedMarket:
+        found = RecordedMarket.read(path)
+        with path.open("a") as opened:
+            opened.write("180,ETH,1\n")
+        return found
+
+    with pytest.raises(BadInput, match="changes while it is read"):
+        await WatchedFile(path, read_and_append).read()
+
+
 def test_a_profile_names_files_and_addresses(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text(CSV)
     recorded, live = sources_of(["p.csv", "ETH=https://example.org/v1?key=k#data.0.last"], tmp_path)
-    assert isinstance(recorded, RecordedMarket)
+    assert isinstance(recorded, RecordedPrices)
     assert isinstance(live, HttpMarket)
     assert live.sources == (HttpSource("ETH", "https://example.org/v1?key=k", "data.0.last"),)
     with pytest.raises(BadInput, match=r"ASSET=URL#PATH.TO.PRICE, got ETH=https://example.org\Z"):

@@ -23,7 +23,7 @@ from tests.wallet.keeper_rig import free_port
 from tests.wallet.test_facts import open_directly
 from tests.wallet.trading_floor import POLICY, Trader, now_s, trader_on
 from wallet.facts import FactsReader, adapters_of
-from wallet.past import HistoryFile, Past, RoundCache, recorded_history
+from wallet.past import Past, RoundCache, history_file, recorded_history
 from wallet.replay import bundle_of, replay
 from wallet.sign import Judgement
 
@@ -56,7 +56,7 @@ async def fund(chain: Devnet, tmp_path: Path) -> AsyncIterator[Trader]:
 def with_history(fund: Trader, *files: Path) -> Trader:
     reader = fund.signer.reader
     assert reader is not None
-    past = Past(tuple(HistoryFile(path) for path in files))
+    past = Past(tuple(history_file(path) for path in files))
     return replace(fund, signer=replace(fund.signer, reader=replace(reader, past=past)))
 
 
@@ -147,7 +147,7 @@ async def test_a_file_that_cannot_be_read_and_one_without_the_asset_are_missing_
 async def test_a_file_is_indexed_once_and_again_when_it_has_changed(tmp_path: Path) -> None:
     path = tmp_path / "closes.csv"
     path.write_text("time,asset,price\n0,ETH,1\n86400,ETH,2\n")
-    file = HistoryFile(path)
+    file = history_file(path)
     first = await file.read()
     assert await file.read() is first
     path.write_text("time,asset,price\n0,ETH,1\n86400,ETH,2\n172800,ETH,3\n")

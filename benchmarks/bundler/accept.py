@@ -1,7 +1,7 @@
-"""How fast operations are accepted: safe mode and trusted mode, beside Voltaire, on one anvil with the same operations in one run.
+"""How fast operations are accepted: safe mode and trusted mode, beside peers, on one anvil with the same operations in one run.
 
     python -m benchmarks.bundler.accept [--operations N] [--connections N] [--json]
-                                        [--voltaire CHECKOUT --voltaire-python PYTHON]
+                                        [--voltaire CHECKOUT --voltaire-python PYTHON] [--alto SCRIPT]
 
 Method: anvil with 1-second blocks; N deployed SimpleAccounts v0.8, one transfer each, signed beforehand. Once all senders share one code
 hash that the bundler has seen before ("seen"), once every sender has a code hash of its own ("unseen": the same proxy with 32 bytes
@@ -10,28 +10,26 @@ is put back by `evm_revert`. Two thirds of the operations go in as fast as `--co
 accepted a second, latency p50/p99), the last third at half that rate in an open loop (p50/p99 at half rate). The client runs in this
 process, so client, bundler and node share the machine. The bound is the same anvil's `eth_call` of the same `handleOps`, same client.
 
-Voltaire is no dependency: give a checkout of candidelabs/voltaire and an interpreter with its requirements; without them its column says
-that it was not measured here.
+The peers are no dependencies (`benchmarks.bundler.peers`): one that is not given is said not to be measured here.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
-import socket
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from benchmarks.bundler.peers import alto, voltaire
 from bundler import simulation
 from bundler.gas import validation_gas_limit
 from contracts.devnet import anvil
@@ -41,7 +39,7 @@ from contracts.eoa import Eoa
 from contracts.rpc import RpcClient
 from contracts.types import Address, keccak, to_hex
 from contracts.userop import UserOperation
-from tests.bundler.rig import EXECUTE, GWEI, START_S, TARGET, Chain, process, settings_for, until
+from tests.bundler.rig import EXECUTE, GWEI, START_S, TARGET, Chain, process, settings_for
 
 ARGUMENTS = ("--accounts", "0", "--hardfork", "prague", "--order", "fifo", "--block-time", "1")
 IMPLEMENTATION_SLOT = "0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc"
@@ -166,48 +164,6 @@ async def measure(name: str, kind: str, url: str, ops: Sequence[UserOperation], 
     return figures
 
 
-@contextlib.asynccontextmanager
-async def voltaire(chain: Chain, checkout: Path, python: str, *, safe: bool) -> AsyncIterator[str]:
-    """Voltaire as a process; yields its URL."""
-    port = anvil_free_port()
-    key = devnet_key("voltaire")
-    await chain.rpc.call("anvil_setBalance", to_hex(Eoa(key).address), hex(10**24))
-    arguments = [
-        "--bundler_secret", to_hex(key), "--rpc_url", "127.0.0.1", "--rpc_port", str(port), "--chain_id", str(await chain.rpc.chain_id()),
-        "--ethereum_node_url", chain.anvil.url, "--disable_v6", "--disable_p2p", "--bundle_interval", "1", "--enforce_gas_price_tolerance", "0",
-        *(["--ethereum_node_debug_trace_call_url", chain.anvil.url] if safe else ["--unsafe"]),
-    ]  # fmt: skip
-    with tempfile.TemporaryFile("w+") as log:
-        child = await asyncio.create_subprocess_exec(
-            python, "-m", "voltaire_bundler", *arguments, cwd=checkout, stdout=log, stderr=log
-        )
-        url = f"http://127.0.0.1:{port}/rpc"
-
-        async def listens() -> bool:
-            try:
-                async with RpcClient(url) as rpc:
-                    return bool(await rpc.chain_id())
-            except Exception:
-                if child.returncode is not None:
-                    log.seek(0)
-                    raise AssertionError(f"Voltaire did not start: {log.read()[-2000:]}") from None
-                return False
-
-        try:
-            await until(listens, "Voltaire listens", 30)
-            yield url
-        finally:
-            child.kill()
-            await child.wait()
-
-
-def anvil_free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def rewind(rpc: RpcClient, snapshot: str) -> str:
     """Put the chain back, without the transactions that the last bundler left waiting; returns the next snapshot."""
     await rpc.call("anvil_dropAllTransactions")
@@ -280,6 +236,10 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
                         async with voltaire(chain, options.voltaire, options.voltaire_python, safe=safe) as url:
                             await take(f"Voltaire {name}", kind, url, ours=False)
                         snapshot = await rewind(rpc, snapshot)
+                if options.alto is not None and kind == "seen":
+                    async with alto(chain, options.alto, executors=1) as url:
+                        await take("Alto unsafe", kind, url, ours=False)
+                    snapshot = await rewind(rpc, snapshot)
     result["loadavg_after"] = os.getloadavg()[0]
     return result
 
@@ -310,7 +270,12 @@ def summary(result: dict[str, Any]) -> str:
         f"bound: the node's own eth_call of handleOps, {result['eth_call_per_s']:.0f} a second",
         f"load average {result['loadavg_before']:.1f} before, {result['loadavg_after']:.1f} after; {result['cores']} cores",
     ]
-    for ours, theirs in (("seawall safe", "Voltaire safe"), ("seawall trusted", "Voltaire unsafe")):
+    pairs = (
+        ("seawall safe", "Voltaire safe"),
+        ("seawall trusted", "Voltaire unsafe"),
+        ("seawall trusted", "Alto unsafe"),
+    )
+    for ours, theirs in pairs:
         peer = by_name.get((theirs, "seen"))
         if peer is None or not peer.per_s:
             lines.append(f"{ours} against {theirs}: not measured here")
@@ -326,6 +291,7 @@ if __name__ == "__main__":
     parser.add_argument("--full", action="store_true", help="measure safe mode without its cheap pass, too")
     parser.add_argument("--voltaire", type=Path, default=None, metavar="CHECKOUT")
     parser.add_argument("--voltaire-python", default="python3")
+    parser.add_argument("--alto", type=Path, default=None, metavar="SCRIPT")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     found = asyncio.run(run(given))

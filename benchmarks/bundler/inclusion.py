@@ -1,12 +1,15 @@
-"""How fast operations reach a block: our bundler by number of executors, on one anvil with 1-second blocks, the same operations in one run.
+"""How fast operations reach a block: our bundler by number of executors, beside peers, on one anvil with 1-second blocks.
 
     python -m benchmarks.bundler.inclusion [--operations N] [--per-s R] [--lanes 1,4] [--trusted] [--json]
+                                           [--voltaire CHECKOUT --voltaire-python PYTHON] [--alto SCRIPT]
 
 Method: deployed SimpleAccounts v0.8, one signed transfer each, prepared beforehand. An open loop sends one operation every 1/R seconds,
 whatever was answered. The judge is the chain, not the bundler: an operation is included with the block that holds its
 UserOperationEvent, and the clock stops when this process, which asks for new logs all the time, first sees that block.
 "included a second" counts from the first request to that moment of the last operation; inclusion p50 and p99 are from when an operation's
-request was due. Between two runs the chain is put back by `evm_revert`. Client, bundler and node share the machine.
+request was due. Between two runs the chain is put back by `evm_revert`. Client, bundler and node share the machine. Peers
+(`benchmarks.bundler.peers`) get the same operations at the same rate, Alto with as many executors as the most of ours, Voltaire, which
+has no choice, with one; both without the rules of ERC-7562, and Voltaire with them where we have them.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from typing import Any
 import aiohttp
 
 from benchmarks.bundler.accept import ARGUMENTS, in_batches, prepare, prepare_warm_up, request, rewind
+from benchmarks.bundler.peers import alto, voltaire
 from contracts.devnet import anvil
 from contracts.devnet.accounts import devnet_key
 from contracts.entrypoint import USER_OPERATION_EVENT, V08
@@ -35,7 +39,7 @@ from contracts.eoa import Eoa
 from contracts.rpc import RpcClient
 from contracts.types import to_hex
 from contracts.userop import UserOperation
-from tests.bundler.rig import START_S, Chain, process, settings_for
+from tests.bundler.rig import START_S, Chain, process, settings_for, until
 
 _POLL_S = 0.02
 _PATIENCE_S = 30.0
@@ -46,6 +50,7 @@ _PATIENCE_S = 30.0
 class Inclusions:
     """What became of one run's operations. Times in s."""
 
+    name: str
     lanes: int
     mode: str
     offered: int
@@ -81,7 +86,7 @@ class Watch:
 
 
 async def measure(
-    rpc: RpcClient, url: str, ops: Sequence[UserOperation], per_s: float, lanes: int, mode: str
+    rpc: RpcClient, url: str, ops: Sequence[UserOperation], per_s: float, name: str, lanes: int, mode: str
 ) -> Inclusions:
     """Send all operations at that rate and wait for them on the chain."""
     chain_id = await rpc.chain_id()
@@ -119,6 +124,7 @@ async def measure(
     waits = sorted(watch.seen_s[h] - due_s[h] for h in hashes if h in watch.seen_s)
     cuts = statistics.quantiles(waits, n=100, method="inclusive") if len(waits) > 1 else [float("nan")] * 99
     return Inclusions(
+        name,
         lanes,
         mode,
         len(ops),
@@ -157,8 +163,22 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
             warm_up = await prepare_warm_up(chain, "seen")
             snapshot = await rpc.call("evm_snapshot")
             print(
-                f"{'lanes':>5} {'mode':>8} {'included/s':>11} {'p50 s':>6} {'p99 s':>6} {'ops/bundle':>10} {'included':>9}"
+                f"{'':9}{'lanes':>5} {'mode':>8} {'included/s':>11} {'p50 s':>6} {'p99 s':>6} {'ops/bundle':>10} {'included':>9}"
             )
+
+            async def take(url: str, name: str, count: int, *, safe: bool) -> None:
+                async with RpcClient(url) as one:
+                    sent = [await one.call("eth_sendUserOperation", op.to_rpc(), to_hex(V08.address)) for op in warm_up]
+
+                    async def landed() -> bool:
+                        return all([await one.call("eth_getUserOperationReceipt", op_hash) for op_hash in sent])
+
+                    await until(landed, "the warm-up lands", 60)
+                mode = "safe" if safe else "trusted"
+                found = await measure(rpc, url, ops, options.per_s, name, count, mode)
+                result["figures"].append(found)
+                print(render_row(found), flush=True)
+
             for count in lanes:
                 with tempfile.TemporaryDirectory() as database:
                     settings = settings_for(
@@ -171,22 +191,26 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
                         lane_key_files=lane_keys(Path(database), count - 1),
                     )
                     async with process(settings) as running:
-                        url = running.client.rpc.url
-                        for op in warm_up:
-                            await running.client.included(await running.client.send(op))
-                        figures = await measure(
-                            rpc, url, ops, options.per_s, count, "trusted" if options.trusted else "safe"
-                        )
-                result["figures"].append(figures)
-                print(
-                    f"{figures.lanes:5} {figures.mode:>8} {figures.included_per_s:11.1f} {figures.p50_s:6.2f} {figures.p99_s:6.2f} "
-                    f"{figures.ops_per_bundle:10.1f} {figures.included:5}/{figures.offered}"
-                    + (f"  ({figures.first_error[:160]})" if figures.first_error else ""),
-                    flush=True,
-                )
+                        await take(running.client.rpc.url, "seawall", count, safe=not options.trusted)
+                snapshot = await rewind(rpc, snapshot)
+            if options.alto is not None:
+                async with alto(chain, options.alto, executors=max(lanes)) as url:
+                    await take(url, "Alto", max(lanes), safe=False)
+                snapshot = await rewind(rpc, snapshot)
+            if options.voltaire is not None:
+                safe = not options.trusted
+                async with voltaire(chain, options.voltaire, options.voltaire_python, safe=safe) as url:
+                    await take(url, "Voltaire", 1, safe=safe)
                 snapshot = await rewind(rpc, snapshot)
     result["loadavg_after"] = os.getloadavg()[0]
     return result
+
+
+def render_row(f: Inclusions) -> str:
+    return (
+        f"{f.name:9}{f.lanes:5} {f.mode:>8} {f.included_per_s:11.1f} {f.p50_s:6.2f} {f.p99_s:6.2f} {f.ops_per_bundle:10.1f} "
+        f"{f.included:5}/{f.offered}" + (f"  ({f.first_error[:160]})" if f.first_error else "")
+    )
 
 
 if __name__ == "__main__":
@@ -195,6 +219,9 @@ if __name__ == "__main__":
     parser.add_argument("--per-s", type=float, default=150.0)
     parser.add_argument("--lanes", default="1,4", help="numbers of executors to compare")
     parser.add_argument("--trusted", action="store_true", help="without the rules of ERC-7562")
+    parser.add_argument("--voltaire", type=Path, default=None, metavar="CHECKOUT")
+    parser.add_argument("--voltaire-python", default="python3")
+    parser.add_argument("--alto", type=Path, default=None, metavar="SCRIPT")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     found = asyncio.run(run(given))

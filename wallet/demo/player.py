@@ -19,7 +19,7 @@ from contracts.devnet.market import BarReport, Liquidation, Moment, Phase
 from contracts.eoa import TransactionSender
 from contracts.errors import NodeError, OperationFailed, PolicyRefused, SetupError
 from contracts.rpc import RpcClient
-from contracts.types import Hash32, checksum, parse_hash, to_hex
+from contracts.types import Hash32, checksum, parse_address, parse_hash, to_hex
 from contracts.units import WAD, from_units, to_units
 from policies.decision import explain_sizes
 from policies.venues.feeds import LATEST_ROUND_DATA
@@ -257,16 +257,23 @@ class Player:
                 await asyncio.sleep(0.003)
 
     async def _bundler_barrier(self, block: int) -> None:
-        """Wait until the bundler has seen this block and has sent everything that it accepted."""
+        """Wait until the bundler has seen this block, and the node has everything that the bundler accepted."""
         async with asyncio.timeout(_BARRIER_TIMEOUT_S):
             while True:
                 status = await _status(self.stage.bundler.rpc)
                 if status is not None and not status["validating"]:
-                    idle = not status["pending"] and not status["inFlight"] and not status["bundlesInFlight"]
-                    sent = not status["pending"] or status["bundlesInFlight"]
-                    if idle or (sent and int(status["lastBlock"] or "0x0", 16) >= block):
+                    if not status["pending"] and not status["inFlight"] and not status["bundlesInFlight"]:
+                        return
+                    seen = int(status["lastBlock"] or "0x0", 16) >= block
+                    if seen and status["bundlesInFlight"] and await self._node_has(status):
                         return
                 await asyncio.sleep(0.003)
+
+    async def _node_has(self, status: dict[str, Any]) -> bool:
+        """Whether the node waits to mine as many bundles as are under way: each is recorded before it is sent."""
+        executor = parse_address(status["executor"])
+        mined = await self.net.rpc.get_nonce(executor, "latest")
+        return await self.net.rpc.get_nonce(executor, "pending") - mined >= int(status["bundlesInFlight"])
 
     # -- bookkeeping -------------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """How fast operations reach a block: our bundler by number of executors, beside peers, on one anvil with 1-second blocks.
 
-    python -m benchmarks.bundler.inclusion [--operations N] [--per-s R] [--lanes 1,4] [--trusted] [--json]
+    python -m benchmarks.bundler.inclusion [--operations N] [--per-s R] [--lanes 1,4] [--trusted] [--block-gas G] [--json]
                                            [--voltaire CHECKOUT --voltaire-python PYTHON] [--alto SCRIPT]
 
 Method: deployed SimpleAccounts v0.8, one signed transfer each, prepared beforehand. An open loop sends one operation every 1/R seconds,
@@ -156,6 +156,8 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         factories = await Chain.build(state)
         arguments = [*ARGUMENTS, "--chain-id", "1337", "--load-state", str(state), "--timestamp", str(START_S + 60)]
         async with await anvil.Anvil.start(binary.path, arguments) as node, RpcClient(node.url) as rpc:
+            # Not an argument of the node: the state that it loads brings a limit of its own.
+            await rpc.call("evm_setBlockGasLimit", hex(options.block_gas))
             chain = Chain(node, rpc, factories)
             keys = [devnet_key("bundler"), *(devnet_key(f"lane {i}") for i in range(max(lanes) - 1))]
             await in_batches(rpc, [("anvil_setBalance", (to_hex(Eoa(key).address), hex(10**24))) for key in keys])
@@ -218,6 +220,7 @@ if __name__ == "__main__":
     parser.add_argument("--operations", type=int, default=600)
     parser.add_argument("--per-s", type=float, default=150.0)
     parser.add_argument("--lanes", default="1,4", help="numbers of executors to compare")
+    parser.add_argument("--block-gas", type=int, default=30_000_000, help="gas limit of a block")
     parser.add_argument("--trusted", action="store_true", help="without the rules of ERC-7562")
     parser.add_argument("--voltaire", type=Path, default=None, metavar="CHECKOUT")
     parser.add_argument("--voltaire-python", default="python3")

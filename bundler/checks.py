@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bundler.chain import Head
-from bundler.gas import bundle_gas_limit, pre_verification_gas
+from bundler.gas import VALIDITY_GAS, bundle_gas_limit, pre_verification_gas
 from bundler.settings import Settings
 from contracts.entrypoint import EntryPoint
 from contracts.entrypoint.base import paymaster_signature_size
@@ -64,14 +64,25 @@ def check_authorization(candidate: Candidate, chain_id: int) -> None:
         )
 
 
-def execution_floor(candidate: Candidate, entry_point: EntryPoint, settings: Settings) -> int:
-    """The least preVerificationGas on a chain that charges nothing for data but calldata gas."""
-    return pre_verification_gas(
+def execution_floor(candidate: Candidate, entry_point: EntryPoint, settings: Settings, windows: int = 0) -> int:
+    """The least preVerificationGas on a chain that charges nothing for data but calldata gas; `windows` as in ValidationData."""
+    floor = pre_verification_gas(
         entry_point,
         candidate.op,
         int(candidate.authorization is not None),
         other_beneficiary=settings.beneficiary is not None,
     )
+    return floor + VALIDITY_GAS * windows
+
+
+def check_floor(candidate: Candidate, entry_point: EntryPoint, settings: Settings, windows: int = 0) -> None:
+    """Raises InvalidFields when preVerificationGas is below `execution_floor`."""
+    given, needed = candidate.op.pre_verification_gas, execution_floor(candidate, entry_point, settings, windows)
+    if given < needed:
+        beside = f" and the look at {windows} validity windows" if windows else ""
+        raise InvalidFields(
+            f"preVerificationGas {given} is too low: this operation's calldata and overhead{beside} cost {needed}"
+        )
 
 
 def check(candidate: Candidate, entry_point: EntryPoint, settings: Settings, head: Head) -> None:
@@ -89,11 +100,7 @@ def check(candidate: Candidate, entry_point: EntryPoint, settings: Settings, hea
             )
     if op.call_data and op.call_gas_limit < CALL_GAS_FLOOR:
         raise InvalidFields(f"callGasLimit {op.call_gas_limit} is too low: a call costs at least {CALL_GAS_FLOOR}")
-    needed = execution_floor(candidate, entry_point, settings)
-    if op.pre_verification_gas < needed:
-        raise InvalidFields(
-            f"preVerificationGas {op.pre_verification_gas} is too low: this operation's calldata and overhead cost {needed}"
-        )
+    check_floor(candidate, entry_point, settings)
     if (total := bundle_gas_limit(entry_point, [op], authorizations)) > settings.max_bundle_gas:
         raise InvalidFields(
             f"the operation's gas limits need a bundle of {total} gas, more than {settings.max_bundle_gas}"

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from bundler import rules, simulation
 from bundler.chain import Head, read_delegate, read_head
 from bundler.cheap import CheapPass
-from bundler.checks import check, check_authorization, execution_floor
+from bundler.checks import check, check_authorization, check_floor, execution_floor
 from bundler.erc7562.entities import Stake, entity_addresses
 from bundler.events import Event, Events, Kind
 from bundler.fees import Pricing
@@ -102,13 +102,7 @@ class Intake:
             op = candidate.op
             check(candidate, entry_point, self._settings, head)
             check_authorization(candidate, self._chain_id)
-            await self._pricing.check(
-                entry_point,
-                candidate,
-                head,
-                execution_floor(candidate, entry_point, self._settings),
-                self._settings.data_fee_tolerance_percent,
-            )
+            await self._check_price(candidate, entry_point, head)
             delegate = (
                 candidate.authorization.delegate if candidate.authorization else await read_delegate(self._rpc, op)
             )
@@ -147,6 +141,9 @@ class Intake:
         if replaced is None and rules.sender_is_full(self._pool, op, self._settings):
             rules.check_sender_stake(op, op.sender in staked, self._settings)
         validation = await self.events.timed(self._validate(candidate, entry_point), op_hash, "first")
+        if windows := validation.data.windows:
+            check_floor(candidate, entry_point, self._settings, windows)
+            await self._check_price(candidate, entry_point, validation.head, windows)
         if validation.entities is not None:
             staked = validation.entities.staked
         deposits = validation.deposits or {a: stake.deposit_wei for a, stake in stakes.items()}
@@ -218,6 +215,16 @@ class Intake:
         log.info("operation %s of %s is accepted", to_hex(entry.hash), to_hex(entry.op.sender))
         self.accepted_count += 1
         self._accepted.set()
+
+    async def _check_price(self, candidate: Candidate, entry_point: EntryPoint, head: Head, windows: int = 0) -> None:
+        """Whether preVerificationGas pays for the operation's data, too. Raises InvalidFields, FeeDataError, NodeError."""
+        await self._pricing.check(
+            entry_point,
+            candidate,
+            head,
+            execution_floor(candidate, entry_point, self._settings, windows),
+            self._settings.data_fee_tolerance_percent,
+        )
 
     async def _check_authorization_nonce(self, candidate: Candidate) -> None:
         """An authorisation with a nonce that is not the sender's next takes no effect. Raises RejectedByEntryPoint."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bundler.chain import Head
 from bundler.mempool import FOREVER, Entry
@@ -26,6 +26,8 @@ class ValidationData:
     valid_until_s: int = FOREVER
     valid_after_block: int = 0
     valid_until_block: int = FOREVER
+    windows: int = field(default=0, compare=False)
+    """Answers that are not 0: the entry point takes each apart, and compares it with the clock."""
 
     @classmethod
     def parse(cls, word: int, *, counts_blocks: bool = False) -> ValidationData:
@@ -36,8 +38,9 @@ class ValidationData:
         aggregator, after, until = word & (2**160 - 1), word >> 208, (word >> 160 & FOREVER) or FOREVER
         if counts_blocks and after & until & _BLOCK_FLAG:
             until_block = until & ~_BLOCK_FLAG
-            return cls(aggregator, 0, FOREVER, after & ~_BLOCK_FLAG, FOREVER if until == FOREVER else until_block)
-        return cls(aggregator, after, until)
+            until_block = FOREVER if until == FOREVER else until_block
+            return cls(aggregator, 0, FOREVER, after & ~_BLOCK_FLAG, until_block, windows=1)
+        return cls(aggregator, after, until, windows=int(word != 0))
 
     def both(self, other: ValidationData) -> ValidationData:
         """The intersection of two windows."""
@@ -47,6 +50,7 @@ class ValidationData:
             min(self.valid_until_s, other.valid_until_s),
             max(self.valid_after_block, other.valid_after_block),
             min(self.valid_until_block, other.valid_until_block),
+            self.windows + other.windows,
         )
 
 

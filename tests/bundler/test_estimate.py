@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bundler.gas import bundle_gas_limit, pre_verification_gas
+from bundler.gas import VALIDITY_GAS, bundle_gas_limit, pre_verification_gas
 from contracts.abi import encode
 from contracts.entrypoint import USER_OPERATION_EVENT, V07, V08, V09, EntryPoint
 from contracts.errors import RpcError
@@ -172,6 +172,29 @@ async def test_estimate_pays_for_the_look_at_validity_windows(
         surplus = int(receipt["actualGasUsed"], 16) - int(receipt["receipt"]["gasUsed"], 16)
         print(f"{entry_point.version} {nonce} surplus {surplus}")
         assert 0 <= surplus < 4_000
+
+
+@EACH
+async def test_what_the_floor_lets_in_with_validity_windows_pays_for_its_transaction(
+    shared_chain: Chain, bundler: Client, entry_point: EntryPoint
+) -> None:
+    """One that is priced at the floor of an operation without windows would be accepted and wait for ever."""
+    window = validation_word(valid_after_s=1, valid_until_s=await shared_chain.now_s() + 10_000)
+    account = await shared_chain.put(answers(window), deposit_on=entry_point)
+    paymaster = await shared_chain.put(paymaster_answers(window), deposit_on=entry_point)
+    nonce = 0
+    for sponsor, windows in ((None, 1), (paymaster, 2)):
+        for _ in range(2):  # the second one's nonce is the cheaper write
+            op = with_limits(
+                UserOperation(account, nonce, b"", signature=b"\xee" * 65, paymaster=sponsor), call_gas_limit=0
+            )
+            bare = pre_verification_gas(entry_point, op.replace(pre_verification_gas=0xFFFFFF))
+            with pytest.raises(RpcError, match=f"look at {windows} validity windows cost"):
+                await bundler.send(op.replace(pre_verification_gas=bare), entry_point)
+            priced = op.replace(pre_verification_gas=bare + windows * VALIDITY_GAS)
+            receipt = await bundler.included(await bundler.send(priced, entry_point))
+            assert int(receipt["actualGasUsed"], 16) >= int(receipt["receipt"]["gasUsed"], 16)
+            nonce += 1
 
 
 async def test_estimate_forgives_missing_gas_fees_and_signature_fields(shared_chain: Chain, bundler: Client) -> None:

@@ -19,9 +19,9 @@ _IDENTITY = (
 )  # fmt: skip
 """What makes two limits bounds on the same thing, and what an absent key means."""
 _ADVICE = {
-    "scope: asset": "write scope: asset: ETH, for example",
-    "scope: asset or venue": "write scope: asset: ETH, or venue: perp, for example",
-    "scope: venue": "write scope: venue: perp, for example",
+    "scope: asset": 'write scope: "asset: ETH", for example',
+    "scope: asset or venue": 'write scope: "asset: ETH", or "venue: perp", for example',
+    "scope: venue": 'write scope: "venue: perp", for example',
 }
 
 

@@ -1,14 +1,19 @@
 """The worst price that each order of an operation permits by the bound in its own call data. Pure.
 
 A simulation shows one price; between it and the block anybody may move the market as far as the bound allows. Perpetual Protocol v2 orders
-and closings, and swaps through Uniswap v3's routers, are read; the bounds of Lyra's trades are amounts over several iterations, and not.
-A closing whose bound is zero or cannot be told is no order here: nobody is held in a position for want of a bound, its fill is judged.
+and closings, swaps through Uniswap v3's routers, and Lyra's trades are read.
+A closing without a bound, or whose bound cannot be told, is no order here: nobody is held in a position for want of a bound, its fill is
+judged.
+
+Lyra bounds the total cost of a trade over all its iterations, fees included: a buyer pays `maxTotalCost` at most, a seller gets
+`minTotalCost` at least; the mean price is that by the amount. Which option a strike is stands in the trade's own event.
+Source: OptionMarket._checkCostInBounds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 
 from contracts.types import Address, to_hex
@@ -16,10 +21,12 @@ from contracts.units import from_units
 from policies.calls import DecodedCall, DecodedCalls
 from policies.margin import EXACT, ratio
 from policies.portfolio import UNIT_OF_ACCOUNT, Order, Position
+from policies.venues import lyra
 from policies.venues.tokens import Token
 
 HOUSE = "perp.clearing_house"
 ROUTERS = ("uniswap.router", "uniswap.router_02")
+OPTION_MARKET = "lyra.option_market"
 _EVERYTHING = 2**255
 """An amount from here on stands for whatever there is; the routers also take zero for it."""
 _ADDRESS, _FEE = 20, 3
@@ -28,16 +35,19 @@ _ADDRESS, _FEE = 20, 3
 
 @dataclass(frozen=True, slots=True)
 class Markets:
-    """What an order's addresses mean: perps' base tokens and the tokens of swaps, to assets."""
+    """What an order's addresses and numbers mean: perps' base tokens and the tokens of swaps, to assets; Lyra's strikes by their ids."""
 
     perps: Mapping[Address, str]
     tokens: Sequence[Token]
+    strikes: Mapping[int, lyra.Strike] = field(default_factory=dict)
 
 
 def places_order(call: DecodedCall) -> bool:
     """Whether a call trades, otherwise than to close, at a price that its own data should bound."""
     if call.target_name == HOUSE:
         return call.function.startswith("openPosition(")
+    if call.target_name == OPTION_MARKET:
+        return call.function.startswith("openPosition(") and dict(call.arguments).get("amount") != "0"
     return call.target_name in ROUTERS and call.function.startswith("exact")
 
 
@@ -67,6 +77,8 @@ def _orders(
                 # what is left to close after another trade of this operation is not known here
                 yield from _closing(asset, Decimal(0) if asset in traded else size.get(asset, Decimal(0)), given)
             traded.add(asset)
+        elif call.target_name == OPTION_MARKET and "strikeId" in given:
+            yield from _option(given, markets.strikes, opens=places_order(call))
         elif places_order(call):
             yield _swap(call, given, markets.tokens, prices)
 
@@ -85,6 +97,24 @@ def _closing(asset: str, size: Decimal, given: Mapping[str, str]) -> Iterator[Or
     is_buy, bound = size < 0, from_units(int(given["oppositeAmountBound"]), 18)
     if size and bound:
         yield Order("perp", asset, is_buy, ratio(bound, abs(size), up=is_buy))
+
+
+def _option(given: Mapping[str, str], strikes: Mapping[int, lyra.Strike], *, opens: bool) -> Iterator[Order]:
+    """A trade at Lyra; one that only moves collateral is none."""
+    amount = int(given["amount"])
+    if not amount:
+        return
+    kinds, number = {int(kind): kind for kind in lyra.OptionType}, int(given["strikeId"])
+    kind, strike = kinds.get(int(given["optionType"])), strikes.get(number)
+    if kind is None or strike is None:
+        if opens:
+            yield Order(lyra.VENUE, f"strike {number}", True, None)  # nobody traded it, or nobody can
+        return
+    is_buy = kind.is_long == opens
+    cost = int(given["maxTotalCost"] if is_buy else given["minTotalCost"])
+    worst = ratio(Decimal(cost), Decimal(amount), up=is_buy) if 0 < cost < _EVERYTHING else None
+    if opens or worst is not None:
+        yield Order(lyra.VENUE, strike.asset, is_buy, worst, strike.label(kind))
 
 
 def _swap(call: DecodedCall, given: Mapping[str, str], tokens: Sequence[Token], prices: Mapping[str, Decimal]) -> Order:

@@ -238,12 +238,14 @@ class Fill:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an order permits at worst: the mean price of its own bound, None when it has none. `is_buy` of base."""
+    """What an order permits at worst: the mean price of its own bound, None when it has none. `is_buy` of base, or of the option whose
+    label `option` is; the price is then its premium."""
 
     venue: str
     asset: str
     is_buy: bool
     worst_price: Decimal | None
+    option: str = ""
 
 
 @dataclass(frozen=True, slots=True)

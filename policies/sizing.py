@@ -1,7 +1,8 @@
 """How large an operation is, the same operation in another size, and the largest size that a policy lets pass.
 
 The size is one argument of one call (or of several of one kind, scaled together): what it opens, else what it pays, grants or moves. Bounds
-that belong to the size (the least that must come back, the most that may be paid) are scaled with it, rounded in the account's favour.
+that belong to the size (the least that must come back, the most that may be paid) and the collateral of a new option position are scaled with
+it, rounded in the account's favour; one that stands for "anything" stays.
 """
 
 from __future__ import annotations
@@ -30,48 +31,49 @@ _MAX = 2**255
 """An amount from here on means "everything": there is nothing to scale."""
 TOKENS: Mapping[str, tuple[str, int]] = {"usdc": ("USDC", 6), "weth": ("ETH", 18)}
 """Unit and decimals of tokens by their name in the book."""
+_HEX_ADDRESS = 42
 TICK_DECIMALS = 6
 """A tick is the unit's smallest part, but not below 10^-6: one millionth of a USDC, of an ETH, of a perp's quote or base."""
 
-# What the size is, its bound, whether that bound is rounded up, and the argument that names the token ("" = the call's target).
-_ARGUMENTS: Mapping[str, tuple[str, str, bool, str]] = {
-    "transfer(address,uint256)": ("amount", "", False, ""),
-    "transferFrom(address,address,uint256)": ("amount", "", False, ""),
-    "approve(address,uint256)": ("amount", "", False, ""),
-    "increaseAllowance(address,uint256)": ("amount", "", False, ""),
-    "withdraw(uint256)": ("amount", "", False, ""),
-    "deposit(address,uint256)": ("amount", "", False, "token"),
-    "depositFor(address,address,uint256)": ("amount", "", False, "token"),
-    "withdraw(address,uint256)": ("amount", "", False, "token"),
-    "supply(address,uint256,address,uint16)": ("amount", "", False, "asset"),
-    "withdraw(address,uint256,address)": ("amount", "", False, "asset"),
-    "borrow(address,uint256,uint256,uint16,address)": ("amount", "", False, "asset"),
-    "exactInputSingle((address,address,uint24,address,uint256,uint256,uint256,uint160))": (
-        "amountIn",
-        "amountOutMinimum",
-        True,
-        "tokenIn",
-    ),
-    "exactInputSingle((address,address,uint24,address,uint256,uint256,uint160))": (
-        "amountIn",
-        "amountOutMinimum",
-        True,
-        "tokenIn",
-    ),
-    "exactOutputSingle((address,address,uint24,address,uint256,uint256,uint256,uint160))": (
-        "amountOut",
-        "amountInMaximum",
-        False,
-        "tokenOut",
-    ),
-    "exactOutputSingle((address,address,uint24,address,uint256,uint256,uint160))": (
-        "amountOut",
-        "amountInMaximum",
-        False,
-        "tokenOut",
-    ),
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """The argument that is a call's size; those that are scaled with it, and whether they are rounded up; the argument that names the
+    token, or begins with it ("" = the call's target)."""
+
+    amount: str
+    scaled: tuple[tuple[str, bool], ...] = ()
+    asset_in: str = ""
+
+
+_AMOUNT = _Terms("amount")
+_EXACT_INPUT = _Terms("amountIn", (("amountOutMinimum", True),), "tokenIn")
+_EXACT_OUTPUT = _Terms("amountOut", (("amountInMaximum", False),), "tokenOut")
+_ARGUMENTS: Mapping[str, _Terms] = {
+    "transfer(address,uint256)": _AMOUNT,
+    "transferFrom(address,address,uint256)": _AMOUNT,
+    "approve(address,uint256)": _AMOUNT,
+    "increaseAllowance(address,uint256)": _AMOUNT,
+    "withdraw(uint256)": _AMOUNT,
+    "deposit(address,uint256)": _Terms("amount", asset_in="token"),
+    "depositFor(address,address,uint256)": _Terms("amount", asset_in="token"),
+    "withdraw(address,uint256)": _Terms("amount", asset_in="token"),
+    "supply(address,uint256,address,uint16)": _Terms("amount", asset_in="asset"),
+    "withdraw(address,uint256,address)": _Terms("amount", asset_in="asset"),
+    "borrow(address,uint256,uint256,uint16,address)": _Terms("amount", asset_in="asset"),
+    "exactInputSingle((address,address,uint24,address,uint256,uint256,uint256,uint160))": _EXACT_INPUT,
+    "exactInputSingle((address,address,uint24,address,uint256,uint256,uint160))": _EXACT_INPUT,
+    "exactOutputSingle((address,address,uint24,address,uint256,uint256,uint256,uint160))": _EXACT_OUTPUT,
+    "exactOutputSingle((address,address,uint24,address,uint256,uint256,uint160))": _EXACT_OUTPUT,
+    # paths begin with the token whose amount is exact
+    "exactInput((bytes,address,uint256,uint256,uint256))": replace(_EXACT_INPUT, asset_in="path"),
+    "exactInput((bytes,address,uint256,uint256))": replace(_EXACT_INPUT, asset_in="path"),
+    "exactOutput((bytes,address,uint256,uint256,uint256))": replace(_EXACT_OUTPUT, asset_in="path"),
+    "exactOutput((bytes,address,uint256,uint256))": replace(_EXACT_OUTPUT, asset_in="path"),
 }
 _OPEN_POSITION = "openPosition((address,bool,bool,uint256,uint256,uint256,uint160,bytes32))"
+_OPEN_OPTION = "openPosition((uint256,uint256,uint256,uint8,uint256,uint256,uint256,uint256))"
+_TOTAL_COST = (("minTotalCost", True), ("maxTotalCost", False))
 _CLASSES = (Effect.OPENS, Effect.PAYS, Effect.GRANTS, Effect.MOVES)
 """What an operation is about, first that it has."""
 
@@ -124,7 +126,7 @@ def sized(calls: DecodedCalls, book: Mapping[str, Address]) -> Sized | None:
     terms = _terms(first)
     assert terms is not None
     return Sized(
-        what=f"{first.title} {terms[0]}",
+        what=f"{first.title} {terms.amount}",
         unit=unit,
         decimals=decimals,
         units=units,
@@ -133,15 +135,24 @@ def sized(calls: DecodedCalls, book: Mapping[str, Address]) -> Sized | None:
     )
 
 
-def _terms(call: DecodedCall) -> tuple[str, str, bool, str] | None:
-    if call.function == _OPEN_POSITION:
-        return "amount", "oppositeAmountBound", argument(call, "isExactInput") == "true", "baseToken"
-    return _ARGUMENTS.get(call.function)
+def _terms(call: DecodedCall) -> _Terms | None:
+    return _terms_of(call.function, dict(call.arguments))
+
+
+def _terms_of(function: str, given: Mapping[str, Any]) -> _Terms | None:
+    """Of a call with these arguments, as values or as text."""
+    if function == _OPEN_POSITION:
+        return _Terms("amount", (("oppositeAmountBound", given["isExactInput"] in (True, "true")),), "baseToken")
+    if function == _OPEN_OPTION:
+        # what a position that is there already is secured by does not shrink with what is added to it
+        is_new = int(given["positionId"]) == 0
+        return _Terms("amount", (*_TOTAL_COST, *((("setCollateralTo", True),) if is_new else ())))
+    return _ARGUMENTS.get(function)
 
 
 def _units(call: DecodedCall) -> int:
     terms = _terms(call)
-    given = argument(call, terms[0]) if terms else None
+    given = argument(call, terms.amount) if terms else None
     return int(given) if given is not None else 0
 
 
@@ -154,7 +165,9 @@ def _unit(call: DecodedCall, book: Mapping[str, Address]) -> tuple[str, int]:
         if argument(call, "isExactInput") != argument(call, "isBaseToQuote"):
             return "USDC", 18
         return names.get(argument(call, "baseToken") or "", "base").rpartition(".")[2].upper(), 18
-    name = names.get(argument(call, terms[3]) or "", "") if terms[3] else call.target_name
+    if call.function == _OPEN_OPTION:
+        return "options", 18
+    name = names.get((argument(call, terms.asset_in) or "")[:_HEX_ADDRESS], "") if terms.asset_in else call.target_name
     return TOKENS.get(name, (f"units of {name}" if name else "token units", 0))
 
 
@@ -208,16 +221,13 @@ def _scaled(data: bytes, size: Sized, units: int) -> bytes:
     known = BY_SELECTOR[data[:4]]
     values = known.function.decode_input(data)
     given: list[Any] = list(values[0] if known.spread else values)
-    if known.function.signature == _OPEN_POSITION:
-        name, bound, up = "amount", "oppositeAmountBound", bool(given[known.arguments.index("isExactInput")])
-    else:
-        name, bound, up, _ = _ARGUMENTS[known.function.signature]
-    place = known.arguments.index(name)
-    own: int = given[place]
-    given[place] = mul_div(own, units, size.units)
-    if bound:
-        limit = known.arguments.index(bound)
-        given[limit] = mul_div(given[limit], units, size.units, round_up=up)
+    terms = _terms_of(known.function.signature, dict(zip(known.arguments, given, strict=True)))
+    assert terms is not None
+    for name, up in ((terms.amount, False), *terms.scaled):
+        place = known.arguments.index(name)
+        own: int = given[place]
+        if own < _MAX:
+            given[place] = mul_div(own, units, size.units, round_up=up)
     return known.function.encode(tuple(given)) if known.spread else known.function.encode(*given)
 
 

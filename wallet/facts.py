@@ -18,7 +18,7 @@ from policies.policy import Policy
 from policies.portfolio import Facts, Missing, Outstanding, Portfolio, Price
 from policies.rules import rules_for
 from policies.trace import touched_by, untraced, wants_trace
-from policies.venues import Adapter, Read, Snapshot
+from policies.venues import Adapter, Log, Read, Snapshot
 from policies.venues.aave_v3 import AaveV3
 from policies.venues.allowances import Allowances, approved_in, granted_by, pairs_of, takers_of
 from policies.venues.feeds import Feed
@@ -165,7 +165,7 @@ class FactsReader:
             after=after,
             prices=(*prices, *quoted),
             fills=tuple(fill for adapter in self.adapters for fill in adapter.fills(logs, account.address, at_oracle)),
-            orders=orders_of(calls, self._markets(), at_oracle, before.positions),
+            orders=orders_of(calls, self._markets(logs), at_oracle, before.positions),
             book=self.book,
             outstanding=outstanding(account.address, op.nonce, effects.timestamp_s),
             missing=tuple(dict.fromkeys((*unread, *missing_before, *missing_after, *unquoted))),
@@ -216,10 +216,12 @@ class FactsReader:
         effects, seen = await self._see(account, None, (*self.adapters, self._allowances(())), None)
         return portfolio_of((*seen.before, *exported(self.exports, effects.timestamp_s)))
 
-    def _markets(self) -> Markets:
-        """What the addresses of orders mean."""
+    def _markets(self, logs: Sequence[Log]) -> Markets:
+        """What the addresses and numbers of orders mean; `logs` of the operation's execution."""
         perps = {self.book[name]: asset for name, asset in PERP_MARKETS.items() if name in self.book}
-        return Markets(perps, spendable_of(self.book))
+        options = (adapter for adapter in self.adapters if isinstance(adapter, Lyra))
+        strikes = {number: strike for adapter in options for number, strike in adapter.strikes(logs).items()}
+        return Markets(perps, spendable_of(self.book), strikes)
 
     def _allowances(self, found: Sequence[tuple[Address, Address]]) -> Allowances:
         """Allowances of the book's tokens to the book's spenders, and those found elsewhere."""

@@ -12,7 +12,7 @@ from policies.margin import EXACT, ratio
 from policies.metrics.base import Contribution, Metric, NotKnown, Observation, View, inside, summed
 from policies.metrics.exposure import equity_of
 from policies.policy import Parameters, Scope
-from policies.portfolio import SETTLEMENT, Facts, Fill
+from policies.portfolio import SETTLEMENT, Facts, Fill, Order
 
 _RECIPIENTS = ("to", "recipient", "onBehalfOf", "spender", "delegate", "trader")
 _TOKENS = {"usdc": ("USDC", 6), "weth": ("ETH", 18)}
@@ -62,17 +62,27 @@ def _mean_price(fill: Fill, *, fee: bool) -> Decimal:
 def _trades(view: View, scope: Scope) -> list[tuple[str, Fill, Decimal]]:
     """Every fill of the scope that somebody chose the price of, with its title, and what one unit was worth: the index price, for an option
     the venue's mark, before the operation where it was held then. Raises NotKnown."""
+    marks = _marks(view)
+    return [
+        (f"fill {fill.option or f'{fill.venue}:{fill.asset}'}", fill, _worth(view, fill, marks))
+        for fill in view.facts.fills
+        if inside(scope, fill.asset, fill.venue) and fill.option != SETTLEMENT
+    ]
+
+
+def _marks(view: View) -> dict[str, Decimal]:
+    """The venues' marks of options by label, those before the operation where they were held then."""
     facts = view.facts
-    marks = {view.label(option): option.mark_price for option in (*facts.after.options, *facts.before.options)}
-    found = []
-    for fill in facts.fills:
-        if not inside(scope, fill.asset, fill.venue) or fill.option == SETTLEMENT:
-            continue
-        if fill.option and fill.option not in marks:
-            raise NotKnown(f"the mark of {fill.option} is not known")
-        worth = marks[fill.option] if fill.option else view.price(fill.asset)
-        found.append((f"fill {fill.option or f'{fill.venue}:{fill.asset}'}", fill, worth))
-    return found
+    return {view.label(option): option.mark_price for option in (*facts.after.options, *facts.before.options)}
+
+
+def _worth(view: View, trade: Fill | Order, marks: dict[str, Decimal]) -> Decimal:
+    """What one unit of what is traded is worth. Raises NotKnown."""
+    if not trade.option:
+        return view.price(trade.asset)
+    if trade.option not in marks:
+        raise NotKnown(f"the mark of {trade.option} is not known")
+    return marks[trade.option]
 
 
 def order_slippage(view: View, scope: Scope, _: Parameters) -> Observation:
@@ -84,6 +94,7 @@ def order_slippage(view: View, scope: Scope, _: Parameters) -> Observation:
             lost = price - worth if is_buy else worth - price
         rows.append((label, ratio(lost, view.price(asset), up=True)))
 
+    marks = _marks(view)
     for title, fill, worth in _trades(view, scope):
         see(title, fill.asset, fill.size > 0, _mean_price(fill, fee=True), worth)
     for order in view.facts.orders:
@@ -91,8 +102,8 @@ def order_slippage(view: View, scope: Scope, _: Parameters) -> Observation:
             continue
         if order.worst_price is None:
             raise NotKnown(f"the order at {order.venue} has no price bound")
-        index = view.price(order.asset)
-        see(f"bound {order.venue}:{order.asset}", order.asset, order.is_buy, order.worst_price, index)
+        title = f"bound {order.option or f'{order.venue}:{order.asset}'}"
+        see(title, order.asset, order.is_buy, order.worst_price, _worth(view, order, marks))
     return Observation(max((share for _, share in rows), default=Decimal(0)).max(Decimal(0)), tuple(rows))
 
 

@@ -97,6 +97,19 @@ class OptionType(IntEnum):
         return self in (OptionType.LONG_CALL, OptionType.LONG_PUT)
 
 
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """What the market's number of a strike stands for; `price` in quote."""
+
+    asset: str
+    expiry_s: int
+    price: Decimal
+
+    def label(self, kind: OptionType) -> str:
+        """That of the option of this kind."""
+        return option_label(VENUE, self.asset, self.expiry_s, self.price, is_call=kind.is_call)
+
+
 _OPEN = 0
 """OptionMarket.TradeDirection; the others, close and liquidate, both reduce."""
 
@@ -360,9 +373,10 @@ class Lyra(Adapter):
             if address == self.option_market and topics[0] == TRADE.topic:
                 trader, _, _, trade, results, _, _ = TRADE.decode(topics, data)
                 if trader == account and trade[4]:
-                    sign = 1 if (trade[3] == _OPEN) == OptionType(trade[2]).is_long else -1
+                    kind = OptionType(trade[2])
+                    sign = 1 if (trade[3] == _OPEN) == kind.is_long else -1
                     premium, fee = sum(r[1] for r in results), sum(r[6] for r in results)
-                    found.append(self._fill(sign * trade[4], premium, fee, self._label(trade)))
+                    found.append(self._fill(sign * trade[4], premium, fee, self._strike(trade).label(kind)))
             elif address == self.short_collateral and topics[0] == POSITION_SETTLED.topic:
                 _, _, owner, _, _, kind, amount, paid, _ = POSITION_SETTLED.decode(topics, data)
                 if owner == account and amount:
@@ -370,9 +384,17 @@ class Lyra(Adapter):
                     found.append(self._fill(size, paid, 0, SETTLEMENT))
         return tuple(found)
 
-    def _label(self, trade: tuple[Any, ...]) -> str:
-        expiry_s, strike, kind = trade[0], from_units(trade[1], 18), OptionType(trade[2])
-        return option_label(VENUE, self.asset, expiry_s, strike, is_call=kind.is_call)
+    def strikes(self, logs: Sequence[Log]) -> dict[int, Strike]:
+        """Every strike that was traded in the events of an execution, by its id."""
+        found: dict[int, Strike] = {}
+        for address, topics, data in logs:
+            if address == self.option_market and topics and topics[0] == TRADE.topic:
+                _, strike_id, _, trade, _, _, _ = TRADE.decode(topics, data)
+                found[strike_id] = self._strike(trade)
+        return found
+
+    def _strike(self, trade: tuple[Any, ...]) -> Strike:
+        return Strike(self.asset, trade[0], from_units(trade[1], 18))
 
     def _fill(self, size_wad: int, quote_wad: int, fee_wad: int, option: str) -> Fill:
         size, quote, fee = (from_units(wad, 18) for wad in (size_wad, quote_wad, fee_wad))

@@ -53,10 +53,18 @@ async def positions(person: Person, owner: Address | None = None) -> list[tuple[
 
 
 def trade(
-    name: str, strike: Strike, kind: OptionType, amount_wad: int, *, position: int = 0, collateral_wad: int = 0
+    name: str,
+    strike: Strike,
+    kind: OptionType,
+    amount_wad: int,
+    *,
+    position: int = 0,
+    collateral_wad: int = 0,
+    least_wad: int = 0,
+    most_wad: int = NO_LIMIT,
 ) -> bytes:
-    """Call data of openPosition, closePosition or forceClosePosition without a cost bound."""
-    order = (strike.id, position, 1, int(kind), amount_wad, collateral_wad, 0, NO_LIMIT)
+    """Call data of openPosition, closePosition or forceClosePosition, without a bound of its total cost if none is given."""
+    order = (strike.id, position, 1, int(kind), amount_wad, collateral_wad, least_wad, most_wad)
     return Function.parse(f"{name}({TRADE_INPUT})").encode(order)
 
 

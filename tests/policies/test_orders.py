@@ -14,7 +14,10 @@ from contracts.types import Address, to_hex
 from policies.calls import decode_calls
 from policies.orders import Markets, orders_of, places_order
 from policies.portfolio import Order, Position
+from policies.venues.lyra import OptionType, Strike
 from policies.venues.tokens import Token
+from tests.devnet.lyra_rig import NO_LIMIT, trade
+from tests.devnet.lyra_rig import Strike as Listed
 from tests.policies.rig import ACCOUNT, BOOK, address
 
 D = Decimal
@@ -32,10 +35,11 @@ USDC, WETH, WBTC = (
     Token("ETH", address("weth"), 18),
     Token("BTC", address("wbtc"), 8),
 )
-MARKETS = Markets({ETH_BASE: "ETH", BTC_BASE: "BTC"}, (USDC, WETH, WBTC))
+MARKETS = Markets({ETH_BASE: "ETH", BTC_BASE: "BTC"}, (USDC, WETH, WBTC), {7: Strike("ETH", 1_800_000_000, D(2_100))})
+OPTION_MARKET = address("options")
 PRICES = {"ETH": D(2_000), "BTC": D(40_000)}
 WAD = 10**18
-NAMED = {**BOOK, "uniswap.router": ROUTER}
+NAMED = {**BOOK, "uniswap.router": ROUTER, "lyra.option_market": OPTION_MARKET}
 
 
 def read(*calls: Call, held: Sequence[Position] = ()) -> tuple[Order, ...]:
@@ -126,3 +130,72 @@ def test_whatever_there_is_and_tokens_that_nobody_named_have_no_price() -> None:
     assert everything.worst_price is None
     (strange,) = read(swap(IN_SINGLE, address("doge"), address("cat"), 500, ACCOUNT, 9, 5, 5, 0))
     assert (strange.asset, strange.worst_price) == (to_hex(address("cat")), None)
+
+
+# -- options ------------------------------------------------------------------------------------------------------------------------
+
+
+def option(name: str, kind: OptionType | int, amount: int, *, strike: int = 7, **bounds: int) -> Call:
+    listed = Listed(strike, 1, 2_100 * WAD, 1_800_000_000)
+    return Call(OPTION_MARKET, trade(name, listed, kind, amount, **bounds))  # type: ignore[arg-type]
+
+
+CALL, PUT = "lyra:ETH-1800000000-2100-C", "lyra:ETH-1800000000-2100-P"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "bounds", "label", "is_buy", "worst"),
+    [
+        ("openPosition", OptionType.LONG_CALL, {"most_wad": 600 * WAD}, CALL, True, 60),
+        ("openPosition", OptionType.LONG_PUT, {"most_wad": 600 * WAD}, PUT, True, 60),
+        ("openPosition", OptionType.SHORT_CALL_BASE, {"least_wad": 450 * WAD}, CALL, False, 45),
+        ("openPosition", OptionType.SHORT_CALL_QUOTE, {"least_wad": 450 * WAD, "most_wad": 600 * WAD}, CALL, False, 45),
+        ("openPosition", OptionType.SHORT_PUT_QUOTE, {"least_wad": 450 * WAD}, PUT, False, 45),
+        ("closePosition", OptionType.LONG_CALL, {"least_wad": 450 * WAD}, CALL, False, 45),
+        ("closePosition", OptionType.SHORT_PUT_QUOTE, {"most_wad": 600 * WAD, "least_wad": 1}, PUT, True, 60),
+        ("forceClosePosition", OptionType.SHORT_CALL_QUOTE, {"most_wad": 600 * WAD}, CALL, True, 60),
+    ],
+)
+def test_an_options_worst_price_is_the_bound_of_its_total_cost_by_its_amount(
+    name: str, kind: OptionType, bounds: dict[str, int], label: str, is_buy: bool, worst: int
+) -> None:
+    assert read(option(name, kind, 10 * WAD, **bounds)) == (Order("lyra", "ETH", is_buy, D(worst), label),)
+
+
+def test_an_options_worst_price_is_rounded_against_the_account() -> None:
+    (bought,) = read(option("openPosition", OptionType.LONG_CALL, 3, most_wad=10))
+    (sold,) = read(option("openPosition", OptionType.SHORT_PUT_QUOTE, 3, least_wad=10))
+    assert (str(bought.worst_price), str(sold.worst_price)) == ("3.333333333333333334", "3.333333333333333333")
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds"),
+    [
+        (OptionType.LONG_CALL, {}),
+        (OptionType.LONG_CALL, {"least_wad": WAD, "most_wad": 2**255}),
+        (OptionType.SHORT_PUT_QUOTE, {}),
+        (OptionType.SHORT_PUT_QUOTE, {"most_wad": 600 * WAD}),
+    ],
+)
+def test_an_opened_option_whose_bound_does_not_bind_has_no_worst_price(
+    kind: OptionType, bounds: dict[str, int]
+) -> None:
+    (order,) = read(option("openPosition", kind, 10 * WAD, **bounds))
+    assert (order.asset, order.worst_price) == ("ETH", None)
+
+
+def test_a_closed_option_whose_bound_does_not_bind_is_judged_by_its_fill_alone() -> None:
+    assert read(option("closePosition", OptionType.LONG_CALL, WAD)) == ()
+    assert read(option("closePosition", OptionType.SHORT_PUT_QUOTE, WAD, least_wad=1, most_wad=NO_LIMIT)) == ()
+
+
+def test_moving_an_options_collateral_is_no_order() -> None:
+    assert read(option("openPosition", OptionType.SHORT_PUT_QUOTE, 0, position=3, collateral_wad=WAD)) == ()
+
+
+def test_an_option_that_nobody_traded_is_an_asset_without_a_price() -> None:
+    (order,) = read(option("openPosition", OptionType.LONG_CALL, WAD, strike=8, most_wad=WAD))
+    assert order == Order("lyra", "strike 8", True, None)
+    assert read(option("closePosition", OptionType.LONG_CALL, WAD, strike=8, least_wad=WAD)) == ()
+    (no_kind,) = read(option("openPosition", 5, WAD, most_wad=WAD))
+    assert no_kind == Order("lyra", "strike 7", True, None)

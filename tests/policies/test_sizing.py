@@ -20,6 +20,8 @@ from policies.calls import DecodedCalls, argument, decode_calls
 from policies.decision import Sizes
 from policies.portfolio import Fill, Outstanding
 from policies.sizing import Sized, can_be_resized, can_be_smaller, find_sizes, resized, sized
+from policies.venues.lyra import OptionType
+from tests.devnet.lyra_rig import Strike, trade
 from tests.policies.rig import (
     ACCOUNT,
     BOOK,
@@ -94,6 +96,62 @@ def test_payments_grants_and_moves_have_a_size_too(call: Call, unit: str, reques
 )
 def test_what_has_no_size_is_not_given_one(call: Call) -> None:
     assert size_of([call]) is None
+
+
+OPTIONS = {**BOOK, "lyra.option_market": address("options"), "uniswap.router": address("router")}
+
+
+def scaled(call: Call, ticks: int, *names: str) -> tuple[Sized, list[int]]:
+    """The size of one call, and some arguments of it in another size."""
+    data = b.encode_execute([call])
+    size = sized(decode_calls(ACCOUNT, data, OPTIONS), OPTIONS)
+    assert size is not None
+    (found,) = decode_calls(ACCOUNT, resized(data, size, ticks), OPTIONS).calls
+    return size, [int(argument(found, name) or "") for name in names]
+
+
+def option_order(*, position: int = 0, least: int = 0, most: int = 2**256 - 1, collateral: int = 0) -> Call:
+    kind = OptionType.SHORT_PUT_QUOTE if collateral else OptionType.LONG_CALL
+    listed = Strike(7, 1, 10**21, 1_800_000_000)
+    wads = {"least_wad": least, "most_wad": most, "collateral_wad": collateral}
+    return Call(
+        OPTIONS["lyra.option_market"], trade("openPosition", listed, kind, 3 * 10**18, position=position, **wads)
+    )
+
+
+def test_an_option_order_has_a_size_in_options_and_its_bounds_and_collateral_go_with_it() -> None:
+    names = ("amount", "setCollateralTo", "minTotalCost", "maxTotalCost")
+    size, found = scaled(option_order(least=100, most=200, collateral=10**21), 10**6, *names)
+    assert (size.what, size.unit, size.requested) == ("lyra.option_market.openPosition amount", "options", 3)
+    assert found == [10**18, 10**21 // 3 + 1, 34, 66], "a third, rounded in the account's favour"
+
+
+def test_a_bound_that_stands_for_anything_stays_so_in_every_size() -> None:
+    _, (least, most) = scaled(option_order(), 1, "minTotalCost", "maxTotalCost")
+    assert (least, most) == (0, 2**256 - 1)
+
+
+def test_the_collateral_of_an_option_position_that_is_there_already_does_not_shrink() -> None:
+    _, (amount, collateral) = scaled(option_order(position=4, collateral=10**21), 10**6, "amount", "setCollateralTo")
+    assert (amount, collateral) == (10**18, 10**21)
+
+
+@pytest.mark.parametrize(
+    ("signature", "amounts", "names", "expected"),
+    [
+        ("exactInput((bytes,address,uint256,uint256,uint256))", (NOW_S, 3 * 10**6, 100), ("amountIn", "amountOutMinimum"), [10**6, 34]),
+        ("exactInput((bytes,address,uint256,uint256))", (3 * 10**6, 100), ("amountIn", "amountOutMinimum"), [10**6, 34]),
+        ("exactOutput((bytes,address,uint256,uint256,uint256))", (NOW_S, 3 * 10**6, 100), ("amountOut", "amountInMaximum"), [10**6, 33]),
+        ("exactOutput((bytes,address,uint256,uint256))", (3 * 10**6, 100), ("amountOut", "amountInMaximum"), [10**6, 33]),
+    ],
+)  # fmt: skip
+def test_a_swap_along_a_path_has_the_size_of_the_token_that_the_path_begins_with(
+    signature: str, amounts: tuple[int, ...], names: tuple[str, ...], expected: list[int]
+) -> None:
+    path = BOOK["usdc"] + (500).to_bytes(3) + BOOK["weth"]
+    call = Call(OPTIONS["uniswap.router"], Function.parse(signature).encode((path, ACCOUNT, *amounts)))
+    size, found = scaled(call, 10**6, *names)
+    assert (size.unit, size.requested, found) == ("USDC", 3, expected)
 
 
 def test_an_order_comes_before_a_payment_and_a_payment_before_a_deposit() -> None:

@@ -10,7 +10,7 @@ from contracts import bindings as b
 from contracts.abi import Function
 from contracts.bindings import Call
 from policies.calls import decode_calls
-from policies.portfolio import SETTLEMENT, Facts, Fill, Holding, Margin, Option, Portfolio, Position
+from policies.portfolio import SETTLEMENT, Facts, Fill, Holding, Margin, Option, Order, Portfolio, Position
 from tests.policies.metrics.books import D, facts, take
 from tests.policies.rig import ACCOUNT, BOOK, address, close_call, open_call
 
@@ -74,6 +74,22 @@ def test_an_options_fill_is_held_against_its_mark_and_a_settlement_against_nothi
     assert (unknown.value, unknown.why) == (None, f"the mark of {option.label} is not known")
     settled = facts(fills=(replace(sold, option=SETTLEMENT),), before=book)
     assert take("order_slippage", Portfolio(), "operation", settled).value == 0
+
+
+def test_an_options_bound_is_held_against_its_mark() -> None:
+    option = Option("lyra", "ETH", True, D(2_100), 10**10, D(10), D(0), D(50), D("0.8"))
+    held = Portfolio(options=(option,))
+
+    def bounded(worst: str, *, is_buy: bool) -> Facts:
+        return facts(orders=(Order("lyra", "ETH", is_buy, D(worst), option.label),), before=held)
+
+    found = take("order_slippage", Portfolio(), "operation", bounded("60", is_buy=True))
+    assert found.value == D("0.005"), "ten of an ETH's 2,000"
+    assert [title for title, _ in found.contributions] == [f"bound {option.label}"]
+    assert take("order_slippage", Portfolio(), "operation", bounded("44", is_buy=False)).value == D("0.003")
+    assert take("order_slippage", Portfolio(), "operation", bounded("50", is_buy=False)).value == 0
+    unknown = facts(orders=(Order("lyra", "ETH", True, D(60), "lyra:ETH-1-2-C"),))
+    assert take("order_slippage", Portfolio(), "operation", unknown).why == "the mark of lyra:ETH-1-2-C is not known"
 
 
 def test_what_an_operation_loses_is_the_fall_of_equity_that_it_did_not_pay_to_others() -> None:

@@ -25,17 +25,21 @@ from tests.wallet.keeper_rig import free_port
 from tests.wallet.trading_floor import POLICY, Trader, trader_on
 from wallet.sign import Judgement
 
-OPTIONS = POLICY.replace(
-    "exits:\n",
-    "  - {target: lyra.quote, functions: [approve], args: {spender: lyra.option_market}}\n"
-    "  - {target: lyra.option_market, functions: [openPosition, closePosition]}\n"
-    "exits:\n",
-).replace(
-    "calls:\n",
-    "  - {id: delta, metric: delta, scope: 'asset: ETH', max: 40}\ncalls:\n",
-).replace(
-    "scope: operation, max: 1%",
-    "scope: operation, max: 2%",  # the venue's own fee is 1.1 % of the index price here
+OPTIONS = (
+    POLICY.replace(
+        "exits:\n",
+        "  - {target: lyra.quote, functions: [approve], args: {spender: lyra.option_market}}\n"
+        "  - {target: lyra.option_market, functions: [openPosition, closePosition]}\n"
+        "exits:\n",
+    )
+    .replace(
+        "calls:\n",
+        "  - {id: delta, metric: delta, scope: 'asset: ETH', max: 40}\ncalls:\n",
+    )
+    .replace(
+        "scope: operation, max: 1%",
+        "scope: operation, max: 2%",  # the venue's own fee is 1.1 % of the index price here
+    )
 )
 FUNDS = 500_000
 

@@ -217,13 +217,15 @@ GUARD_FIRED = Event.parse("GuardFired(address indexed,uint256 indexed,uint256,ad
 _ORACLE = "(address,uint32,address,uint32,uint128,uint128,uint16,uint32)"
 STOP = (
     "(address,bytes,bool,uint128,uint16,uint128,uint16,uint16,uint32,uint32,uint32,uint16,uint96,uint48,"
-    + _ORACLE
-    + ")"
+    "uint128,uint128,uint128,uint16,uint32," + _ORACLE + ")"
 )
 ARM_STOP = Function.parse(f"arm(uint256,{STOP})")
 CANCEL_STOP = Function.parse("cancel(uint256)")
 REDUCE = Function.parse("reduce(uint256,uint256)")
 STOP_OF = Function.parse(f"stopOf(address,uint256)({STOP},uint8,uint256,uint48,uint48)")
+MARK_OF = Function.parse("markOf(address,uint256)(uint256,uint256,uint48,uint80)")
+"""Mark, trigger (1e18 = one), time of the arming (s), first round that counts; all 0 of a stop that does not trail."""
+PROVE = Function.parse("prove(address,uint256,uint80[])")
 STOP_ARMED = Event.parse(f"StopArmed(address indexed,uint256 indexed,uint256,{STOP})")
 STOP_EXECUTED = Event.parse("StopExecuted(address indexed,uint256 indexed,uint256,uint256,int256,int256)")
 

@@ -463,7 +463,7 @@ def _wanted_stops(wish: Wanted) -> Listed:
         stop = config.stop
         if armed is not None:
             close = abs(config.trigger_wad - _int(armed[STOP_TRIGGER])) <= TRIGGER_TOLERANCE * config.trigger_wad
-            if rule.price is None and close:
+            if rule.price is None and rule.start is None and close:
                 stop = _with(stop, STOP_TRIGGER, armed[STOP_TRIGGER])
             ends_s = _int(armed[STOP_ENDS])
             if rule.valid_for_s and ends_s - present.time_s >= RENEW_BELOW * rule.valid_for_s:

@@ -50,7 +50,9 @@ _LIMIT: Mapping[str, Tighter] = {
     "hysteresis": _higher,
     "description": lambda *_: True,
 }
-_STOP: Mapping[str, Tighter] = {"drop": _lower, "size": _higher}
+_STOP: Mapping[str, Tighter] = {
+    "drop": _lower, "trail": _lower, "trail_distance": _lower, "size": _higher, "amount": _higher,
+}  # fmt: skip
 _HEALTH: Mapping[str, Tighter] = {"floor": _higher, "target": _higher}
 _REBALANCE: Mapping[str, Tighter] = {"slippage": _lower, "max_turnover": _lower}
 _HEDGE: Mapping[str, Tighter] = {

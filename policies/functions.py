@@ -16,6 +16,7 @@ from contracts.bindings import (
     HOOK_SETTINGS,
     HOOK_WINDOW,
     RECOVERY_SETTINGS,
+    STOP,
 )
 
 
@@ -65,8 +66,6 @@ def _f(signature: str, arguments: str, effect: Effect) -> KnownFunction:
 
 
 _SESSION = "(address,uint48,uint48,address,bytes4,uint128)"
-_ORACLE = "(address,uint32,address,uint32,uint128,uint128,uint16,uint32)"
-_STOP = f"(address,bytes,bool,uint128,uint16,uint128,uint16,uint16,uint32,uint32,uint32,uint16,uint96,uint48,{_ORACLE})"
 _EXIT = "(address,bytes4,bool,bool,uint8,bytes32[])"
 _TRADE = "(uint256,uint256,uint256,uint8,uint256,uint256,uint256,uint256)"
 _OPTION_TRADE = "strikeId positionId iterations optionType amount setCollateralTo minTotalCost maxTotalCost"
@@ -264,7 +263,8 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
     _f("execute(address,uint256)", "account id", Effect.REDUCES),
     _f("touch(address,uint256)", "account id", Effect.NEUTRAL),
     _f("reduce(uint256,uint256)", "id size", Effect.REDUCES),
-    _f(f"arm(uint256,{_STOP})", "id stop", Effect.ADMIN),
+    _f("prove(address,uint256,uint80[])", "account id roundIds", Effect.NEUTRAL),
+    _f(f"arm(uint256,{STOP})", "id stop", Effect.ADMIN),
     _f(f"arm(uint256,{HEALTH})", "id health", Effect.ADMIN),
     _f(f"arm(uint256,{BASKET})", "id basket", Effect.ADMIN),
     _f(f"arm(uint256,{HEDGE})", "id hedge", Effect.ADMIN),
@@ -348,7 +348,7 @@ _TARGETS: Mapping[str, tuple[str, ...]] = {
         "unwrapWETH9(uint256,address)", "sweepToken(address,uint256,address)",
     ),
     "aave.pool": ("withdraw(address,uint256,address)", "deposit(address,uint256,address,uint16)"),
-    "seawall.stop_loss": ("execute(address,uint256)", f"arm(uint256,{_STOP})", "cancel(uint256)"),
+    "seawall.stop_loss": ("execute(address,uint256)", f"arm(uint256,{STOP})", "cancel(uint256)"),
     "seawall.health_guard": ("execute(address,uint256)", f"arm(uint256,{HEALTH})", "cancel(uint256)"),
     "seawall.auto_rebalance": ("execute(address,uint256)", f"arm(uint256,{BASKET})", "cancel(uint256)"),
     "seawall.delta_hedge": ("execute(address,uint256)", f"arm(uint256,{HEDGE})", "cancel(uint256)"),

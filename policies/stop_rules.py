@@ -33,16 +33,19 @@ VENUES: Mapping[str, StopVenue] = {
     "lyra": StopVenue("seawall.lyra_adapter", ("position",)),
 }
 """Where stops can be, by the names of `venue`."""
-TRIGGERS = ("drop", "gain", "price")
-"""Exactly one says when; the first two count from the entry price."""
+TRIGGERS = ("drop", "gain", "price", "trail", "trail_distance")
+"""Exactly one says when; the first two count from the entry price, the last two from the best price since the arming."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopRule:
-    """A stop or take-profit; exactly one of `drop`, `gain` (fractions of the entry price) and `price` is set.
+    """A stop or take-profit; exactly one of `drop`, `gain` (fractions of the entry price), `price`, `trail` (fraction of the best price) and
+    `trail_distance` (quote) is set. A trailing stop's best price begins at `start`, None: at the entry price.
 
     A position is an `asset` (perp), a `token` against `quote` in the pool of `pool_fee` (uniswap: what is held; aave: what is supplied, `quote`
     being what is owed), or the venue's own number of it (lyra). `is_profit`: due when the price has moved in the position's favour.
+    It closes `amount` (base units), None: `size` of the position; `dust` (base units) is closed with it. Stops of one `group` (0: none) cancel
+    each other.
     """
 
     id: int
@@ -55,8 +58,14 @@ class StopRule:
     drop: Decimal | None
     gain: Decimal | None
     price: Decimal | None
+    trail: Decimal | None
+    trail_distance: Decimal | None
+    start: Decimal | None
     is_profit: bool
     size: Decimal
+    amount: Decimal | None
+    dust: Decimal
+    group: int
     max_size_per_execution: Decimal | None
     slippage: Decimal
     max_slippage: Decimal
@@ -67,6 +76,10 @@ class StopRule:
     refund_cap_wei: Wei
     valid_for_s: int
     oracle: OracleRule
+
+    @property
+    def trails(self) -> bool:
+        return self.trail is not None or self.trail_distance is not None
 
 
 def stop_rule(entry: Mapping[str, Any]) -> StopRule:
@@ -86,8 +99,14 @@ def stop_rule(entry: Mapping[str, Any]) -> StopRule:
         drop=decimal("drop"),
         gain=decimal("gain"),
         price=decimal("price"),
+        trail=decimal("trail"),
+        trail_distance=decimal("trail_distance"),
+        start=decimal("start"),
         is_profit="gain" in entry or entry.get("take_profit", False),
         size=Decimal(entry.get("size", "1")),
+        amount=decimal("amount"),
+        dust=Decimal(entry.get("dust", "0")),
+        group=int(entry.get("group", 0)),
         max_size_per_execution=decimal("max_size_per_execution"),
         slippage=Decimal(entry["slippage"]),
         max_slippage=Decimal(entry["max_slippage"]),

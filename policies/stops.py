@@ -21,14 +21,17 @@ Book = Mapping[str, Address]
 _NO_CAP = 2**128 - 1
 _FIELDS = (
     "adapter", "market", "below", "trigger", "share", "largest part", "slippage", "largest slippage", "widens over",
-    "cool-down", "public after", "refund share", "largest refund", "expires", "oracle",
+    "cool-down", "public after", "refund share", "largest refund", "expires", "amount", "dust", "trail", "trail share", "group", "oracle",
 )  # fmt: skip
 STOP_TRIGGER, STOP_ENDS = _FIELDS.index("trigger"), _FIELDS.index("expires")
 
 
 @dataclass(frozen=True, slots=True)
 class StopConfig:
-    """One stop as IStopLoss.Stop takes it. Prices and sizes 1e18 = one, shares in basis points, times in seconds."""
+    """One stop as IStopLoss.Stop takes it. Prices and sizes 1e18 = one, shares in basis points, times in seconds.
+
+    `trigger_wad` of a trailing stop is the price that its mark starts from.
+    """
 
     id: int
     trigger_wad: int
@@ -60,31 +63,29 @@ def stop_config(
     rule: StopRule, policy: Policy, book: Book, *, entry_price: Decimal | None, is_long: bool, now_s: int
 ) -> StopConfig:
     """One stop for a position. `entry_price` (quote per base) is that of a venue whose positions have one, else None. A `drop` of 12 % is 12 %
-    against the position, a `gain` in its favour; a `price` is taken as it is.
+    against the position, a `gain` in its favour; a `price` is taken as it is. A trailing stop starts at its `start`, or at the entry price.
 
-    The trigger is rounded towards the entry, so that it is never later than the file says. Raises BadInput for an unbound name, a venue without
-    adapter, or a share of an entry price that is not known.
+    The trigger is rounded towards the entry and a trailing distance down, so that neither is ever later than the file says. Raises BadInput for
+    an unbound name, a venue without adapter, a share of an entry price that is not known, or a distance as large as the price it starts from.
     """
     adapter, market = stop_market(rule, policy, book)
     is_below = is_long != rule.is_profit
     with localcontext(EXACT):
-        trigger = rule.price
-        if trigger is None:
-            move = rule.gain if rule.drop is None else rule.drop
-            if entry_price is None or move is None:
-                raise BadInput(
-                    f"stop {rule.id} of policy {policy.name}: {rule.venue} tells no entry price; write `price` instead"
-                )
-            trigger = entry_price * (1 - move if is_below else 1 + move)
+        trigger = _trigger(rule, policy, entry_price, is_below=is_below)
         trigger_wad = int((trigger * WAD).to_integral_value(ROUND_CEILING if is_below else ROUND_FLOOR))
-        largest = rule.max_size_per_execution
-        cap = _NO_CAP if largest is None else int((largest * WAD).to_integral_value(ROUND_FLOOR))
+        cap = _NO_CAP if rule.max_size_per_execution is None else _wad(rule.max_size_per_execution)
+        amount = 0 if rule.amount is None else _wad(rule.amount)
+        distance = 0 if rule.trail_distance is None else _wad(rule.trail_distance)
+    if is_below and rule.trails and distance >= trigger_wad:
+        raise BadInput(
+            f"stop {rule.id} of policy {policy.name}: a trail_distance of {rule.trail_distance} from {trigger:f} leaves no price to fire at"
+        )
     stop = (
         adapter,
         market,
         is_below,
         trigger_wad,
-        whole_bps(rule.size),
+        0 if amount else whole_bps(rule.size),
         cap,
         whole_bps(rule.slippage),
         whole_bps(rule.max_slippage),
@@ -94,9 +95,32 @@ def stop_config(
         whole_bps(rule.refund_share),
         rule.refund_cap_wei,
         now_s + rule.valid_for_s if rule.valid_for_s else 0,
+        amount,
+        _wad(rule.dust),
+        distance,
+        0 if rule.trail is None else whole_bps(rule.trail),
+        rule.group,
         oracle_config(rule.oracle, policy, book),
     )
     return StopConfig(rule.id, trigger_wad, is_below, stop)
+
+
+def _trigger(rule: StopRule, policy: Policy, entry_price: Decimal | None, *, is_below: bool) -> Decimal:
+    """The price at which the stop is due, or from which its mark starts."""
+    fixed = rule.start if rule.trails else rule.price
+    if fixed is not None:
+        return fixed
+    if entry_price is None:
+        instead = "start" if rule.trails else "price"
+        raise BadInput(
+            f"stop {rule.id} of policy {policy.name}: {rule.venue} tells no entry price; write `{instead}` instead"
+        )
+    move = rule.gain if rule.drop is None else rule.drop
+    return entry_price if move is None else entry_price * (1 - move if is_below else 1 + move)
+
+
+def _wad(amount: Decimal) -> int:
+    return int((amount * WAD).to_integral_value(ROUND_FLOOR))
 
 
 def stop_fields(stop: Sequence[Any], show: Callable[[Any], str]) -> dict[str, str]:

@@ -24,13 +24,17 @@ STOP_STATUS = ("none", "armed", "fired", "cancelled")
 
 @dataclass(frozen=True, slots=True)
 class ArmedStop:
-    """One stop of the policy on chain. `trigger` in quote per base; `due_since_s` unix seconds, 0 while it is not due."""
+    """One stop of the policy on chain. `trigger` in quote per base, of a trailing stop where its `mark` has brought it; `mark` is None of one
+    that does not trail. `due_since_s` unix seconds, 0 while it is not due. Stops of one `group` (0: none) cancel each other.
+    """
 
     id: int
     status: str
     trigger: Decimal
     is_below: bool
     due_since_s: int
+    mark: Decimal | None
+    group: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,8 @@ class Overview:
                     "trigger": decimal_text(s.trigger),
                     "when": "at or below" if s.is_below else "at or above",
                     "dueSince": s.due_since_s,
+                    "mark": None if s.mark is None else decimal_text(s.mark),
+                    "group": s.group,
                 }
                 for s in self.stops
             ],
@@ -171,7 +177,8 @@ async def overview(desk: Desk) -> Overview:
     reads = [(account.entry_point.address, BALANCE_OF.encode(account.address))]
     reads.append((account.address, b.RISK_STATE.encode()))
     reads.append((account.validator or bytes(20), b.POLICY_OF.encode(account.address)))
-    reads += [(stop_loss, b.STOP_OF.encode(account.address, rule.id)) for rule in rules if stop_loss is not None]
+    for question in (b.STOP_OF, b.MARK_OF):
+        reads += [(stop_loss, question.encode(account.address, rule.id)) for rule in rules if stop_loss is not None]
     request = b.encode_multicall(reads)
     answers = b.decode_multicall(await rpc.eth_call(desk.book["multicall3"], request))
     state, policy_id, epoch = RiskState.ACTIVE, None, 0
@@ -206,12 +213,25 @@ async def overview(desk: Desk) -> Overview:
         deposit_wei=BALANCE_OF.decode(answers[0] or b"")[0],
         portfolio=portfolio,
         prices=prices,
-        stops=tuple(_stop(rule.id, answer) for rule, answer in zip(rules, answers[3:], strict=True) if answer),
+        stops=tuple(
+            _stop(rule.id, answer, mark)
+            for rule, answer, mark in zip(rules, answers[3 : 3 + len(rules)], answers[3 + len(rules) :], strict=True)
+            if answer and mark
+        ),
         freeze=freeze,
         missing=tuple(missing),
     )
 
 
-def _stop(stop_id: int, answer: bytes) -> ArmedStop:
+def _stop(stop_id: int, answer: bytes, mark_answer: bytes) -> ArmedStop:
     fields, stop_status, _, due_since, _ = b.STOP_OF.decode(answer)
-    return ArmedStop(stop_id, STOP_STATUS[stop_status], from_units(fields[3], 18), fields[2], due_since)
+    mark_wad, trigger_wad, since_s, _ = b.MARK_OF.decode(mark_answer)
+    return ArmedStop(
+        stop_id,
+        STOP_STATUS[stop_status],
+        from_units(trigger_wad if since_s else fields[3], 18),
+        fields[2],
+        due_since,
+        from_units(mark_wad, 18) if since_s else None,
+        fields[18],
+    )

@@ -8,97 +8,14 @@ import {RiskState} from "../src/interfaces/IRiskState.sol";
 import {IStopLoss, OracleConfig} from "../src/interfaces/IStopLoss.sol";
 import {OracleGuard} from "../src/libraries/OracleGuard.sol";
 import {StopLoss} from "../src/modules/StopLoss.sol";
-import {Base} from "./Base.sol";
+import {GuardModule} from "../src/modules/guard/GuardModule.sol";
+import {StopConfig} from "../src/modules/stop/StopConfig.sol";
+import {StopRig} from "./StopRig.sol";
 import {Venue} from "./Venue.sol";
 import {Vm} from "./Vm.sol";
 
 /// One suite, run on our account and on OpenZeppelin's.
-abstract contract StopLossBehaviour is Base {
-    address internal subject;
-    Venue internal venue;
-    ReplayFeed internal feed;
-    ReplayFeed internal sequencer;
-    address internal outsider = address(0x0075);
-
-    function _begin(address on) internal {
-        subject = on;
-        venue = new Venue();
-        feed = new ReplayFeed(address(this), 8, "ETH / USD");
-        sequencer = new ReplayFeed(address(this), 0, "sequencer");
-        sequencer.push(0, _now() - 1 days);
-        _price(200);
-        venue.set(subject, 10e18, 1000e18);
-        _install(subject, 2, address(stopLoss), "");
-        _arm(_stop());
-    }
-
-    function _stop() internal view returns (IStopLoss.Stop memory) {
-        return IStopLoss.Stop({
-            adapter: address(venue),
-            market: "ETH",
-            below: true,
-            triggerPrice: 180e18,
-            sizeBps: 10_000,
-            maxSizePerExecution: 100e18,
-            slippageBps: 100,
-            maxSlippageBps: 1000,
-            widenSeconds: 600,
-            cooldown: 60,
-            publicDelay: 300,
-            refundBps: 10_000,
-            refundCap: 0.01 ether,
-            expiry: 0,
-            oracle: OracleConfig({
-                feed: address(feed),
-                heartbeat: 3600,
-                sequencerFeed: address(sequencer),
-                gracePeriod: 900,
-                minPrice: 10e18,
-                maxPrice: 10_000e18,
-                maxDeviationBps: 300,
-                deviationPatience: 120
-            })
-        });
-    }
-
-    /// Feed, venue mean and fill all at `price` dollars.
-    function _price(uint256 price) internal {
-        feed.push(int256(price * 1e8), _now());
-        venue.setPrices(price * 1e18, price * 1e18);
-    }
-
-    function _arm(IStopLoss.Stop memory stop) internal {
-        _as(subject, address(stopLoss), abi.encodeCall(stopLoss.arm, (1, stop)));
-    }
-
-    function _fire() internal {
-        _as(subject, address(stopLoss), abi.encodeCall(stopLoss.execute, (subject, 1)));
-    }
-
-    function _wait(uint256 duration) internal {
-        vm.warp(_now() + duration);
-        (, int256 answer,,,) = feed.latestRoundData();
-        feed.push(answer, _now());
-    }
-
-    function _due() internal view returns (IGuard.Due status, bytes4 reason) {
-        return stopLoss.due(subject, 1);
-    }
-
-    function _is(IGuard.Due wanted, bytes4 why) internal view {
-        (IGuard.Due status, bytes4 reason) = _due();
-        eq(uint256(status), uint256(wanted), "due");
-        eq(bytes32(reason), bytes32(why), "reason");
-    }
-
-    function _status() internal view returns (IStopLoss.Status status) {
-        (, status,,,) = stopLoss.stopOf(subject, 1);
-    }
-
-    function _dueSince() internal view returns (uint48 dueSince) {
-        (,,, dueSince,) = stopLoss.stopOf(subject, 1);
-    }
-
+abstract contract StopLossBehaviour is StopRig {
     // ---- firing
 
     function test_fires_once_at_or_below_the_trigger() public {
@@ -110,11 +27,11 @@ abstract contract StopLossBehaviour is Base {
         _fire();
         eq(venue.sizes(subject), 0, "closed");
         isTrue(_status() == IStopLoss.Status.FIRED, "fired");
-        _is(IGuard.Due.FINAL, StopLoss.Final.selector);
+        _is(IGuard.Due.FINAL, StopConfig.Final.selector);
         venue.set(subject, 10e18, 0);
-        vm.expectRevert(abi.encodeWithSelector(StopLoss.Final.selector, subject, 1));
+        vm.expectRevert(abi.encodeWithSelector(StopConfig.Final.selector, subject, 1));
         _fire();
-        vm.expectRevert(abi.encodeWithSelector(StopLoss.Final.selector, subject, 1));
+        vm.expectRevert(abi.encodeWithSelector(StopConfig.Final.selector, subject, 1));
         stopLoss.touch(subject, 1);
     }
 
@@ -228,12 +145,12 @@ abstract contract StopLossBehaviour is Base {
 
     function test_others_wait_for_the_public_delay_after_the_stop_was_recorded_as_due() public {
         _price(170);
-        vm.expectRevert(abi.encodeWithSelector(StopLoss.NotPublicYet.selector, 0));
+        vm.expectRevert(abi.encodeWithSelector(GuardModule.NotPublicYet.selector, 0));
         stopLoss.execute(subject, 1);
         stopLoss.touch(subject, 1);
         uint256 publicAt = _now() + 300;
         _wait(299);
-        vm.expectRevert(abi.encodeWithSelector(StopLoss.NotPublicYet.selector, publicAt));
+        vm.expectRevert(abi.encodeWithSelector(GuardModule.NotPublicYet.selector, publicAt));
         stopLoss.execute(subject, 1);
         _wait(1);
         vm.prank(outsider);
@@ -267,7 +184,7 @@ abstract contract StopLossBehaviour is Base {
         _wait(1 days);
         _price(175);
         eq(_dueSince(), 0, "lapsed");
-        vm.expectRevert(abi.encodeWithSelector(StopLoss.NotPublicYet.selector, 0));
+        vm.expectRevert(abi.encodeWithSelector(GuardModule.NotPublicYet.selector, 0));
         stopLoss.execute(subject, 1);
         stopLoss.touch(subject, 1);
         eq(_dueSince(), _now(), "anew");
@@ -451,12 +368,12 @@ abstract contract StopLossBehaviour is Base {
         _arm(stop);
         _price(170);
         vm.warp(_now() + 11);
-        _is(IGuard.Due.FINAL, StopLoss.Final.selector);
+        _is(IGuard.Due.FINAL, StopConfig.Final.selector);
         _arm(_stop());
         _as(subject, address(stopLoss), abi.encodeCall(stopLoss.cancel, (1)));
         isTrue(_status() == IStopLoss.Status.CANCELLED, "cancelled");
-        _is(IGuard.Due.FINAL, StopLoss.Final.selector);
-        vm.expectRevert(abi.encodeWithSelector(StopLoss.Final.selector, subject, 1));
+        _is(IGuard.Due.FINAL, StopConfig.Final.selector);
+        vm.expectRevert(abi.encodeWithSelector(StopConfig.Final.selector, subject, 1));
         _as(subject, address(stopLoss), abi.encodeCall(stopLoss.cancel, (1)));
         _arm(_stop());
         _fire();
@@ -478,14 +395,14 @@ abstract contract StopLossBehaviour is Base {
             if (i == 10) stop.oracle.heartbeat = 0;
             if (i == 11) stop.oracle.minPrice = stop.oracle.maxPrice + 1;
             if (i == 12) stop.oracle.sequencerFeed = address(0x1234);
-            vm.expectRevert(abi.encodeWithSelector(StopLoss.InvalidStop.selector, 1));
+            vm.expectRevert(abi.encodeWithSelector(StopConfig.InvalidStop.selector, 1));
             _arm(stop);
         }
         IStopLoss.Stop memory unknown = _stop();
         unknown.market = "BTC";
         vm.expectRevert(Venue.Unreadable.selector);
         _arm(unknown);
-        vm.expectRevert(abi.encodeWithSelector(StopLoss.NotInstalled.selector, address(this)));
+        vm.expectRevert(abi.encodeWithSelector(GuardModule.NotInstalled.selector, address(this)));
         stopLoss.arm(1, _stop());
     }
 
@@ -517,7 +434,7 @@ abstract contract StopLossBehaviour is Base {
         venue.setPrices(150e18, 150e18);
         _reduce(10e18);
         eq(venue.lastLimit(), 148.5e18, "limit");
-        vm.expectRevert(abi.encodeWithSelector(StopLoss.Final.selector, address(this), 1));
+        vm.expectRevert(abi.encodeWithSelector(StopConfig.Final.selector, address(this), 1));
         stopLoss.reduce(1, 1);
     }
 }
@@ -555,7 +472,7 @@ contract StopLossOnRiskAccountTest is StopLossBehaviour {
         isTrue(_status() == IStopLoss.Status.NONE, "none");
         _install(subject, 2, address(stopLoss), "");
         isTrue(_status() == IStopLoss.Status.NONE, "still none");
-        _is(IGuard.Due.FINAL, StopLoss.Final.selector);
+        _is(IGuard.Due.FINAL, StopConfig.Final.selector);
     }
 
     function test_stops_can_be_armed_at_installation() public {

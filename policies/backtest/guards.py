@@ -3,8 +3,8 @@
 Order within a bar: open, then the extreme against the position (low before close for a long, high before close for a short), then
 close. Every market of a cross-margined account is taken at its own adverse extreme at once. A stop counts as due when the extreme reaches
 its trigger; its best fill is the trigger (or the open, if the bar opens beyond it), its worst is the extreme less the slippage bound in
-force, and the back-test books the worst. Where one bar reaches both a trigger and the venue's liquidation, the venue is first: within a bar
-nobody knows, and the worse is assumed.
+force, and the back-test books the worst. The mark of a trailing stop follows the closes of the bars before it. Where one bar reaches both a
+trigger and the venue's liquidation, the venue is first: within a bar nobody knows, and the worse is assumed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ SCAN = 65_536
 
 @dataclass(slots=True)
 class ArmedStop:
-    """One stop on one position. `trigger` in quote per base; `remaining` is what is left of the size taken as target, None before the
-    first part. A take-profit is due when the bar's other extreme reaches it, and fills at its trigger less the bound in force at the worst."""
+    """One stop on one position, armed in `row`. `start` (quote per base) is its trigger, or what a trailing stop's mark begins at; `remaining`
+    is what is left of the size taken as target, None before the first part. A take-profit is due when the bar's other extreme reaches it, and
+    fills at its trigger less the bound in force at the worst."""
 
     rule: StopRule
     is_long: bool
-    trigger: Decimal
+    start: Decimal
+    row: int
     remaining: Decimal | None = None
     due_since_s: int | None = None
     last_s: int | None = None
@@ -46,13 +48,45 @@ class ArmedStop:
     def is_below(self) -> bool:
         return self.is_long != self.rule.is_profit
 
+    def trigger(self, market: Market, row: int) -> Decimal:
+        """In quote per base, in that bar."""
+        if not self.rule.trails:
+            return self.start
+        mark = self.start
+        if row > self.row:
+            closes = market.close[self.row : row, market.column(self.rule.asset)]
+            best = exact(closes.max() if self.is_below else closes.min())
+            mark = max(mark, best) if self.is_below else min(mark, best)
+        with localcontext(EXACT):
+            distance = self.rule.trail_distance if self.rule.trail is None else mark * self.rule.trail
+            assert distance is not None
+            return mark - distance if self.is_below else mark + distance
+
+    def levels(self, market: Market, rows: slice) -> Floats | float:
+        """The triggers of `rows` in float64: one for all, or of shape (rows,)."""
+        if not self.rule.trails:
+            return float(self.start)
+        column = market.close[:, market.column(self.rule.asset)]
+        best = np.maximum if self.is_below else np.minimum
+        first = float(self.start)
+        if rows.start > self.row:
+            closes = column[self.row : rows.start]
+            first = float(best(first, closes.max() if self.is_below else closes.min()))
+        marks = best.accumulate(np.concatenate(([first], column[rows.start : rows.stop - 1])))
+        side = -1 if self.is_below else 1
+        if self.rule.trail is not None:
+            found: Floats = marks * (1 + side * float(self.rule.trail))
+            return found
+        return np.asarray(marks + side * float(self.rule.trail_distance or 0))
+
     def extreme(self, market: Market, row: int) -> Decimal:
         """The end of the bar that is on the trigger's side."""
         table = market.low if self.is_below else market.high
         return exact(table[row, market.column(self.rule.asset)])
 
-    def reached(self, extreme: Decimal) -> bool:
-        return extreme <= self.trigger if self.is_below else extreme >= self.trigger
+    def reached(self, market: Market, row: int) -> bool:
+        extreme, trigger = self.extreme(market, row), self.trigger(market, row)
+        return extreme <= trigger if self.is_below else extreme >= trigger
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +103,8 @@ class StopFill:
     left: Decimal
 
 
-def arm(judge: Judge, held: Portfolio, time_s: int) -> list[ArmedStop]:
-    """The stops that the policy arms on the positions held, from the mean price at which each was entered. Raises BadInput."""
+def arm(judge: Judge, held: Portfolio, row: int, time_s: int) -> list[ArmedStop]:
+    """The stops that the policy arms in `row` on the positions held, from the mean price at which each was entered. Raises BadInput."""
     found = []
     for rule in judge.policy.stops:
         position = _position(held, rule)
@@ -80,7 +114,7 @@ def arm(judge: Judge, held: Portfolio, time_s: int) -> list[ArmedStop]:
             entry = position.entry_notional / position.size
         is_long = position.size > 0
         config = stop_config(rule, judge.policy, judge.book, entry_price=entry, is_long=is_long, now_s=time_s)
-        found.append(ArmedStop(rule, is_long, Decimal(config.trigger_wad) / WAD))
+        found.append(ArmedStop(rule, is_long, Decimal(config.trigger_wad) / WAD, row))
     return found
 
 
@@ -131,7 +165,7 @@ def _candidates(portfolio: Portfolio, stops: list[ArmedStop], market: Market, ro
         if _position(portfolio, stop.rule) is None:
             continue
         column = market.column(stop.rule.asset)
-        level = float(stop.trigger)
+        level = stop.levels(market, rows)
         if stop.is_below:
             maybe |= market.low[rows, column] <= level * (1 + 1e-12)
         else:
@@ -167,7 +201,7 @@ def due(portfolio: Portfolio, stops: list[ArmedStop], market: Market, row: int) 
         if position is None or (position.size > 0) != stop.is_long or stop.seen_row >= row:
             continue
         cooling = stop.last_s is not None and now_s < stop.last_s + stop.rule.cooldown_s
-        if stop.reached(stop.extreme(market, row)) and not cooling:
+        if stop.reached(market, row) and not cooling:
             found.append(stop)
     return found
 
@@ -177,7 +211,7 @@ def execute(stop: ArmedStop, portfolio: Portfolio, market: Market, row: int, fee
     rule, now_s = stop.rule, int(market.times_s[row])
     position = _position(portfolio, rule)
     assert position is not None
-    extreme = stop.extreme(market, row)
+    extreme, trigger = stop.extreme(market, row), stop.trigger(market, row)
     opened = exact(market.open[row, market.column(rule.asset)])
     resumed = (
         stop.due_since_s is not None
@@ -189,16 +223,22 @@ def execute(stop: ArmedStop, portfolio: Portfolio, market: Market, row: int, fee
     assert stop.due_since_s is not None
     with localcontext(EXACT):
         whole = abs(position.size)
-        target = whole * rule.size if stop.remaining is None else min(stop.remaining, whole)
+        target = _target(rule, whole) if stop.remaining is None else min(stop.remaining, whole)
         part = target if rule.max_size_per_execution is None else min(target, rule.max_size_per_execution)
         elapsed = now_s - stop.due_since_s
         share = min(Decimal(elapsed) / rule.widen_s, Decimal(1)) if rule.widen_s else Decimal(0)
         slippage = rule.slippage + (rule.max_slippage - rule.slippage) * share
         side = 1 if stop.is_long else -1
-        best = min(opened, stop.trigger) if stop.is_below else max(opened, stop.trigger)
-        booked = (stop.trigger if rule.is_profit else extreme) * (1 - side * slippage)
+        best = min(opened, trigger) if stop.is_below else max(opened, trigger)
+        booked = (trigger if rule.is_profit else extreme) * (1 - side * slippage)
         quote = part * booked
         fill = Fill(position.venue, position.asset, -side * part, quote, quote * fee_share)
-        left = target - part
+        left = target - part if target - part > rule.dust else Decimal(0)
     stop.remaining, stop.last_s, stop.seen_row = left, now_s, row
-    return StopFill(rule, stop.trigger, best, booked, slippage, part, fill, left)
+    return StopFill(rule, trigger, best, booked, slippage, part, fill, left)
+
+
+def _target(rule: StopRule, whole: Decimal) -> Decimal:
+    """What an order closes of a position of `whole` base units: all of it where no more than dust would stay."""
+    target = whole * rule.size if rule.amount is None else rule.amount
+    return whole if target + rule.dust >= whole else target

@@ -81,7 +81,7 @@ class _Run:
         self.latched = [False] * count
         self.asked = 0
         self.record.begin(self.held)
-        self.stops = guards.arm(self.judge, self.held.portfolio, now_s)
+        self.stops = guards.arm(self.judge, self.held.portfolio, 0, now_s)
         self.segments: list[_Segment] = []
         self.events: list[Event] = []
         self.orders: list[OrderReport] = []
@@ -154,7 +154,7 @@ class _Run:
         grown = _grown(self.held.portfolio, placed.held.portfolio, order.venue, order.asset)
         self.held = placed.held
         if grown:
-            mine = [s for s in guards.arm(self.judge, self.held.portfolio, now_s)
+            mine = [s for s in guards.arm(self.judge, self.held.portfolio, row, now_s)
                     if (s.rule.venue, s.rule.asset) == (order.venue, order.asset)]  # fmt: skip
             self.stops = [s for s in self.stops if (s.rule.venue, s.rule.asset) != (order.venue, order.asset)] + mine
 
@@ -167,9 +167,13 @@ class _Run:
         for venue in venues:
             self.liquidate(venue, row, any(stop.rule.venue == venue for stop in crossed))
         for stop in guards.due(self.held.portfolio, self.stops, market, row):
+            if stop not in self.stops:  # another of its group was first
+                continue
             done = guards.execute(stop, self.held.portfolio, market, row, self.book.trading.fee)
             self.held = replace(self.held, portfolio=filled(self.held.portfolio, done.fill))
             rest = "" if not done.left else f", {done.left.normalize():f} left"
+            group = stop.rule.group
+            self.stops = [other for other in self.stops if other is stop or not group or other.rule.group != group]
             if not done.left:
                 self.stops = [other for other in self.stops if other is not stop]
             self.event(

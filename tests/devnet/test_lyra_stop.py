@@ -31,7 +31,7 @@ def stop(
     where = net.addresses
     oracle = (where.feed_eth_usd, 86_400, bytes(20), 0, 1, 10**6 * WAD, 300, 0)
     market = position.to_bytes(32)
-    terms = (trigger * WAD, size_bps, 10**9 * WAD, slippage_bps, 3_000, 0, 0, 0, 0, 0, 0, oracle)
+    terms = (trigger * WAD, size_bps, 10**9 * WAD, slippage_bps, 3_000, *6 * (0,), *5 * (0,), oracle)
     return (where.lyra_adapter, market, below, *terms)
 
 

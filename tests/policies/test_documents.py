@@ -197,14 +197,39 @@ STOP = "guards: {stop_loss: [{id: 1, venue: perp, asset: ETH, %s, oracle: {feed:
 @pytest.mark.parametrize(
     ("stop", "message"),
     [
-        ("drop: 12%, price: 90, slippage: 1%, max_slippage: 2%", "exactly one of drop, gain and price"),
-        ("slippage: 1%, max_slippage: 2%", "exactly one of drop, gain and price"),
+        (
+            "drop: 12%, price: 90, slippage: 1%, max_slippage: 2%",
+            "exactly one of drop, gain, price, trail and trail_distance",
+        ),
+        ("slippage: 1%, max_slippage: 2%", "exactly one of drop, gain, price, trail and trail_distance"),
         ("drop: 12%, slippage: 3%, max_slippage: 2%", "it widens, never narrows"),
         ("drop: 12%, slippage: 3%, max_slippage: 60%", "at most 50%"),
         ("drop: 120%, slippage: 1%, max_slippage: 2%", "below 100%"),
         ("drop: 29%, slippage: 1%, max_slippage: 2%", "the stop never fires"),
         ("drop: 12%, size: 120%, slippage: 1%, max_slippage: 2%", "between 0.01% and 100%"),
         ("price: 99000000, slippage: 1%, max_slippage: 2%", "it never fires"),
+        (
+            "trail: 5%, drop: 5%, slippage: 1%, max_slippage: 2%",
+            "exactly one of drop, gain, price, trail and trail_distance",
+        ),
+        ("trail: 100%, slippage: 1%, max_slippage: 2%", "at least 0.01% and below 100%"),
+        ("trail: 0.001%, slippage: 1%, max_slippage: 2%", "at least 0.01% and below 100%"),
+        ("trail_distance: 0, slippage: 1%, max_slippage: 2%", "must be positive"),
+        ("trail_distance: 90, start: 90, slippage: 1%, max_slippage: 2%", "no price is left to fire at"),
+        ("trail: 5%, start: 0, slippage: 1%, max_slippage: 2%", "must be positive"),
+        ("price: 90, start: 90, slippage: 1%, max_slippage: 2%", "goes with trail or trail_distance"),
+        ("trail: 5%, take_profit: true, slippage: 1%, max_slippage: 2%", "take_profit: goes with price"),
+        ("price: 90, size: 50%, amount: 2, slippage: 1%, max_slippage: 2%", "amount: goes instead of size"),
+        ("price: 90, amount: 0, slippage: 1%, max_slippage: 2%", "must be positive"),
+        ("price: 90, max_size_per_execution: 0, slippage: 1%, max_slippage: 2%", "must be positive"),
+        ("price: 90, dust: -1, slippage: 1%, max_slippage: 2%", "must not be negative"),
+        ("price: 90, amount: 2, dust: 2, slippage: 1%, max_slippage: 2%", "must be below amount, 2"),
+        (
+            "price: 90, max_size_per_execution: 1, dust: 2, slippage: 1%, max_slippage: 2%",
+            "must be below max_size_per_execution, 1",
+        ),
+        ("price: 90, group: 0, slippage: 1%, max_slippage: 2%", "numbered from 1"),
+        ("price: 90, group: 4294967296, slippage: 1%, max_slippage: 2%", "numbered from 1"),
     ],
 )
 def test_a_stop_that_could_not_work_is_refused(stop: str, message: str) -> None:
@@ -235,7 +260,11 @@ ELSEWHERE = (
         ("venue: lyra, price: 90", "a stop on lyra needs position"),
         ("venue: gmx, price: 90", "perp"),
         ("venue: perp, asset: ETH, gain: 5%, take_profit: true", "goes with price"),
-        ("venue: perp, asset: ETH, gain: 5%, drop: 5%", "exactly one of drop, gain and price"),
+        (
+            "venue: uniswap, token: weth, quote: usdc, trail: 5%",
+            "tells no entry price to trail from (write start: the best price so far)",
+        ),
+        ("venue: perp, asset: ETH, gain: 5%, drop: 5%", "exactly one of drop, gain, price, trail and trail_distance"),
     ],
 )
 def test_a_stop_names_its_position_as_its_venue_does(stop: str, message: str) -> None:
@@ -249,10 +278,34 @@ def test_a_stop_names_its_position_as_its_venue_does(stop: str, message: str) ->
         "venue: aave, token: weth, quote: usdc, pool_fee: 0.05%, price: 90, take_profit: true",
         "venue: lyra, position: 7, price: 90",
         "venue: perp, asset: ETH, gain: 40%",
+        "venue: perp, asset: ETH, trail: 4%",
+        "venue: uniswap, token: weth, quote: usdc, trail_distance: 20, start: 100, amount: 2, dust: 0.1",
     ],
 )
 def test_a_stop_may_be_on_every_venue(stop: str) -> None:
     assert found(ELSEWHERE % stop) == []
+
+
+GROUP = """\
+guards:
+  stop_loss:
+    - {id: 1, venue: perp, asset: ETH, price: 90, group: 2, slippage: 1%%, max_slippage: 2%%, oracle: {feed: feed.eth, heartbeat: 1h}}
+    - {id: 2, %s, price: 120, take_profit: true, group: 2, slippage: 1%%, max_slippage: 2%%, oracle: {feed: feed.eth, heartbeat: 1h}}
+"""
+
+
+def test_stops_of_one_position_may_cancel_each_other() -> None:
+    assert found(GROUP % "venue: perp, asset: ETH") == []
+
+
+def test_a_group_over_two_positions_is_pointed_out() -> None:
+    problems = lint(HEAD + GROUP % "venue: uniswap, token: weth, quote: usdc")
+    assert any("stop 2 is on another position than stop 1" in problem.message for problem in problems)
+
+
+def test_a_group_of_one_is_pointed_out() -> None:
+    problems = lint(HEAD + STOP % "price: 90, group: 3, slippage: 1%, max_slippage: 2%")
+    assert any("no other stop is in group 3" in problem.message for problem in problems)
 
 
 def test_a_stop_within_the_distance_that_the_limits_leave_is_fine() -> None:

@@ -13,7 +13,7 @@ from contracts.units import WAD
 from policies import load
 from policies.guards import freeze_config, keeper_sessions
 from policies.names import KNOWN
-from policies.stops import stop_config
+from policies.stops import StopConfig, stop_config
 from tests.policies.rig import ACCOUNT, BOOK, CLOSE, NOW_S, address, example, policy_of
 
 PAIR = ["address", "address", "uint24"]
@@ -40,13 +40,12 @@ def test_a_stop_has_the_fields_of_its_solidity_struct() -> None:
     found = stop_config(FUND.stops[0], FUND, BOOK, entry_price=Decimal(200), is_long=True, now_s=NOW_S)
     identity, stop = ARM_STOP.decode_input(found.arm())
     assert identity == found.id == 1
-    adapter, market, below, price, size, most, slippage, widest, widen, cooldown, public, share, cap, expiry, oracle = (
-        stop
-    )
+    adapter, market, below, price, size, most, slippage, widest, widen, cooldown, public, *rest = stop
+    share, cap, expiry, *whole, oracle = rest
     assert (adapter, market) == (BOOK["seawall.perp_adapter"], bytes(12) + BOOK["perp.eth"])
     assert (below, price, size, most) == (True, 176 * WAD, 10_000, 2**128 - 1)
     assert (slippage, widest, widen, cooldown, public) == (100, 500, 120, 30, 120)
-    assert (share, cap, expiry) == (10_000, 10**16, 0)
+    assert (share, cap, expiry, whole) == (10_000, 10**16, 0, [0, 0, 0, 0, 0])
     assert oracle == (
         BOOK["feed.eth"], 600, BOOK["feed.sequencer"], 600, 10**16, 10_000_000 * WAD, 300, 120,
     )  # fmt: skip
@@ -61,6 +60,46 @@ def test_an_absolute_price_is_taken_as_it_is() -> None:
     assert found.trigger_wad == 159_500_000_000_000_000_000
     assert found.stop[4:6] == (5_000, 2_500_000_000_000_000_000)
     assert found.stop[13] == NOW_S + 86_400
+
+
+FOLLOWING = (
+    "guards: {stop_loss: [{id: 3, venue: perp, asset: ETH, %s, slippage: 1%%, max_slippage: 2%%, "
+    "oracle: {feed: feed.eth, heartbeat: 1h}}]}\n"
+)
+
+
+def following(terms: str, *, is_long: bool = True) -> StopConfig:
+    policy = policy_of(FOLLOWING % terms)
+    return stop_config(policy.stops[0], policy, BOOK, entry_price=Decimal(200), is_long=is_long, now_s=NOW_S)
+
+
+def test_a_trailing_stop_starts_at_the_entry_price_on_the_side_of_the_loss() -> None:
+    found = following("trail: 7.5%")
+    assert (found.trigger_wad, found.is_below, found.stop[16:18]) == (200 * WAD, True, (0, 750))
+    assert following("trail: 7.5%", is_long=False).is_below is False
+
+
+def test_a_trailing_stop_may_start_elsewhere_and_follow_at_a_distance() -> None:
+    found = following("trail_distance: 12.5, start: 210")
+    assert (found.trigger_wad, found.stop[16:18]) == (210 * WAD, (12_500_000_000_000_000_000, 0))
+
+
+def test_a_distance_as_large_as_the_entry_price_is_refused_for_a_long_alone() -> None:
+    with pytest.raises(BadInput, match="leaves no price to fire at"):
+        following("trail_distance: 200")
+    assert following("trail_distance: 200", is_long=False).stop[16] == 200 * WAD
+
+
+def test_a_trailing_stop_of_a_venue_without_entry_prices_says_what_to_write() -> None:
+    policy = policy_of(FOLLOWING % "trail: 5%")
+    with pytest.raises(BadInput, match="write `start` instead"):
+        stop_config(policy.stops[0], policy, BOOK, entry_price=None, is_long=True, now_s=NOW_S)
+
+
+def test_an_amount_takes_the_place_of_the_share() -> None:
+    found = following("price: 150, amount: 2.5, dust: 0.01, group: 7")
+    assert found.stop[4] == 0
+    assert found.stop[14:19] == (2_500_000_000_000_000_000, 10**16, 0, 0, 7)
 
 
 ELSEWHERE = (

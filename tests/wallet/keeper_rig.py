@@ -116,6 +116,8 @@ class Terms:
     max_deviation_bps: int = 10_000
     deviation_patience_s: int = 0
     prefund_budget_wei: int = 10 * WAD
+    extras: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
+    """Amount, dust, trail (1e18 = one), trail (basis points), group."""
 
 
 class Rig:
@@ -200,9 +202,8 @@ class Rig:
             terms.widen_s,
             terms.cooldown_s,
             terms.public_delay_s,
-            0,
-            0,
-            0,
+            *3 * (0,),
+            *terms.extras,
             oracle,
         )
 

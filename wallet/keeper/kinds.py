@@ -80,7 +80,7 @@ class StopLossKind:
 
     def timing(self, answer: tuple[Any, ...]) -> Timing:
         fields, status, arming, due_since, _ = answer
-        widen_s, public_delay_s, (_, heartbeat_s, *_, patience_s) = fields[8], fields[10], fields[14]
+        widen_s, public_delay_s, (_, heartbeat_s, *_, patience_s) = fields[8], fields[10], fields[-1]
         lapse_s = max(widen_s, public_delay_s, patience_s) + heartbeat_s
         return Timing(arming, status == _FIRED, due_since, public_delay_s, lapse_s)
 

@@ -40,7 +40,7 @@ library OracleGuard {
             if (!complete) return (0, FeedInvalid.selector);
             if (block.timestamp - updatedAt > config.heartbeat) return (0, FeedStale.selector);
             if (uint256(answer) > type(uint128).max) return (0, FeedOutOfBounds.selector);
-            price = _toWad(uint256(answer), IPriceFeed(config.feed).decimals());
+            price = toWad(uint256(answer), IPriceFeed(config.feed).decimals());
         } catch {
             return (0, FeedInvalid.selector);
         }
@@ -65,7 +65,8 @@ library OracleGuard {
         }
     }
 
-    function _toWad(uint256 answer, uint8 decimals) private pure returns (uint256) {
+    /// @notice An answer of a feed with `decimals` as 1e18; rounded down.
+    function toWad(uint256 answer, uint8 decimals) internal pure returns (uint256) {
         return decimals <= 18 ? answer * 10 ** (18 - decimals) : answer / 10 ** (decimals - 18);
     }
 }

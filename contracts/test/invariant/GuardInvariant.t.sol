@@ -28,7 +28,11 @@ contract GuardWorld is Base {
     uint256 public fired;
     uint256 public rescued;
     string public violation;
-    mapping(uint256 arming => uint256) private firedIn;
+    uint256 public trailed;
+    /// Of each order since it was armed: the highest and the lowest price shown.
+    uint256[3] private best;
+    uint256[3] private worst;
+    mapping(uint256 id => mapping(uint256 arming => uint256)) private firedIn;
     address[3] private callers = [address(0x0071), address(0x0072), address(0x0073)];
 
     function setUp() public override {
@@ -82,14 +86,25 @@ contract GuardWorld is Base {
 
     // ---- what everyone may do
 
+    /// Two orders, of one group half of the time: stops, take-profits and trailing stops, of shares and of sizes.
     function ownerArms(uint256 parts, uint256 above) public {
-        IStopLoss.Stop memory stop = IStopLoss.Stop({
+        for (uint256 id = 1; id < 3; ++id) {
+            IStopLoss.Stop memory stop = _order(parts, above + 2 * (id - 1));
+            if (above & 8 != 0) stop.group = 7;
+            _as(address(account), address(stopLoss), abi.encodeCall(stopLoss.arm, (id, stop)));
+            (best[id], worst[id]) = (180, 180);
+        }
+    }
+
+    function _order(uint256 parts, uint256 above) private view returns (IStopLoss.Stop memory) {
+        uint128 most = uint128(1e18 + parts % 100e18);
+        return IStopLoss.Stop({
             adapter: address(venue),
             market: "ETH",
-            below: above % 4 != 1,
+            below: above % 2 == 0,
             triggerPrice: 180e18,
-            sizeBps: uint16(1 + parts % BPS),
-            maxSizePerExecution: uint128(1e18 + parts % 100e18),
+            sizeBps: above & 16 == 0 ? uint16(1 + parts % BPS) : 0,
+            maxSizePerExecution: most,
             slippageBps: 100,
             maxSlippageBps: SLIPPAGE,
             widenSeconds: 600,
@@ -98,9 +113,13 @@ contract GuardWorld is Base {
             refundBps: 10_000,
             refundCap: uint96(REFUND_CAP),
             expiry: 0,
+            size: above & 16 == 0 ? 0 : most,
+            dust: uint128(parts % 1e18),
+            trail: 0,
+            trailBps: above % 4 > 1 ? 500 : 0,
+            group: 0,
             oracle: _oracle(feed, 10_000e18)
         });
-        _as(address(account), address(stopLoss), abi.encodeCall(stopLoss.arm, (1, stop)));
     }
 
     function ownerTrades(uint256 size, bool short, uint128 debt) external {
@@ -110,6 +129,10 @@ contract GuardWorld is Base {
 
     function priceMoves(uint256 to, uint256 fillBps, uint256 meanBps) external {
         price = bound(to, 100, 300);
+        for (uint256 id = 1; id < 3; ++id) {
+            if (price > best[id]) best[id] = price;
+            if (price < worst[id]) worst[id] = price;
+        }
         feed.push(int256(price * 1e8), _now());
         uint256 mean = price * 1e18 * bound(meanBps, 9500, 10_500) / BPS;
         venue.setPrices(price * 1e18 * bound(fillBps, 8000, 12_000) / BPS, mean);
@@ -125,20 +148,43 @@ contract GuardWorld is Base {
 
     function anyoneTouches(uint256 which) external {
         IGuard target_ = which % 2 == 0 ? IGuard(address(stopLoss)) : IGuard(address(guard));
-        try target_.touch(address(account), 1) {} catch {}
+        try target_.touch(address(account), 1 + which / 2 % 2) {} catch {}
+    }
+
+    function anyoneProves(uint256 which, uint256 back) external {
+        uint256 id = 1 + which % 2;
+        uint80[] memory rounds = new uint80[](1);
+        rounds[0] = uint80(feed.latestRound() - back % 4);
+        (uint256 before,,,) = stopLoss.markOf(address(account), id);
+        vm.prank(callers[back % 3]);
+        try stopLoss.prove(address(account), id, rounds) {} catch {}
+        (uint256 mark,,,) = stopLoss.markOf(address(account), id);
+        if (mark == before) return;
+        ++trailed;
+        (IStopLoss.Stop memory stop,,,,) = stopLoss.stopOf(address(account), id);
+        if (stop.below ? mark < before : mark > before) violation = "a mark fell back";
+        bool shown = stop.below ? mark <= best[id] * 1e18 : mark >= worst[id] * 1e18;
+        if (!shown) violation = "a mark that the feed never showed since the arming";
     }
 
     function anyoneFires(uint256 caller, uint256 gasPrice) external {
+        uint256 id = 1 + gasPrice % 2;
+        (, uint256 trigger,,) = stopLoss.markOf(address(account), id);
         int256 before = venue.sizes(address(account));
         uint256 debt = venue.debts(address(account));
         uint256 ether_ = address(account).balance;
-        if (!_fire(address(stopLoss), caller, gasPrice)) return;
+        if (!_fire(address(stopLoss), id, caller, gasPrice)) return;
         int256 afterwards = venue.sizes(address(account));
-        (IStopLoss.Stop memory stop, IStopLoss.Status status, uint256 arming,,) = stopLoss.stopOf(address(account), 1);
+        (IStopLoss.Stop memory stop, IStopLoss.Status status, uint256 arming,,) = stopLoss.stopOf(address(account), id);
+        (, IStopLoss.Status other,,,) = stopLoss.stopOf(address(account), 3 - id);
+        if (stop.group != 0 && other == IStopLoss.Status.ARMED) violation = "an order of the group outlived another";
         if (status == IStopLoss.Status.FIRED) ++fired;
-        if (firedIn[arming] != 0) violation = "a stop acted after it had fired";
-        if (status == IStopLoss.Status.FIRED) ++firedIn[arming];
-        if (stop.below ? price > 180 : price < 180) violation = "a stop fired on the wrong side of its trigger";
+        if (firedIn[id][arming] != 0) violation = "a stop acted after it had fired";
+        if (status == IStopLoss.Status.FIRED) ++firedIn[id][arming];
+        if (trigger == 0) trigger = stop.triggerPrice;
+        if (stop.below ? price * 1e18 > trigger : price * 1e18 < trigger) {
+            violation = "a stop fired on the wrong side of its trigger";
+        }
         uint256 was = uint256(before < 0 ? -before : before);
         uint256 is_ = uint256(afterwards < 0 ? -afterwards : afterwards);
         bool reduced =
@@ -152,10 +198,10 @@ contract GuardWorld is Base {
         if (ether_ - address(account).balance > REFUND_CAP) violation = "a refund was above its cap";
     }
 
-    function _fire(address module, uint256 caller, uint256 gasPrice) private returns (bool success) {
+    function _fire(address module, uint256 id, uint256 caller, uint256 gasPrice) private returns (bool success) {
         vm.txGasPrice(bound(gasPrice, 0, 10_000 gwei));
         vm.prank(caller % 4 == 3 ? address(account) : callers[caller % 3]);
-        (success,) = module.call(abi.encodeCall(IGuard.execute, (address(account), 1)));
+        (success,) = module.call(abi.encodeCall(IGuard.execute, (address(account), id)));
         vm.txGasPrice(0);
     }
 
@@ -197,7 +243,7 @@ contract GuardWorld is Base {
         uint256 ether_ = address(account).balance;
         uint256 factor = lending.health(address(account)).factor;
         uint256 owed = lending.owed(address(account));
-        if (!_fire(address(guard), caller, gasPrice)) return;
+        if (!_fire(address(guard), 1, caller, gasPrice)) return;
         ++rescued;
         if (factor > 1.2e18) violation = "a rescue above the floor";
         if (lending.health(address(account)).factor <= factor) violation = "a rescue that did not help";

@@ -135,6 +135,53 @@ def test_a_stop_of_half_the_position_leaves_the_other_half() -> None:
     assert result.equity.end == 10_000 - 50 * (100 - Decimal("84.15")) - 50 * 15
 
 
+def trailing(terms: str) -> Policy:
+    return policy_of(BUY + LEVERAGE + STOP.format(more="cooldown: 30s").replace("drop: 10%", terms))
+
+
+def test_a_trailing_stop_follows_the_closes_up_and_never_down() -> None:
+    """From 130 down by 10 %: 117; the fall to 118 before leaves it there."""
+    result = backtest(trailing("trail: 10%"), read_book(LONG), market(ETH=[100.0, 120.0, 130.0, 118.0, 119.0, 116.0]))
+    (event,) = result.of_kind("stop")
+    assert ((event.at_s - START_S) // 60, event.figures["trigger"]) == (5, 117)
+
+
+def test_a_trailing_stop_that_starts_high_fires_before_the_market_has_been_there() -> None:
+    result = backtest(
+        trailing("trail_distance: 15\n      start: 113"), read_book(LONG), market(ETH=[100.0, 99.0, 97.0])
+    )
+    (event,) = result.of_kind("stop")
+    assert ((event.at_s - START_S) // 60, event.figures["trigger"]) == (2, 98)
+
+
+def test_the_trailing_stop_of_a_short_follows_the_closes_down() -> None:
+    book = read_book(LONG.replace("size: 100", "size: -100"))
+    result = backtest(trailing("trail_distance: 5"), book, market(ETH=[100.0, 90.0, 80.0, 84.0, 86.0]))
+    (event,) = result.of_kind("stop")
+    assert ((event.at_s - START_S) // 60, event.figures["trigger"]) == (4, 85)
+
+
+def test_an_amount_is_closed_and_dust_goes_with_it() -> None:
+    given = market(ETH=[100.0, 85.0, 85.0])
+    for terms, closed in (
+        ("amount: 30", 30),
+        ("amount: 95\n      dust: 5", 100),
+        ("amount: 94\n      dust: 5", 94),
+        ("amount: 200", 100),
+    ):
+        (event,) = backtest(with_stop(terms), read_book(LONG), given).of_kind("stop")
+        assert event.figures["size"] == closed
+
+
+def test_the_first_stop_of_a_group_cancels_the_other() -> None:
+    """Half is sold with a gain at 110; what would have stopped the rest at 90 is gone."""
+    stop = STOP.format(more="size: 50%\n      group: 1")
+    other = stop.partition("stop_loss:\n")[2].replace("id: 1", "id: 2").replace("drop", "gain")
+    policy = policy_of(BUY + LEVERAGE + stop + other)
+    result = backtest(policy, read_book(LONG), market(ETH=[100.0, 112.0, 85.0, 85.0]))
+    assert [event.what for event in result.of_kind("stop")] == ["stop 2"]
+
+
 def test_a_low_liquidates_an_account_that_has_no_stop() -> None:
     # 100 ETH on 2,000: value 2,000 + 100 (P - 100) against 6.25 % of 100 P: liquidated below 8,000/93.75 = 85.33
     book = read_book(LONG.replace("10000", "2000"))

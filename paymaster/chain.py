@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from contracts.abi import Function
+from contracts.bindings import ALLOWANCE
+from contracts.bindings import BALANCE_OF as TOKEN_BALANCE_OF
 from contracts.entrypoint import USER_OPERATION_EVENT
 from contracts.entrypoint.base import BALANCE_OF, GET_NONCE
 from contracts.errors import NodeError, NodeUnreachable, RpcError, SeawallError, SetupError
 from contracts.rpc import RpcClient
+from contracts.token_paymaster import CREDIT_OF, QUOTE
 from contracts.types import Address, Wei, checksum, parse_bytes, parse_hash, parse_quantity, to_hex
 from contracts.userop import UserOperation
 from paymaster.ledger import Block, Ledger, Settlement
 from paymaster.sponsor import SECONDS_A_DAY
+from paymaster.tokens import Quoted
+from paymaster.unpaid import unpaid_wei
 
 IS_SIGNER = Function.parse("isSigner(address)(bool)")
 """Source: IVerifyingPaymaster."""
@@ -85,6 +90,34 @@ async def snapshot(rpc: RpcClient, entry_point: Address, paymaster: Address, op:
         raise NodeError("the sponsor cannot read the chain now; ask again later", rule="chain") from error
 
 
+async def quoted(rpc: RpcClient, paymaster: Address, token: Address, payer: Address, guarantor: Address) -> Quoted:
+    """What the contract asks for `token`, and what payer and guarantor have. Raises NodeError as `snapshot` does."""
+    try:
+        price, balance, allowance, credit = await rpc.batch(
+            [
+                _call(paymaster, QUOTE.encode(token)),
+                _call(token, TOKEN_BALANCE_OF.encode(payer)),
+                _call(token, ALLOWANCE.encode(payer, paymaster)),
+                _call(paymaster, CREDIT_OF.encode(token, guarantor)),
+            ]
+        )
+        token_per_native, valid_after_s, valid_until_s, problem = QUOTE.decode(parse_bytes(price))
+        return Quoted(
+            token_per_native=token_per_native,
+            valid_after_s=valid_after_s,
+            valid_until_s=valid_until_s,
+            problem=problem,
+            balance=TOKEN_BALANCE_OF.decode(parse_bytes(balance))[0],
+            allowance=ALLOWANCE.decode(parse_bytes(allowance))[0],
+            credit=CREDIT_OF.decode(parse_bytes(credit))[0],
+        )
+    except _UNUSABLE as error:
+        _log.warning("a price needs the chain: %s", error)
+        raise NodeError(
+            f"the sponsor cannot read what {checksum(token)} is worth and who has it now; is it a token?", rule="chain"
+        ) from error
+
+
 class Follower:
     """Keeps the ledger true to the chain. One `poll` at a time; `run` polls until cancelled."""
 
@@ -100,14 +133,16 @@ class Follower:
         confirmations: int,
         log_range: int = 2_000,
         start_block: int | None = None,
+        token_paymasters: Mapping[Address, Address] | None = None,
     ) -> None:
-        """`paymasters` by entry point. A promise is given up once a block `confirmations` deep is past its expiry.
+        """`paymasters` and `token_paymasters` by entry point. A promise is given up once a block `confirmations` deep is past its expiry.
 
         The logs are read from `start_block`; by default from `confirmations` blocks before the head at the first start.
         """
         self._rpc = rpc
         self._ledger = ledger
         self._paymasters = dict(paymasters)
+        self._token_paymasters = dict(token_paymasters or {})
         self._signer = signer
         self._chain_id = chain_id
         self._min_deposit_wei = min_deposit_wei
@@ -154,16 +189,24 @@ class Follower:
             )
             (deposit_wei,) = BALANCE_OF.decode(parse_bytes(deposit))
             deposits.append((entry_point, deposit_wei))
-            if deposit_wei < self._min_deposit_wei:
-                reasons.append(
-                    f"the deposit of {checksum(paymaster)} is {deposit_wei} wei, below {self._min_deposit_wei}: "
-                    f"top it up with depositTo on {checksum(entry_point)}"
-                )
+            reasons += self._too_low(entry_point, paymaster, deposit_wei)
             if parse_bytes(enabled) != (1).to_bytes(32):
                 reasons.append(
                     f"{checksum(self._signer)} is no signer of {checksum(paymaster)}: its owner must call setSigner"
                 )
+        for entry_point, paymaster in self._token_paymasters.items():
+            (deposit,) = await self._rpc.batch([_call(entry_point, BALANCE_OF.encode(paymaster))])
+            reasons += self._too_low(entry_point, paymaster, BALANCE_OF.decode(parse_bytes(deposit))[0])
         return Status(tuple(reasons), _head(head), tuple(deposits))
+
+    def _too_low(self, entry_point: Address, paymaster: Address, deposit_wei: Wei) -> list[str]:
+        if deposit_wei >= self._min_deposit_wei:
+            return []
+        text = (
+            f"the deposit of {checksum(paymaster)} is {deposit_wei} wei, below {self._min_deposit_wei}: "
+            f"top it up with depositTo on {checksum(entry_point)}"
+        )
+        return [text]
 
     async def _read_logs(self, head: Block) -> bool:
         """Bring the ledger up to `head`. False if the chain reorganised meanwhile; the next poll goes on from there."""
@@ -175,6 +218,10 @@ class Follower:
                 topics = [USER_OPERATION_EVENT.topic, None, None, bytes(12) + paymaster]
                 logs = await self._rpc.logs(entry_point, topics, last.number + 1, upto.number)
                 settlements += [await self._settlement(log) for log in logs]
+            for entry_point, paymaster in self._token_paymasters.items():
+                topics = [USER_OPERATION_EVENT.topic, None, None, bytes(12) + paymaster]
+                logs = await self._rpc.logs(entry_point, topics, last.number + 1, upto.number)
+                settlements += [await self._token_settlement(log, paymaster) for log in logs]
             # Blocks name their parents: if both ends are still there, so was everything between them.
             if not (await self._is_canonical(last) and await self._is_canonical(upto)):
                 return False
@@ -232,6 +279,13 @@ class Follower:
             tx_hash=parse_hash(log["transactionHash"], "transactionHash"),
             day=_head(await self._rpc.block(number)).timestamp_s // SECONDS_A_DAY,
         )
+
+    async def _token_settlement(self, log: Mapping[str, Any], paymaster: Address) -> Settlement:
+        """What the service itself lost: nothing, unless it guaranteed the operation and was not paid back."""
+        found = await self._settlement(log)
+        receipt = await self._rpc.call("eth_getTransactionReceipt", to_hex(found.tx_hash))
+        lost = unpaid_wei(receipt["logs"], found.user_op_hash, paymaster, self._signer, found.cost_wei)
+        return replace(found, cost_wei=lost)
 
 
 def _block(fields: Mapping[str, Any]) -> Block:

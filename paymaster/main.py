@@ -57,8 +57,20 @@ async def run(settings: Settings, announce: Callable[[dict[str, Any]], None] = _
             min_deposit_wei=settings.min_deposit_wei,
             confirmations=settings.confirmations,
             start_block=settings.start_block,
+            token_paymasters=dict(settings.token_paymasters),
         )
-        service = Service(rpc, ledger, follower, signer, settings.terms, paymasters, chain_id, settings.offer)
+        service = Service(
+            rpc,
+            ledger,
+            follower,
+            signer,
+            settings.terms,
+            paymasters,
+            chain_id,
+            settings.offer,
+            dict(settings.token_paymasters),
+            settings.erc20,
+        )
         server = Server(service, follower, settings.limits)
         runner = web.AppRunner(server.app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()

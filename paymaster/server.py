@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import msgspec
@@ -18,10 +18,11 @@ from contracts.entrypoint import by_address
 from contracts.errors import BadInput, InvalidFields, SeawallError, SponsorRefused
 from contracts.faults import checkpoint
 from contracts.rpc import RpcClient
+from contracts.token_paymaster import Guarantor, TokenPayment, guarantee_digest
 from contracts.types import Address, Hash32, checksum, parse_address, parse_quantity, to_hex
 from contracts.userop import UserOperation
 from paymaster.approval import Approval
-from paymaster.chain import Follower, snapshot
+from paymaster.chain import Follower, quoted, snapshot
 from paymaster.ledger import Ledger
 from paymaster.sponsor import (
     STUB_DATA,
@@ -32,6 +33,17 @@ from paymaster.sponsor import (
     judge,
     paymaster_data,
     sponsorship_digest,
+)
+from paymaster.tokens import (
+    Asked,
+    Quoted,
+    TokenOffer,
+    check_credit,
+    check_guarantee,
+    check_payer,
+    check_token,
+    price_of,
+    stub_payment,
 )
 
 _log = logging.getLogger("seawall.paymaster")
@@ -68,6 +80,9 @@ class Offer:
     post_op_gas: int = 0
 
 
+_NO_TOKENS = TokenOffer()
+
+
 class Service:
     """The methods, by name. All state is in the ledger and on chain."""
 
@@ -81,6 +96,8 @@ class Service:
         paymasters: Mapping[Address, Address],
         chain_id: int,
         offer: Offer = Offer(),
+        token_paymasters: Mapping[Address, Address] | None = None,
+        tokens: TokenOffer = _NO_TOKENS,
     ) -> None:
         self._rpc = rpc
         self._ledger = ledger
@@ -90,14 +107,18 @@ class Service:
         self._paymasters = dict(paymasters)
         self._chain_id = chain_id
         self._offer = offer
+        self._token_paymasters = dict(token_paymasters or {})
+        self._tokens = tokens
         self.methods: dict[str, Callable[[list[Any]], Awaitable[Any]]] = {
             "pm_getPaymasterStubData": self._stub_data,
             "pm_getPaymasterData": self._data,
             "seawall_status": self._status,
         }
 
-    def _read(self, params: list[Any], *, partial: bool) -> tuple[UserOperation, Address, Address, object]:
-        """The operation with our paymaster in it, entry point, paymaster and context of ERC-7677's parameters."""
+    def _read(
+        self, params: list[Any], *, partial: bool
+    ) -> tuple[UserOperation, Address, Address, object, Asked | None]:
+        """The operation with our paymaster in it, entry point, paymaster and context of ERC-7677's parameters, and the token it names."""
         if not 3 <= len(params) <= 4:
             raise InvalidFields(f"expected [userOp, entryPoint, chainId, context], got {len(params)} parameters")
         fields, entry_point, chain_id, context = [*params, None][:4]
@@ -107,24 +128,28 @@ class Service:
         if asked_chain != self._chain_id:
             raise InvalidFields(f"this sponsor pays on chain {self._chain_id}, not {asked_chain}")
         version = by_address(parse_address(entry_point, "entryPoint"))
-        paymaster = self._paymasters.get(version.address)
+        asked = Asked.from_context(context)
+        paymasters = self._paymasters if asked is None else self._token_paymasters
+        gas = self._offer if asked is None else self._tokens
+        paymaster = paymasters.get(version.address)
         if paymaster is None:
-            served = ", ".join(checksum(address) for address in self._paymasters)
-            raise InvalidFields(f"no paymaster on entry point {version.version}; sponsored: {served}")
+            served = ", ".join(checksum(address) for address in paymasters) or "none"
+            what = "paymaster" if asked is None else "paymaster that takes tokens"
+            raise InvalidFields(f"no {what} on entry point {version.version}; sponsored: {served}")
         given = {key: value for key, value in fields.items() if value is not None}
         if (named := given.get("paymaster")) not in (None, "0x") and parse_address(named, "paymaster") != paymaster:
             raise InvalidFields(f"the operation names paymaster {named}, this sponsor's is {checksum(paymaster)}")
         op = UserOperation.from_rpc(
             {
                 "signature": "0x",
-                "paymasterVerificationGasLimit": hex(self._offer.verification_gas),
-                "paymasterPostOpGasLimit": hex(self._offer.post_op_gas),
+                "paymasterVerificationGasLimit": hex(gas.verification_gas),
+                "paymasterPostOpGasLimit": hex(gas.post_op_gas),
                 **given,
                 "paymaster": to_hex(paymaster),
             },
             partial=partial,
         )
-        return op, version.address, paymaster, context
+        return op, version.address, paymaster, context, asked
 
     def _answer(self, op: UserOperation, paymaster: Address, data: bytes) -> dict[str, Any]:
         sponsor = {"name": self._offer.name} | ({"icon": self._offer.icon} if self._offer.icon else {})
@@ -138,17 +163,30 @@ class Service:
 
     async def _stub_data(self, params: list[Any]) -> dict[str, Any]:
         """Values to estimate gas with. Needs no approval (the approval covers the estimate), promises nothing."""
-        op, _, paymaster, _ = self._read(params, partial=True)
-        check_account(op.sender, self._terms)
-        limits = {
-            "paymaster_verification_gas_limit": self._offer.verification_gas,
-            "paymaster_post_op_gas_limit": self._offer.post_op_gas,
-        }
-        return self._answer(op.replace(**limits), paymaster, STUB_DATA) | {"isFinal": False}
+        op, _, paymaster, _, asked = self._read(params, partial=True)
+        gas = self._offer if asked is None else self._tokens
+        op = op.replace(
+            paymaster_verification_gas_limit=gas.verification_gas, paymaster_post_op_gas_limit=gas.post_op_gas
+        )
+        if asked is None:
+            check_account(op.sender, self._terms)
+            data = STUB_DATA
+        else:
+            check_token(asked.token, self._tokens)
+            head, found = await asyncio.gather(self._rpc.block(), self._quoted(op, paymaster, asked))
+            now_s = parse_quantity(head["timestamp"], "timestamp")
+            price = price_of(asked.token, found, self._tokens, now_s)
+            data = stub_payment(asked, price, self._signer.address).encode()
+        return self._answer(op, paymaster, data) | {"isFinal": False}
+
+    async def _quoted(self, op: UserOperation, paymaster: Address, asked: Asked) -> Quoted:
+        return await quoted(self._rpc, paymaster, asked.token, op.sender, self._signer.address)
 
     async def _data(self, params: list[Any]) -> dict[str, Any]:
         """Sign for an approved operation, once its promise is on disk."""
-        op, entry_point, paymaster, context = self._read(params, partial=False)
+        op, entry_point, paymaster, context, asked = self._read(params, partial=False)
+        if asked is not None:
+            return await self._token_data(op, entry_point, paymaster, context, asked)
         approval = Approval.from_context(context, op.sender)
         seen = await snapshot(self._rpc, entry_point, paymaster, op)
         claim = judge(op, entry_point, approval, self._terms, self._chain_id, seen.head.timestamp_s)
@@ -160,6 +198,42 @@ class Service:
         signature = self._signer.sign_hash(sponsorship_digest(op, paymaster, self._chain_id, reservation.valid_until_s))
         checkpoint("paymaster.answer.before")
         return self._answer(op, paymaster, paymaster_data(reservation.valid_until_s, signature))
+
+    async def _token_data(
+        self, op: UserOperation, entry_point: Address, paymaster: Address, context: object, asked: Asked
+    ) -> dict[str, Any]:
+        """The worst price for an operation that pays in a token; if it asks for a guarantee, signed once its promise is on disk."""
+        check_token(asked.token, self._tokens)
+        seen, found = await asyncio.gather(
+            snapshot(self._rpc, entry_point, paymaster, op), self._quoted(op, paymaster, asked)
+        )
+        now_s = seen.head.timestamp_s
+        price = price_of(asked.token, found, self._tokens, now_s)
+        payment = TokenPayment(asked.token, price)
+        claim = None
+        if asked.guarantee:
+            claim = check_guarantee(op, entry_point, context, self._terms, self._tokens, self._chain_id, now_s)
+            payment = replace(payment, guarantor=Guarantor(self._signer.address, claim.valid_until_s))
+        charge = check_payer(
+            op, payment, found, paymaster=paymaster, next_nonce=seen.next_nonce, deposit_wei=seen.deposit_wei
+        )
+        if claim is not None:
+            check_credit(found.credit, charge)
+            budget = self._terms.budget
+            promise = await self._ledger.reserve(
+                claim, lambda wanted, usage: check_budget(wanted, usage, budget, seen.deposit_wei)
+            )
+            until_s = min(promise.valid_until_s, found.valid_until_s)
+            payment = replace(payment, guarantor=Guarantor(self._signer.address, until_s))
+            payment = payment.signed(self._signer.sign_hash(guarantee_digest(op, payment, paymaster, self._chain_id)))
+            checkpoint("paymaster.answer.before")
+        terms = {
+            "token": checksum(asked.token),
+            "maxTokenPerNative": str(price),
+            "maxCharge": str(charge),
+            "validUntil": found.valid_until_s if payment.guarantor is None else payment.guarantor.valid_until_s,
+        }
+        return self._answer(op, paymaster, payment.encode()) | {"tokenPayment": terms}
 
     async def _status(self, params: list[Any]) -> dict[str, Any]:
         """Look at the chain now, then say how things stand. Amounts are decimal strings of wei."""
@@ -183,6 +257,9 @@ class Service:
                 }
                 for entry_point, paymaster in self._paymasters.items()
             ],
+            "tokenPaymasters": {
+                checksum(entry_point): checksum(paymaster) for entry_point, paymaster in self._token_paymasters.items()
+            },
             "budgetWei": str(self._terms.budget.total_wei),
             "spentWei": str(totals.spent_wei),
             "heldWei": str(totals.held_wei),

@@ -21,12 +21,14 @@ import msgspec
 from contracts.entrypoint import ENTRY_POINTS
 from contracts.eoa import Eoa
 from contracts.errors import BadInput, SetupError
+from contracts.token_paymaster import MIN_POST_OP_GAS
 from contracts.types import Address, Wei, parse_address, parse_hash
 from paymaster.server import Limits, Offer
 from paymaster.sponsor import Budget, GasCeilings, Terms
+from paymaster.tokens import TokenOffer
 
 PREFIX = "SEAWALL_PAYMASTER_"
-_LISTS = {"engines", "accounts", "policies"}
+_LISTS = {"engines", "accounts", "policies", "tokens"}
 _NOT_SETTINGS = {"CONFIG", "KEY_FD", "PASSWORD_FD", "URL"}
 """Names that others read: the key's descriptor, and where our clients find this service."""
 
@@ -42,7 +44,7 @@ class KeySource:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the process needs. `paymasters` maps an entry point's address to our contract there."""
+    """Everything the process needs. `paymasters` and `token_paymasters` map an entry point's address to our contracts there."""
 
     rpc_url: str
     ledger: Path
@@ -63,15 +65,19 @@ class Settings:
     node_timeout_s: float = 5.0
     offer: Offer = field(default_factory=Offer)
     limits: Limits = field(default_factory=Limits)
+    token_paymasters: tuple[tuple[Address, Address], ...] = ()
+    erc20: TokenOffer = field(default_factory=TokenOffer)
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     rpc_url: str
     ledger: str
-    engines: list[str]
     risk_validator: str
-    paymasters: dict[str, str]
     budget: Budget
+    engines: list[str] = []
+    paymasters: dict[str, str] = {}
+    token_paymasters: dict[str, str] = {}
+    erc20: TokenOffer = TokenOffer()
     gas: GasCeilings = GasCeilings()
     accounts: list[str] = []
     policies: list[str] = []
@@ -119,22 +125,25 @@ def from_mapping(fields: Mapping[str, Any]) -> Settings:
         given = msgspec.convert(dict(fields), _File, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise BadInput(f"paymaster settings: {error}") from None
-    for table in (given.budget, given.gas, given.signer, given.offer, given.limits):
+    for table in (given.budget, given.gas, given.signer, given.offer, given.limits, given.erc20):
         name = next(n for n in given.__struct_fields__ if getattr(given, n) is table)
         if unknown := fields.get(name, {}).keys() - table.__dataclass_fields__.keys():
             raise BadInput(f"paymaster settings: {name}.{min(unknown)} is no setting")
-    if unknown := given.paymasters.keys() - ENTRY_POINTS.keys():
-        raise BadInput(f"paymasters.{min(unknown)}: no such entry point version; there are {', '.join(ENTRY_POINTS)}")
-    if not given.paymasters or not given.engines:
-        raise BadInput("paymaster settings: at least one paymaster contract and one trusted engine are needed")
+    paymasters = _by_entry_point("paymasters", given.paymasters)
+    token_paymasters = _by_entry_point("token_paymasters", given.token_paymasters)
+    if not (paymasters or token_paymasters) or (paymasters and not given.engines):
+        raise BadInput(
+            "paymaster settings: at least one paymaster contract is needed (paymasters), and one of engines unless only tokens are taken"
+        )
+    for token in given.erc20.tokens:
+        parse_address(token, "erc20.tokens")
     _check_ranges(given)
     return Settings(
         rpc_url=given.rpc_url,
         ledger=Path(given.ledger),
-        paymasters=tuple(
-            (ENTRY_POINTS[version].address, parse_address(address, f"paymasters.{version}"))
-            for version, address in given.paymasters.items()
-        ),
+        paymasters=paymasters,
+        token_paymasters=token_paymasters,
+        erc20=given.erc20,
         terms=Terms(
             engines=frozenset(parse_address(engine, "engines") for engine in given.engines),
             risk_validator=parse_address(given.risk_validator, "risk_validator"),
@@ -158,6 +167,16 @@ def from_mapping(fields: Mapping[str, Any]) -> Settings:
     )
 
 
+def _by_entry_point(name: str, given: Mapping[str, str]) -> tuple[tuple[Address, Address], ...]:
+    """Our contracts by the entry point's address. Raises BadInput."""
+    if unknown := given.keys() - ENTRY_POINTS.keys():
+        raise BadInput(f"{name}.{min(unknown)}: no such entry point version; there are {', '.join(ENTRY_POINTS)}")
+    return tuple(
+        (ENTRY_POINTS[version].address, parse_address(address, f"{name}.{version}"))
+        for version, address in given.items()
+    )
+
+
 def _path(kind: type, value: object) -> Path:
     """A file name for msgspec, which knows no paths."""
     if kind is not Path or not isinstance(value, str):
@@ -177,6 +196,11 @@ def _check_ranges(given: _File) -> None:
     for table, part in (("budget", given.budget), ("gas", given.gas), ("limits", given.limits)):
         for name in part.__dataclass_fields__:
             numbers[f"{table}.{name}"] = (getattr(part, name), 1 if table == "limits" else 0)
+    offer = given.erc20
+    numbers |= {
+        f"erc20.{name}": (getattr(offer, name), 0) for name in ("slack_bps", "min_window_s", "verification_gas")
+    }
+    numbers["erc20.post_op_gas"] = (offer.post_op_gas, MIN_POST_OP_GAS)
     for name, (value, least) in numbers.items():
         if value < least:
             raise BadInput(f"paymaster settings: {name} must be at least {least}, got {value}")

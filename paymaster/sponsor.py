@@ -24,11 +24,11 @@ _SPONSORSHIP = (
     "Sponsorship(address sender,uint256 nonce,bytes32 initCodeHash,bytes32 callDataHash,bytes32 accountGasLimits,"
     "uint256 preVerificationGas,bytes32 gasFees,uint256 paymasterGasLimits,uint48 validUntil,uint48 validAfter)"
 )
-_STUB_SIGNATURE = bytes.fromhex(
+STUB_SIGNATURE = bytes.fromhex(
     "598319df698c5419ff61e3ef632b147b1bc6defc649aa0f8b676ec40b35fa14c"
     "697b2e737e08011527c9ba693460bc3d4a22fd465c648c43fa487b9756d1a5a71c"
 )
-STUB_DATA = b"\xff" * 6 + bytes(6) + _STUB_SIGNATURE
+STUB_DATA = b"\xff" * 6 + bytes(6) + STUB_SIGNATURE
 """paymasterData for gas estimates: as long as the final one, with no more zero bytes, and `ecrecover` runs to its end (the
 signature is a real one, of a key that nobody trusts).   Source: ERC-7677, "Challenges with stub data"."""
 
@@ -137,9 +137,24 @@ def judge(
             "expired",
             f"the approval expired at {said.valid_until_s}, the chain is at {now_s}; have it approved again",
         )
-    check_account(op.sender, terms)
     if terms.policies and said.policy_id not in terms.policies:
         raise _refuse("unknown-policy", f"policy {to_hex(said.policy_id)} is not sponsored here")
+    until_s = min(said.valid_until_s, now_s + terms.validity_s)
+    return claim_of(op, entry_point, terms, now_s, until_s, engine=approval.engine, policy_id=said.policy_id)
+
+
+def claim_of(
+    op: UserOperation,
+    entry_point: Address,
+    terms: Terms,
+    now_s: int,
+    valid_until_s: int,
+    *,
+    engine: Address,
+    policy_id: Hash32,
+) -> Claim:
+    """What paying for `op` would promise, whoever approved it. Raises SponsorRefused for its account, its gas or its cost."""
+    check_account(op.sender, terms)
     _check_gas(op, terms.gas)
     amount_wei = required_prefund(op)
     if amount_wei > terms.budget.per_operation_wei:
@@ -150,15 +165,15 @@ def judge(
             limitWei=str(terms.budget.per_operation_wei),
         )
     return Claim(
-        intent_hash=intent,
+        intent_hash=intent_hash(op),
         entry_point=entry_point,
         sender=op.sender,
         nonce=op.nonce,
         amount_wei=amount_wei,
         now_s=now_s,
-        valid_until_s=min(said.valid_until_s, now_s + terms.validity_s),
-        engine=approval.engine,
-        policy_id=said.policy_id,
+        valid_until_s=valid_until_s,
+        engine=engine,
+        policy_id=policy_id,
     )
 
 

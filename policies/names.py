@@ -58,6 +58,7 @@ CONTRACTS: Mapping[str, str] = {
     "seawall.emergency_freeze": "emergency_freeze",
     "seawall.recovery": "recovery",
     "seawall.multisig_owner": "multisig_owner",
+    "seawall.erc20_paymaster": "erc20_paymaster",
     "seawall.perp_adapter": "perp_adapter",
     "seawall.perp_hedge_adapter": "perp_hedge_adapter",
     "seawall.uniswap_adapter": "uniswap_adapter",

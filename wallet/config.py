@@ -38,7 +38,7 @@ ADDRESS_NAMES = (
     "lyra_keeper", "lyra_black_scholes", "lyra_rates", "lyra_quote", "lyra_base", "lyra_quote_pool",
     "gas_price_oracle", "l1_block", "risk_account_implementation", "risk_account_factory",
     "risk_validator", "session_validator", "stop_loss", "health_guard", "auto_rebalance", "delta_hedge", "policy_hook", "equity_breaker",
-    "emergency_freeze", "recovery", "multisig_owner", "verifying_paymaster",
+    "emergency_freeze", "recovery", "multisig_owner", "verifying_paymaster", "erc20_paymaster",
     "perp_adapter", "perp_hedge_adapter", "uniswap_adapter", "uniswap_route_adapter", "lyra_adapter", "lyra_delta", "aave_adapter",
     "aave_unwind_adapter", "perp_equity", "aave_equity",
 )
@@ -84,6 +84,8 @@ class Profile:
     rpc_url: str
     bundler_url: str
     paymaster_url: str | None
+    gas_token: str | None
+    gas_token_approve: str
     chain_id: int | None
     entry_point: str
     account: Address | None
@@ -108,6 +110,10 @@ class Profile:
                 f'the address of {name} is not configured: give `deployments = "FILE"` (what `seawall devnet --json` prints) or '
                 f"addresses.{name} in {PROJECT_FILE}"
             ) from None
+
+    def named(self, text: str) -> Address:
+        """An address, or the contract of that name. Raises BadInput saying where to set it."""
+        return parse_address(text) if text.startswith("0x") else self.address(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +267,10 @@ SETTINGS: dict[str, Setting] = {
     "rpc_url": Setting(_url, "http://127.0.0.1:8545", "JSON-RPC address of the Ethereum node"),
     "bundler_url": Setting(_url, "http://127.0.0.1:4337", "JSON-RPC address of the bundler"),
     "paymaster_url": Setting(_url, None, "JSON-RPC address of the ERC-7677 paymaster service"),
+    "gas_token": Setting(
+        _text, None, "pay gas in this token through addresses.erc20_paymaster: `usdc`, or the token's address"
+    ),
+    "gas_token_approve": Setting(_text, "20", "how much of it the paymaster may take before it is approved anew"),
     "chain_id": Setting(_integer(1, 2**64 - 1), None, "refuse any other chain"),
     "entry_point": Setting(_choice("v0.8", "v0.7", "v0.9"), "v0.8", "entry point version"),
     "account": Setting(_address, None, "the risk account to work on"),

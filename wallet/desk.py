@@ -15,14 +15,17 @@ from contracts.eoa import Eoa
 from contracts.errors import BadInput, RpcError
 from contracts.rpc import RpcClient
 from contracts.types import Address, Hash32, checksum
+from contracts.units import to_units
 from policies.names import ROLES, book_of
 from policies.policy import Policy
+from policies.venues.feeds import DECIMALS
 from wallet.account import AccountClient
 from wallet.audit import AuditLog
 from wallet.config import Profile, data_directory
 from wallet.engine import Engine
 from wallet.exports import export_files
 from wallet.facts import FactsReader, adapters_of
+from wallet.gas_token import GasToken
 from wallet.keystore import Keystore, PassphraseSource, read_secret_file
 from wallet.market import sources_of
 from wallet.past import Past, RoundCache, history_file
@@ -83,6 +86,18 @@ def market_of(profile: Profile) -> PerpMarket:
     return PerpMarket(*(profile.address(name) for name in names))
 
 
+async def gas_token_of(profile: Profile, rpc: RpcClient) -> GasToken | None:
+    """The token that the profile pays gas in. Raises BadInput for a name without address, or an amount with too many decimals."""
+    if profile.gas_token is None:
+        return None
+    token = profile.named(profile.gas_token)
+    (decimals,) = DECIMALS.decode(await rpc.eth_call(token, DECIMALS.encode()))
+    approve = to_units(profile.gas_token_approve, decimals, "gas_token_approve")
+    if approve <= 0:
+        raise BadInput(f"gas_token_approve must be more than nothing, got {profile.gas_token_approve}")
+    return GasToken(profile.address("erc20_paymaster"), token, approve)
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """One account of one profile on its chain. `policy` is None where the profile names no file."""
@@ -141,7 +156,8 @@ async def connect(profile: Profile) -> AsyncIterator[Desk]:
         paymaster = None
         if profile.paymaster_url is not None:
             client = await stack.enter_async_context(RpcClient(profile.paymaster_url))
-            paymaster = PaymasterClient(client, account.entry_point, chain_id)
+            gas_token = await gas_token_of(profile, rpc)
+            paymaster = PaymasterClient(client, account.entry_point, chain_id, gas_token, rpc)
         fresh = bytes(32) if policy is None else policy.policy_id
         reader = reader_of(profile, book, fresh, chain_id)
         yield Desk(profile, rpc, account, policy, book, reader, BundlerClient(bundler, account.entry_point), paymaster)

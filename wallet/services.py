@@ -9,12 +9,14 @@ from typing import Any
 
 import aiohttp
 
+from contracts.bindings import Call
 from contracts.eip7702 import Authorization
 from contracts.entrypoint import EntryPoint
 from contracts.errors import BadInput, NodeError, NodeUnreachable, OperationFailed, PolicyRefused, RpcError
 from contracts.rpc import RpcClient
-from contracts.types import Hash32, Wei, parse_address, parse_bytes, parse_hash, parse_quantity, to_hex
+from contracts.types import Address, Hash32, Wei, parse_address, parse_bytes, parse_hash, parse_quantity, to_hex
 from contracts.userop import UserOperation
+from wallet.gas_token import GasToken, is_guaranteed
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +120,21 @@ class BundlerClient:
 
 
 class PaymasterClient:
-    """One ERC-7677 paymaster service."""
+    """One ERC-7677 paymaster service. With `gas_token` the account pays it in that token; `node` tells the chain's side of it then."""
 
-    def __init__(self, rpc: RpcClient, entry_point: EntryPoint, chain_id: int) -> None:
+    def __init__(
+        self,
+        rpc: RpcClient,
+        entry_point: EntryPoint,
+        chain_id: int,
+        gas_token: GasToken | None = None,
+        node: RpcClient | None = None,
+    ) -> None:
         self.rpc = rpc
         self.entry_point = entry_point
         self.chain_id = chain_id
+        self.gas_token = gas_token
+        self._node = rpc if node is None else node
 
     async def _ask(self, method: str, op: UserOperation, context: Mapping[str, Any]) -> UserOperation:
         answer: dict[str, str] = await self.rpc.call(
@@ -141,13 +152,32 @@ class PaymasterClient:
                 changes[field] = parse_quantity(answer[name], name, bits=128)
         return op.replace(**changes)
 
+    async def with_approval(self, account: Address, calls: Sequence[Call]) -> list[Call]:
+        """`calls`, and the approval that paying in a token needs."""
+        return list(calls) if self.gas_token is None else await self.gas_token.with_approval(self._node, account, calls)
+
     async def stub(self, op: UserOperation) -> UserOperation:
         """`op` with a placeholder of the right size, for estimating gas."""
-        return await self._ask("pm_getPaymasterStubData", op, {})
+        if self.gas_token is None:
+            return await self._ask("pm_getPaymasterStubData", op, {})
+        guarantee = await self.gas_token.needs_guarantee(self._node, op.sender)
+        return await self._ask("pm_getPaymasterStubData", op, _paying(self.gas_token, guarantee))
 
-    async def sponsor(self, op: UserOperation, approval: Mapping[str, Any]) -> UserOperation:
-        """`op` with the paymaster's promise to pay. Raises RpcError with the service's reason when it will not."""
-        return await self._ask("pm_getPaymasterData", op, {"approval": approval})
+    async def sponsor(self, op: UserOperation, approval: Mapping[str, Any] | None) -> UserOperation:
+        """`op` with the paymaster's promise to pay; `op` comes from `stub`. `approval` None: no engine judges this account.
+
+        Raises RpcError with the service's reason when it will not, SponsorRefused for a price in tokens that was not agreed to.
+        """
+        context = {} if approval is None else {"approval": approval}
+        if self.gas_token is None:
+            return await self._ask("pm_getPaymasterData", op, context)
+        op = await self._ask("pm_getPaymasterData", op, context | _paying(self.gas_token, is_guaranteed(op)))
+        await self.gas_token.check(self._node, op)
+        return op
+
+
+def _paying(gas_token: GasToken, guarantee: bool) -> dict[str, Any]:
+    return {"token": to_hex(gas_token.token), "guarantee": guarantee}
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,13 @@ class Signer:
     async def submit(self, calls: Sequence[Call]) -> Sent:
         """Judge, price, have it sponsored and attested, sign, send. Raises PolicyRefused before anybody has signed or been asked."""
         if self.engine is None:
-            op = await self.bundler.estimate(await self._draft(calls))
+            op = await self._draft(calls)
+            pays_in_token = self.paymaster is not None and self.paymaster.gas_token is not None
+            if self.paymaster is not None and pays_in_token:
+                op = await self.paymaster.stub(op)
+            op = await self.bundler.estimate(op)
+            if self.paymaster is not None and pays_in_token:
+                op = await self.paymaster.sponsor(op, None)
             return await self._send(op.replace(signature=self.signed(op)), None)
         judgement = await self.judge(calls)
         if not judgement.decision.allowed:
@@ -225,6 +231,8 @@ class Signer:
         return self.account.sign(op, self.owner)
 
     async def _draft(self, calls: Sequence[Call]) -> UserOperation:
+        if self.paymaster is not None:
+            calls = await self.paymaster.with_approval(self.account.address, calls)
         max_fee, priority_fee = await suggest_fees(self.account.rpc, priority_fee_wei=self.priority_fee_wei)
         op = await self.account.draft(calls, max_fee_wei=max_fee, priority_fee_wei=priority_fee)
         if self.engine is None:

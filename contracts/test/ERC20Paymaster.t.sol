@@ -34,6 +34,19 @@ contract TrapCoin is Coin(6) {
     }
 }
 
+/// A token that says no by its answer, and moves nothing.
+contract FalseCoin is Coin(6) {
+    bool public refuses;
+
+    function refuse() external {
+        refuses = true;
+    }
+
+    function transferFrom(address from, address to, uint256 value) public override returns (bool) {
+        return !refuses && super.transferFrom(from, to, value);
+    }
+}
+
 /// Both libraries on one feed.
 contract Readers {
     function guarded(OracleConfig memory config) external view returns (uint256 price, bytes4 problem) {
@@ -98,6 +111,11 @@ contract ERC20PaymasterTest is Assertions {
     function _approve(IERC20 token, address from, uint256 amount) private {
         vm.prank(from);
         token.approve(address(paymaster), amount);
+    }
+
+    function _layIn() private {
+        vm.prank(guarantor);
+        paymaster.addCredit(coin, 1000e6);
     }
 
     function _op(bytes memory data) private view returns (PackedUserOperation memory op) {
@@ -271,6 +289,7 @@ contract ERC20PaymasterTest is Assertions {
     }
 
     function test_what_postop_needs_stays_below_what_is_charged_for_it() public {
+        _layIn();
         (bytes memory plain,) = _validate(_plain(coin, NO_LIMIT));
         (bytes memory guaranteed,) = _validate(_guaranteed(GUARANTOR_KEY, 0));
         uint256 before = gasleft();
@@ -285,7 +304,16 @@ contract ERC20PaymasterTest is Assertions {
         isTrue(!_refused(_plain(coin, NO_LIMIT)), "honest");
         coin.setFee(1);
         isTrue(_refused(_plain(coin, NO_LIMIT)), "one basis point");
-        isTrue(_refused(_guaranteed(GUARANTOR_KEY, 0)), "a guarantor's tokens too");
+    }
+
+    function test_a_token_that_answers_false_is_refused() public {
+        FalseCoin liar = new FalseCoin();
+        _take(liar);
+        liar.mint(SENDER, 1000e6);
+        _approve(liar, SENDER, NO_LIMIT);
+        isTrue(!_refused(_plain(liar, NO_LIMIT)), "honest");
+        liar.refuse();
+        isTrue(_refused(_plain(liar, NO_LIMIT)), "false");
     }
 
     function test_a_token_that_refuses_the_refund_costs_the_sender_and_not_the_paymaster() public {
@@ -300,29 +328,88 @@ contract ERC20PaymasterTest is Assertions {
 
     // ---- guarantor
 
+    /// What a guaranteed operation costs in the tests below.
+    function _guaranteedCost() private pure returns (uint256) {
+        return _tokens(MAX_COST / 2 + (45_000 + POST_OP_GAS / 10) * MAX_FEE) + _tokens(35_000 * MAX_FEE);
+    }
+
     function test_a_guarantor_advances_and_the_sender_pays_him_back() public {
+        _layIn();
         vm.prank(SENDER);
         coin.transfer(address(1), 1000e6); // nothing yet: the operation brings it
         (bytes memory context, uint256 data) = _validate(_guaranteed(GUARANTOR_KEY, uint48(_now() + 60)));
         eq(uint48(data >> 160), _now() + 60, "the guarantor's time binds too");
-        isTrue(coin.balanceOf(guarantor) < 1000e6, "advanced");
+        isTrue(paymaster.creditOf(coin, guarantor) < 1000e6, "advanced");
         coin.mint(SENDER, 500e6);
         _postOp(context, MAX_COST / 2);
-        eq(coin.balanceOf(guarantor), 1000e6, "whole again");
-        uint256 cost = _tokens(MAX_COST / 2 + (45_000 + POST_OP_GAS / 10) * MAX_FEE) + _tokens(35_000 * MAX_FEE);
-        eq(500e6 - coin.balanceOf(SENDER), cost, "the sender paid");
+        eq(paymaster.creditOf(coin, guarantor), 1000e6, "whole again");
+        eq(500e6 - coin.balanceOf(SENDER), _guaranteedCost(), "the sender paid");
     }
 
     function test_a_sender_who_does_not_pay_back_costs_the_guarantor_and_not_the_paymaster() public {
+        _layIn();
         (bytes memory context,) = _validate(_guaranteed(GUARANTOR_KEY, 0));
         _approve(coin, SENDER, 0);
+        vm.expectEmit();
+        emit ERC20Paymaster.GuaranteeUnpaid(coin, guarantor, SENDER, _guaranteedCost());
         _postOp(context, MAX_COST / 2);
-        uint256 cost = _tokens(MAX_COST / 2 + (45_000 + POST_OP_GAS / 10) * MAX_FEE) + _tokens(35_000 * MAX_FEE);
-        eq(1000e6 - coin.balanceOf(guarantor), cost, "the guarantor's loss");
-        eq(coin.balanceOf(address(paymaster)), cost, "paid");
+        eq(1000e6 - paymaster.creditOf(coin, guarantor), _guaranteedCost(), "the guarantor's loss");
+        paymaster.withdrawTokens(coin, address(2), type(uint256).max);
+        eq(coin.balanceOf(address(2)), _guaranteedCost(), "earned");
+    }
+
+    function test_a_fee_on_what_is_paid_back_is_the_guarantors_loss() public {
+        _layIn();
+        (bytes memory context,) = _validate(_guaranteed(GUARANTOR_KEY, 0));
+        coin.setFee(100);
+        _postOp(context, MAX_COST / 2);
+        eq(1000e6 - paymaster.creditOf(coin, guarantor), _guaranteedCost() / 100, "one percent is missing");
+    }
+
+    function test_a_credit_that_is_too_small_or_the_senders_own_guarantees_nothing() public {
+        isTrue(_refused(_guaranteed(GUARANTOR_KEY, 0)), "no credit");
+        _layIn();
+        vm.prank(guarantor);
+        paymaster.withdrawCredit(coin, guarantor, 990e6);
+        isTrue(_refused(_guaranteed(GUARANTOR_KEY, 0)), "too small");
+        vm.prank(guarantor);
+        paymaster.addCredit(coin, 990e6);
+        isTrue(!_refused(_guaranteed(GUARANTOR_KEY, 0)), "enough");
+        bytes memory head = abi.encodePacked(coin, NO_LIMIT, guarantor, uint48(0), uint48(0));
+        PackedUserOperation memory op = _op(abi.encodePacked(head, new bytes(65)));
+        op.sender = guarantor;
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(GUARANTOR_KEY, paymaster.guaranteeHash(op));
+        op.paymasterAndData = _op(abi.encodePacked(head, r, s, v)).paymasterAndData;
+        isTrue(_refused(op), "his own operation");
+    }
+
+    function test_fuzz_the_owner_takes_no_guarantors_credit_and_a_guarantor_no_more_than_his(
+        uint96 taken,
+        bool paysBack
+    ) public {
+        _layIn();
+        (bytes memory context,) = _validate(_guaranteed(GUARANTOR_KEY, 0));
+        vm.expectRevert(abi.encodeWithSelector(ERC20Paymaster.InsufficientCredit.selector, 0));
+        paymaster.withdrawTokens(coin, address(2), 1); // while it is advanced
+        if (!paysBack) _approve(coin, SENDER, 0);
+        _postOp(context, MAX_COST / 2);
+        uint256 credit = paymaster.creditOf(coin, guarantor);
+        vm.expectRevert(abi.encodeWithSelector(ERC20Paymaster.InsufficientCredit.selector, credit));
+        vm.prank(guarantor);
+        paymaster.withdrawCredit(coin, guarantor, credit + 1);
+        uint256 part = uint256(taken) % (credit + 1);
+        vm.prank(guarantor);
+        paymaster.withdrawCredit(coin, guarantor, part);
+        paymaster.withdrawTokens(coin, address(2), type(uint256).max);
+        eq(coin.balanceOf(address(2)), _guaranteedCost(), "earned, exactly");
+        vm.prank(guarantor);
+        paymaster.withdrawCredit(coin, guarantor, NO_LIMIT);
+        eq(coin.balanceOf(guarantor), credit, "all of it");
+        eq(coin.balanceOf(address(paymaster)), 0, "nothing stays behind");
     }
 
     function test_nobody_is_made_a_guarantor_without_his_signature_over_this_operation() public {
+        _layIn();
         isTrue(_refused(_guaranteed(0xBAD, 0)), "another's");
         PackedUserOperation memory op = _guaranteed(GUARANTOR_KEY, 0);
         for (uint256 i = 0; i < 7; ++i) {

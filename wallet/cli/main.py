@@ -41,7 +41,7 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry("wallet.cli.demo:app", "Carry a real position through a real crash, with and without guards.", _RUN),
     "devnet": Entry("wallet.cli.devnet:app", "Start the devnet: anvil with the real venues and our contracts.", _RUN),
     "bundler": Entry("wallet.cli.services:bundler", "Run the ERC-4337 bundler.", _RUN),
-    "paymaster": Entry("wallet.cli.services:paymaster", "Run the ERC-7677 paymaster service.", _RUN),
+    "paymaster": Entry("wallet.cli.token_paymaster:app", "Run the ERC-7677 paymaster service.", _RUN),
     "keeper": Entry("wallet.cli.keeper:app", "Run the keeper that fires due guards.", _RUN),
     "key": Entry("wallet.cli.key:app", "Make, import and list keys in the keystore.", _SETUP),
     "config": Entry(

@@ -46,6 +46,10 @@ AccountOption = Annotated[
     str | None,
     typer.Option("--account", metavar="ADDRESS", help="The account; default: the profile's, or the only one known."),
 ]
+GasToken = Annotated[
+    str | None,
+    typer.Option("--gas-token", metavar="TOKEN", help="Pay gas in it (`usdc`, or an address); default: the profile's."),
+]
 Slippage = Annotated[str, typer.Option(metavar="PERCENT", help="How much worse than the index the mean fill may be.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Simulate and judge; sign nothing, ask for no key.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. The policy still decides.")]
@@ -71,6 +75,7 @@ def open_(
     ] = "0",
     slippage: Slippage = "1%",
     account: AccountOption = None,
+    gas_token: GasToken = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     passphrase_file: PassphraseFile = None,
@@ -86,7 +91,7 @@ def open_(
 
     bps = slippage_bps(slippage)
     notional_wad, collateral_units = to_units(notional, 18, "--notional"), to_units(collateral, 6, "--collateral")
-    settings = profile(ctx, {"account": account}).profile
+    settings = profile(ctx, {"account": account, "gas_token": gas_token}).profile
 
     async def calls_of(desk: Desk) -> list[Call]:
         portfolio, index = await _market_now(desk)
@@ -119,6 +124,7 @@ def close(
     ctx: typer.Context,
     slippage: Slippage = "1%",
     account: AccountOption = None,
+    gas_token: GasToken = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     passphrase_file: PassphraseFile = None,
@@ -132,7 +138,7 @@ def close(
     from wallet.desk import market_of
 
     bps = slippage_bps(slippage)
-    settings = profile(ctx, {"account": account}).profile
+    settings = profile(ctx, {"account": account, "gas_token": gas_token}).profile
 
     async def calls_of(desk: Desk) -> list[Call]:
         portfolio, index = await _market_now(desk)

@@ -11,6 +11,7 @@ import {
 import {ERC4337Utils} from "@openzeppelin/contracts/account/utils/ERC4337Utils.sol";
 import {IEntryPoint, PackedUserOperation} from "@openzeppelin/contracts/interfaces/IERC4337.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {OracleConfig} from "../interfaces/IStopLoss.sol";
@@ -18,17 +19,22 @@ import {OracleWindow} from "../libraries/OracleWindow.sol";
 import {OwnerLib} from "../libraries/OwnerLib.sol";
 
 /// @title Gas for tokens, at the oracle's price
-/// @notice Takes the most that an operation can cost from the sender (or from a guarantor who signed for him) before it runs and gives back what
-/// it did not cost. The price is that of two guarded feeds and a bounded surcharge; the sender says the worst price he pays. A feed that is stale,
+/// @notice Takes the most that an operation can cost from the sender (or from the credit of a guarantor who signed for him) before it runs and gives
+/// back what it did not cost. The price is that of two guarded feeds and a bounded surcharge; the sender says the worst price he pays. A feed that is stale,
 /// not positive or out of bounds and a sequencer that is down refuse the operation.
 ///
 /// paymasterData = token (20) || worst tokens per 1e18 wei (32), and with a guarantor also || guarantor (20) || validUntil (6) ||
 /// validAfter (6) || signature (65) over Guarantee(...) under the EIP-712 domain ("Seawall ERC20Paymaster", "1", chainId, this).
-/// @dev Validation moves tokens and reads the feeds' storage: ERC-7562 [STO-031, STO-033] wants the paymaster staked. Times are answered as the
+/// @dev Validation moves tokens and reads the feeds' storage: ERC-7562 [STO-031, STO-033] wants the paymaster staked. A guarantor's tokens are here
+/// beforehand, as credit: his balance at the token belongs to no entity of the operation, and no mempool lets validation write it. Times are answered as the
 /// window of the validation data, as TIMESTAMP is forbidden there.
 contract ERC20Paymaster is PaymasterERC20Guarantor, EIP712, Ownable2Step {
+    using SafeERC20 for IERC20;
+
     /// The surcharge is above `MAX_SURCHARGE_BPS`, or the oracle has no feed, no heartbeat or no bounds.
     error InvalidTerms();
+    /// More than there is: of a guarantor's credit, or of what was earned.
+    error InsufficientCredit(uint256 available);
 
     /// What gas costs in `token`. `surchargeBps` on top of the oracles' price; `units` 10 ** decimals of the token; zero: not taken.
     struct Terms {
@@ -39,6 +45,10 @@ contract ERC20Paymaster is PaymasterERC20Guarantor, EIP712, Ownable2Step {
 
     event TermsSet(IERC20 indexed token, Terms terms);
     event NativeOracleSet(OracleConfig oracle);
+    /// What a sender did not pay back of an operation; its `UserOperationSponsored` follows at once.
+    event GuaranteeUnpaid(IERC20 indexed token, address indexed guarantor, address indexed sender, uint256 lost);
+    event CreditAdded(IERC20 indexed token, address indexed guarantor, uint256 amount);
+    event CreditWithdrawn(IERC20 indexed token, address indexed guarantor, address to, uint256 amount);
 
     uint256 public constant BPS = 10_000;
     /// No owner can charge more than a fifth above the oracles' price.
@@ -57,6 +67,10 @@ contract ERC20Paymaster is PaymasterERC20Guarantor, EIP712, Ownable2Step {
     IEntryPoint private immutable ENTRY_POINT;
     OracleConfig private _native;
     mapping(IERC20 token => Terms) private _terms;
+    /// @notice What a guarantor can still advance.
+    mapping(IERC20 token => mapping(address guarantor => uint256)) public creditOf;
+    /// All credits and what is advanced at the moment: never the owner's.
+    mapping(IERC20 token => uint256) private _credits;
 
     constructor(IEntryPoint entryPoint_, address owner_, OracleConfig memory native)
         EIP712("Seawall ERC20Paymaster", "1")
@@ -89,8 +103,11 @@ contract ERC20Paymaster is PaymasterERC20Guarantor, EIP712, Ownable2Step {
         _setNativeOracle(oracle);
     }
 
-    /// @notice Take tokens that were earned; the maximum of `amount` means all.
+    /// @notice Take tokens that were earned, never a guarantor's; the maximum of `amount` means all.
     function withdrawTokens(IERC20 token, address to, uint256 amount) external onlyOwner {
+        uint256 earned = token.balanceOf(address(this)) - _credits[token];
+        if (amount == type(uint256).max) amount = earned;
+        if (amount > earned) revert InsufficientCredit(earned);
         _withdrawTokens(token, to, amount);
     }
 
@@ -117,6 +134,29 @@ contract ERC20Paymaster is PaymasterERC20Guarantor, EIP712, Ownable2Step {
     /// @notice Withdraw the unlocked stake.
     function withdrawStake(address payable to) external onlyOwner {
         _withdrawStake(to);
+    }
+
+    // ------------------------------------------------------------------ guarantors
+
+    /// @notice Lay in tokens of the caller's, from which operations are advanced that he signs for. What arrives counts.
+    function addCredit(IERC20 token, uint256 amount) external {
+        uint256 before = token.balanceOf(address(this));
+        token.safeTransferFrom(msg.sender, address(this), amount);
+        uint256 added = token.balanceOf(address(this)) - before;
+        creditOf[token][msg.sender] += added;
+        _credits[token] += added;
+        emit CreditAdded(token, msg.sender, added);
+    }
+
+    /// @notice Take back the caller's own credit, as far as nothing is advanced from it; the maximum of `amount` means all.
+    function withdrawCredit(IERC20 token, address to, uint256 amount) external {
+        uint256 credit = creditOf[token][msg.sender];
+        if (amount == type(uint256).max) amount = credit;
+        if (amount > credit) revert InsufficientCredit(credit);
+        creditOf[token][msg.sender] = credit - amount;
+        _credits[token] -= amount;
+        emit CreditWithdrawn(token, msg.sender, to, amount);
+        token.safeTransfer(to, amount);
     }
 
     // ------------------------------------------------------------------ views
@@ -215,7 +255,7 @@ contract ERC20Paymaster is PaymasterERC20Guarantor, EIP712, Ownable2Step {
         return data.length == GUARANTEED_LENGTH ? address(bytes20(data[52:72])) : address(0);
     }
 
-    /// @dev A token that arrives with less than was sent would make the deposit pay the difference.
+    /// @dev From a guarantor's credit, or from the sender: a token that arrives with less than was sent would make the deposit pay the difference.
     function _prefund(
         PackedUserOperation calldata userOp,
         bytes32 userOpHash,
@@ -224,10 +264,51 @@ contract ERC20Paymaster is PaymasterERC20Guarantor, EIP712, Ownable2Step {
         address prefunder_,
         uint256 prefundAmount_
     ) internal override returns (bool success, address prefunder, uint256 prefundAmount, bytes memory prefundContext) {
+        address guarantor = _fetchGuarantor(userOp);
+        if (guarantor != address(0)) {
+            prefundAmount = Math.saturatingAdd(
+                prefundAmount_, _erc20Cost(_guaranteedPostOpCost() * ERC4337Utils.maxFeePerGas(userOp), tokenPrice)
+            );
+            uint256 credit = creditOf[token][guarantor];
+            // Who guarantees for himself would be taken for a sender who paid in tokens.
+            if (credit < prefundAmount || guarantor == userOp.sender) return (false, guarantor, prefundAmount, "");
+            creditOf[token][guarantor] = credit - prefundAmount;
+            emit UserOperationGuaranteed(userOpHash, guarantor, prefundAmount);
+            return (true, guarantor, prefundAmount, abi.encodePacked(userOp.sender));
+        }
         uint256 before = token.balanceOf(address(this));
         (success, prefunder, prefundAmount, prefundContext) =
             super._prefund(userOp, userOpHash, token, tokenPrice, prefunder_, prefundAmount_);
         success = success && token.balanceOf(address(this)) - before >= prefundAmount;
+    }
+
+    /// @dev The sender pays a guarantor's advance back; what he does not pay is the guarantor's loss.
+    function _refund(
+        IERC20 token,
+        uint256 tokenPrice,
+        uint256 actualAmount,
+        uint256 actualUserOpFeePerGas,
+        address prefunder,
+        uint256 prefundAmount,
+        bytes calldata prefundContext
+    ) internal override returns (bool refunded, uint256 effectiveAmount) {
+        address sender = address(bytes20(prefundContext[prefundContext.length - 20:]));
+        if (prefunder == sender) {
+            return super._refund(
+                token, tokenPrice, actualAmount, actualUserOpFeePerGas, prefunder, prefundAmount, prefundContext
+            );
+        }
+        effectiveAmount = actualAmount + _erc20Cost(_guaranteedPostOpCost() * actualUserOpFeePerGas, tokenPrice);
+        uint256 before = token.balanceOf(address(this));
+        bool paid = token.trySafeTransferFrom(sender, address(this), effectiveAmount);
+        uint256 received = paid ? Math.min(token.balanceOf(address(this)) - before, effectiveAmount) : 0;
+        uint256 lost = effectiveAmount - received;
+        creditOf[token][prefunder] += prefundAmount - lost;
+        if (lost != 0) {
+            _credits[token] -= lost;
+            emit GuaranteeUnpaid(token, prefunder, sender, lost);
+        }
+        return (true, effectiveAmount);
     }
 
     /// @inheritdoc PaymasterERC20

@@ -280,6 +280,68 @@ async def test_a_stop_that_a_reorganisation_undid_fires_again(rig: Rig) -> None:
         before = await rig.rpc.call("evm_snapshot")
 
 
+async def mark_of(rig: Rig) -> int:
+    """What the chain holds for the best price, in dollars."""
+    answer = await rig.rpc.eth_call(rig.net.addresses.stop_loss, b.MARK_OF.encode(rig.account, STOP_ID))
+    return int(b.MARK_OF.decode(answer)[0]) // 10**18
+
+
+TRAILING = Terms(trigger_price=3_000, extras=(0, 0, 0, 500, 0))
+"""5 % behind the best price, which starts at 3,000 dollars."""
+
+
+async def trailing_account(rig: Rig) -> None:
+    """Armed some seconds ago: a round of the arming's own second does not count."""
+    await rig.create_account(TRAILING)
+    await rig.rpc.call("evm_increaseTime", 10)
+    await rig.mine()
+
+
+async def test_a_trailing_stop_is_moved_by_proof_and_fires_on_the_way_back(rig: Rig) -> None:
+    """From 3,300 it is due at 3,135; as it was armed it would be at 2,850."""
+    await trailing_account(rig)
+    bundler = await started(rig.bundler())
+    keeper = await started(rig.keeper(bundler.url))
+    await rig.price(3_300)
+    await until(lambda: marked(rig, 3_300), "the mark to move", keeper)
+    await rig.price(3_140)
+    assert (await rig.wait_head(keeper))["pending"] == []
+    await rig.price(3_130)
+    fired = await rig.wait_fired(keeper)
+    assert fired["caller"] == checksum(rig.account)
+
+
+async def marked(rig: Rig, dollars: int) -> bool | None:
+    return await mark_of(rig) == dollars or None
+
+
+async def test_rounds_of_a_time_without_a_keeper_are_proven_when_one_runs_again(rig: Rig) -> None:
+    await trailing_account(rig)
+    bundler = await started(rig.bundler())
+    first = await started(rig.keeper(bundler.url, "first"))
+    await rig.price(3_010)
+    await until(lambda: marked(rig, 3_010), "the mark to move", first)
+    await first.stop(kill=True)
+    for dollars in (3_200, 3_300, 3_250, 3_120):
+        await rig.price(dollars)
+    keeper = await started(rig.keeper(bundler.url))
+    await rig.wait_fired(keeper)
+    *_, proof = [fact for fact in keeper.facts() if fact["event"] == "proving"]  # both keepers write to one log
+    assert int(proof["price"]) == 3_300 * 10**18
+
+
+async def test_a_step_that_changes_nothing_is_not_paid_for(rig: Rig) -> None:
+    await trailing_account(rig)
+    keeper = await started(rig.keeper(NOBODY))
+    await rig.price(3_100)
+    await until(lambda: marked(rig, 3_100), "the mark to move", keeper)
+    await rig.price(3_110)
+    await rig.price(3_090)
+    await rig.wait_head(keeper)
+    assert await mark_of(rig) == 3_100
+    assert sum(fact["event"] == "proving" for fact in keeper.facts()) == 1
+
+
 async def test_sigterm_ends_it_in_good_order(rig: Rig) -> None:
     await rig.create_account()
     keeper = await started(rig.keeper(NOBODY))

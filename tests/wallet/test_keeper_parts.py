@@ -29,6 +29,7 @@ from wallet.keeper.store import (
     PlainTransaction,
     Store,
 )
+from wallet.keeper.trailing import Round, TrailingStop
 from wallet.keeper.triggers import Detail, Modules
 from wallet.keeper.watch import Head, Trigger, read_watch_file
 
@@ -206,3 +207,32 @@ def test_a_malformed_watch_file_names_the_entry(tmp_path: Path, text: str, words
     with pytest.raises(BadInput) as caught:
         read_watch_file(tmp_path / "watch.toml")
     assert words in str(caught.value)
+
+
+# -- trailing stops --------------------------------------------------------------------------------------------------------
+
+
+def trailing(*, is_below: bool, trail_wad: int = 0, trail_bps: int = 0) -> TrailingStop:
+    nobody = bytes(20)
+    return TrailingStop(TRIGGER, 1, is_below, trail_wad, trail_bps, 1_000, 10, 5, nobody, nobody, 0, 1, 10**6)
+
+
+@pytest.mark.parametrize(
+    ("stop", "best", "price", "matters"),
+    [
+        (trailing(is_below=True, trail_bps=1_000), 1_004, 950, False),  # less than half a percent, and not due at 903.6
+        (trailing(is_below=True, trail_bps=1_000), 1_006, 950, True),
+        (trailing(is_below=True, trail_bps=1_000), 1_004, 904, True),  # 1,004 less 100 (rounded down)
+        (trailing(is_below=True, trail_bps=1_000), 1_004, 905, False),
+        (trailing(is_below=True, trail_wad=50), 1_004, 954, True),
+        (trailing(is_below=True, trail_wad=50), 990, 900, False),  # worse than the mark on chain
+        (trailing(is_below=False, trail_wad=50), 998, 1_048, True),
+        (trailing(is_below=False, trail_wad=50), 998, 1_047, False),
+        (trailing(is_below=False, trail_wad=50), 990, 1_000, True),
+        (trailing(is_below=False, trail_wad=50), 1_010, 2_000, False),
+    ],
+)
+def test_a_round_is_proven_when_the_stop_is_due_by_it_or_the_chain_lags(
+    stop: TrailingStop, best: int, price: int, matters: bool
+) -> None:
+    assert stop.matters(Round(7, best, 20), price) is matters

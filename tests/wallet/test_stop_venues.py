@@ -118,6 +118,39 @@ async def test_half_of_a_token_is_sold_when_its_take_profit_is_reached(floor: Fl
     assert proceeds == pytest.approx(2 * price * Decimal("1.08"), rel=Decimal("0.04"))
 
 
+async def test_a_trailing_stop_fires_on_the_way_back_and_cancels_its_take_profit(floor: Floor, tmp_path: Path) -> None:
+    """8 % up and 7 % down again: 6 % below the best is above where it was armed, which the trigger of then was not."""
+    a, start = floor.net.addresses, await floor.net.rpc.block_number()
+    price = Decimal(await index_wad(floor.net)) / ETHER
+    where = "venue: uniswap, token: weth, quote: usdc, pool_fee: 0.05%, group: 3, slippage: 2%, max_slippage: 4%"
+    stop = (
+        f"{where}, trail: 6%, start: {price:.2f}, amount: 1.5, widen: 0s, cooldown: 0s, "
+        "oracle: {feed: feed.eth, heartbeat: 1d, max_deviation: 5%}}\n"
+        f"    - {{id: 6, {where}, price: {price * Decimal('1.3'):.2f}, take_profit: true"
+    )
+    trader = await trader_with(floor, tmp_path, stop)
+    await give_weth(floor, trader, 4 * ETHER)
+    changes = await plan(trader)
+    assert [(change.kind, change.key) for change in changes] == [("add", "stop 5"), ("add", "stop 6")]
+    await perform(trader, [call for change in changes for call in change.calls])
+    assert await plan(trader) == ()
+    keeper = keeper_of(floor, tmp_path, "stop_loss", start)
+    await keeper.start()
+    try:
+        await move(floor, 108)
+        await move(floor, 93)
+        part = await executed(keeper, "the stop")
+    finally:
+        await keeper.stop()
+    assert (int(part["size_before"]), int(part["size_after"])) == (4 * ETHER, 5 * ETHER // 2)
+    assert int(part["price"]) > price * ETHER
+    module, statuses = a.stop_loss, []
+    for stop_id in (5, 6):
+        answer = await floor.net.rpc.eth_call(module, b.STOP_OF.encode(trader.address, stop_id))
+        statuses.append(b.STOP_OF.decode(answer)[1])
+    assert statuses == [2, 3]  # IStopLoss.Status: FIRED, CANCELLED
+
+
 async def test_collateral_is_unwound_in_rounds_and_the_debt_is_gone(floor: Floor, tmp_path: Path) -> None:
     a, start = floor.net.addresses, await floor.net.rpc.block_number()
     price = Decimal(await index_wad(floor.net)) / ETHER

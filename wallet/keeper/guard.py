@@ -21,6 +21,7 @@ from wallet.keeper import fire
 from wallet.keeper import store as records
 from wallet.keeper.fire import Bundlers, BundlersUnreachable, Signer
 from wallet.keeper.store import Attempt, AuditRow, Store
+from wallet.keeper.trailing import Trails
 from wallet.keeper.transactions import EXECUTE, TOUCH, PlainSender
 from wallet.keeper.triggers import Detail, Modules, Reading, read_details, read_due
 from wallet.keeper.watch import Head, Trigger, WatchList, next_head, pause
@@ -53,6 +54,7 @@ class Keeper:
         min_priority_fee_wei: Wei,
         direct_fallback: bool,
         log: Log,
+        trails: Trails | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._rpc = rpc
@@ -66,6 +68,7 @@ class Keeper:
         self._min_priority_fee_wei = min_priority_fee_wei
         self._direct_fallback = direct_fallback
         self._log = log
+        self._trails = trails
         self._clock = clock
         self._since = store.head  # where an earlier run stopped looking
         self._resumed = False
@@ -174,6 +177,9 @@ class Keeper:
                 self._unnoted.discard(trigger)
                 del self._final_at[trigger]
                 self._live_at.pop(trigger, None)
+        if self._trails is not None:
+            live = [r.trigger for r in readings if r.status != Due.FINAL]
+            await self._trails.follow(live, head, self._fees)
         if not all(handled):
             return False
         self._store.set_head(head.number)

@@ -26,6 +26,7 @@ from wallet.keeper.guard import Keeper
 from wallet.keeper.kinds import KINDS, STOP_LOSS
 from wallet.keeper.status import serve
 from wallet.keeper.store import Store
+from wallet.keeper.trailing import Trails
 from wallet.keeper.transactions import PlainSender
 from wallet.keeper.triggers import Modules
 from wallet.keeper.watch import Trigger, WatchList, pause, read_watch_file
@@ -135,6 +136,7 @@ async def _firing(
         min_priority_fee_wei=settings.min_priority_fee_wei,
         direct_fallback=settings.direct_fallback,
         log=log_to_stderr,
+        trails=Trails(rpc, modules, plain, log_to_stderr) if modules.kind is STOP_LOSS else None,
     )
 
 

@@ -73,7 +73,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class PlainTransaction:
-    """One signed transaction of the keeper's own account: `kind` is "touch" or "execute"; fees in wei per gas."""
+    """One signed transaction of the keeper's own account: `kind` is one of `wallet.keeper.transactions`; fees in wei per gas."""
 
     tx_hash: Hash32
     kind: str

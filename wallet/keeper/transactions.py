@@ -1,4 +1,5 @@
-"""Plain transactions of the keeper's own account: `touch`, which starts the public delay, `execute`, the last resort, and a breaker's `poke`.
+"""Plain transactions of the keeper's own account: `touch`, which starts the public delay, `execute`, the last resort, `prove`, which moves
+the mark of a trailing stop, and a breaker's `poke`.
 
 All are open to anyone; the chain makes sure that a trigger fires once however many ask. Signed and recorded before they are
 sent, sent again until they are in a block, and replaced with higher fees at the same nonce when that takes too long.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from contracts.bindings import GUARD_EXECUTE, GUARD_TOUCH
+from contracts.bindings import GUARD_EXECUTE, GUARD_TOUCH, PROVE
 from contracts.bindings import POKE as BREAKER_POKE
 from contracts.eoa import Eoa
 from contracts.errors import RpcError
@@ -24,9 +25,19 @@ RETRY_BLOCKS = 5
 TOUCH, EXECUTE, POKE = "touch", "execute", "poke"
 
 
+_PROOF = "prove "
+
+
+def proof_of(round_id: int) -> str:
+    """The kind of a transaction that proves one round of the feed: each round is asked for once."""
+    return f"{_PROOF}{round_id}"
+
+
 def _data(kind: str, trigger: Trigger) -> bytes:
     if kind == POKE:
         return BREAKER_POKE.encode(trigger.account)
+    if kind.startswith(_PROOF):
+        return PROVE.encode(trigger.account, trigger.id, [int(kind.removeprefix(_PROOF))])
     return (GUARD_TOUCH if kind == TOUCH else GUARD_EXECUTE).encode(trigger.account, trigger.id)
 
 

@@ -72,7 +72,7 @@ async def read_due(rpc: RpcClient, modules: Modules, triggers: Sequence[Trigger]
     if not triggers:
         return []
     calls = [(modules.guard, GUARD_DUE.encode(t.account, t.id)) for t in triggers]
-    answers = await _multicall(rpc, modules, calls, head)
+    answers = await multicall(rpc, modules, calls, head)
     readings = []
     for trigger, answer in zip(triggers, answers, strict=True):
         status, reason = GUARD_DUE.decode(answer) if answer is not None else (Due.BLOCKED, bytes(4))
@@ -93,7 +93,7 @@ async def read_details(
             (modules.entry_point.address, GET_NONCE.encode(t.account, modules.lane(t))),
             (modules.session_validator, SESSION_OF.encode(t.account, sessions.get(t.account) or bytes(32))),
         ]
-    answers = await _multicall(rpc, modules, calls, head)
+    answers = await multicall(rpc, modules, calls, head)
     details = {}
     for i, t in enumerate(triggers):
         state, nonce, session = answers[3 * i : 3 * i + 3]
@@ -122,8 +122,9 @@ def _session(answer: bytes | None) -> tuple[Session | None, Wei]:
     return (session if any(session.key) else None), spent
 
 
-async def _multicall(
+async def multicall(
     rpc: RpcClient, modules: Modules, calls: Sequence[tuple[Address, bytes]], head: Head
 ) -> list[bytes | None]:
+    """The answers of `calls` at `head`, in order; None where one reverted. Raises NodeError."""
     answer = await rpc.eth_call(modules.multicall3, encode_multicall(calls), block=hex(head.number))
     return decode_multicall(answer)

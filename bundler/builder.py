@@ -431,7 +431,9 @@ class Builder:
         if self._settings.require_profit or self._inflator is not None:  # both want to know what it costs
             # Whether the executor can pay is looked at apart.
             funded = {to_hex(executor): {"balance": hex(_PLENTY_WEI)}} | state
-            _, frame = await simulation.trace(self._rpc, call, gas_price_wei=gas_price_wei, state=funded)
+            _, frame = await simulation.trace(
+                self._rpc, call, gas_price_wei=gas_price_wei, state=funded, outcome_only=self._settings.safe
+            )
             data, error = simulation.output(frame), frame.get("error")
             if not error:
                 payment = (frame.get("calls") or [{}])[-1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 _OPCODES = {
     name: code
     for code, name in (
-        (0x00, "STOP"), (0x01, "ADD"), (0x03, "SUB"), (0x14, "EQ"), (0x15, "ISZERO"), (0x1C, "SHR"), (0x20, "KECCAK256"), (0x30, "ADDRESS"),
-        (0x33, "CALLER"), (0x5C, "TLOAD"), (0x5D, "TSTORE"),
+        (0x00, "STOP"), (0x01, "ADD"), (0x03, "SUB"), (0x11, "GT"), (0x14, "EQ"), (0x15, "ISZERO"), (0x1C, "SHR"), (0x20, "KECCAK256"),
+        (0x30, "ADDRESS"), (0x33, "CALLER"), (0x5C, "TLOAD"), (0x5D, "TSTORE"),
         (0x35, "CALLDATALOAD"), (0x36, "CALLDATASIZE"), (0x39, "CODECOPY"), (0x42, "TIMESTAMP"), (0x43, "NUMBER"),
         (0x48, "BASEFEE"), (0x50, "POP"), (0x51, "MLOAD"), (0x52, "MSTORE"), (0x54, "SLOAD"), (0x55, "SSTORE"),
         (0x56, "JUMP"), (0x57, "JUMPI"), (0x5A, "GAS"), (0x5F, "PUSH0"), (0x80, "DUP1"), (0x81, "DUP2"), (0x90, "SWAP1"),

@@ -146,6 +146,9 @@ def refusals(answers_: list[Hash32 | RpcError]) -> list[RpcError]:
 BURNS_ALL_GAS = asm("again: @again JUMP")
 RETURNS_A_MEGABYTE = asm("0x100000 PUSH0 RETURN")
 REVERTS_WITH_A_MEGABYTE = asm("0x100000 PUSH0 REVERT")
+CALLS_WITH_LONG_INPUTS = asm(
+    "again: PUSH0 PUSH0 0x20000 PUSH0 PUSH0 4 700 GAS SUB CALL POP 9000 GAS GT @again JUMPI STOP"
+)
 
 
 @pytest.mark.parametrize(
@@ -168,8 +171,9 @@ async def test_bombs_in_validation_are_refused_and_hurt_nobody(chain: Chain, run
 
 
 async def test_bombs_in_execution_cost_their_sender_and_nobody_else(chain: Chain, running: Process) -> None:
-    """Validation passes; the call burns all its gas, or returns a megabyte."""
-    bombs = [await chain.put(code) for code in (BURNS_ALL_GAS, RETURNS_A_MEGABYTE, REVERTS_WITH_A_MEGABYTE)]
+    """Validation passes; the call burns all its gas, returns a megabyte, or makes hundreds of calls with long inputs."""
+    codes = (BURNS_ALL_GAS, RETURNS_A_MEGABYTE, REVERTS_WITH_A_MEGABYTE, CALLS_WITH_LONG_INPUTS)
+    bombs = [await chain.put(code) for code in codes]
     ops: list[UserOperation] = []
     for bomb in bombs:
         account = await chain.account(funds_wei=10**19)

@@ -73,7 +73,9 @@ contract Lending is ILendingAdapter, IVenueAdapter {
 
     // ---- what accounts call
 
+    /// As Aave: what is offered beyond the debt is not taken, and the largest number means all that is supplied.
     function repay(uint256 amount, address account) external {
+        if (amount > owed[account]) amount = owed[account];
         usdc.transferFrom(msg.sender, address(this), amount);
         if (trick == Trick.REENTER) guard.execute(account, 1);
         if (trick == Trick.LEND_MORE) owed[account] += 2 * amount;
@@ -86,6 +88,7 @@ contract Lending is ILendingAdapter, IVenueAdapter {
     }
 
     function withdraw(uint256 amount, address to) external {
+        if (amount == type(uint256).max) amount = supplied[msg.sender];
         supplied[msg.sender] -= amount;
         if (health(msg.sender).factor < 1e18) revert Unhealthy();
         weth.transfer(to, amount);

@@ -5,7 +5,7 @@ import {Execution} from "@openzeppelin/contracts/interfaces/draft-IERC7579.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {IVenueAdapter} from "../src/interfaces/IVenueAdapter.sol";
 import {ILyraCache, ILyraMarket, ILyraPricer, ILyraViewer, LyraAdapter} from "../src/venues/LyraAdapter.sol";
-import {Assertions} from "./Vm.sol";
+import {AdapterBehaviour} from "./AdapterBehaviour.sol";
 
 /// What the adapter reads of Lyra, all in one contract; the market itself is exercised on the devnet. Its library values a call at a tenth
 /// of the underlying's price, a put at a tenth of the strike, and answers a settable delta.
@@ -98,7 +98,7 @@ contract LyraReads {
     }
 }
 
-contract LyraAdapterTest is Assertions {
+contract LyraAdapterTest is AdapterBehaviour {
     LyraReads private lyra = new LyraReads();
     LyraAdapter private adapter;
     bytes private market = abi.encode(uint256(7));
@@ -108,6 +108,17 @@ contract LyraAdapterTest is Assertions {
         vm.warp(1_000_000);
         adapter = new LyraAdapter(address(lyra), address(lyra), address(lyra));
         lyra.setBoard(block.timestamp + 30 days, 1e18, 0.5e18);
+    }
+
+    function _subject() internal override returns (Subject memory) {
+        _hold(3, 3000e18);
+        address[] memory targets = new address[](1);
+        targets[0] = address(lyra);
+        return Subject(adapter, FUND, market, 10e18, 1, 1800e18, targets, abi.encode(uint256(8)));
+    }
+
+    function _empty() internal override {
+        lyra.set(0, 0, 0, 2, address(0));
     }
 
     function _hold(uint8 kind, uint256 collateral) private {

@@ -7,6 +7,7 @@ import {IVenueAdapter} from "../src/interfaces/IVenueAdapter.sol";
 import {TickPrice} from "../src/libraries/TickPrice.sol";
 import {IPerpClearingHouse, PerpV2Adapter} from "../src/venues/PerpV2Adapter.sol";
 import {IUniswapV3RouterLike, UniswapV3Adapter} from "../src/venues/UniswapV3Adapter.sol";
+import {AdapterBehaviour} from "./AdapterBehaviour.sol";
 import {Assertions} from "./Vm.sol";
 
 /// What the adapters read of their venues; the venues themselves are exercised on the devnet.
@@ -82,10 +83,21 @@ contract VenueReads {
     }
 }
 
-contract PerpV2AdapterTest is Assertions {
+contract PerpV2AdapterTest is AdapterBehaviour {
     VenueReads private venue = new VenueReads();
     PerpV2Adapter private adapter = new PerpV2Adapter(address(venue), 60);
     bytes private market = abi.encode(address(venue));
+
+    function _subject() internal override returns (Subject memory) {
+        venue.set(-2e18, 390e18, 1 << 100);
+        address[] memory targets = new address[](1);
+        targets[0] = address(venue);
+        return Subject(adapter, address(1), market, 2e18, 1, 200e18, targets, abi.encode(address(1)));
+    }
+
+    function _empty() internal override {
+        venue.set(0, 0, 1 << 100);
+    }
 
     function test_position_of_long_and_short() public {
         venue.set(2e18, -390e18, 0);
@@ -157,7 +169,7 @@ contract PerpV2AdapterTest is Assertions {
     }
 }
 
-contract UniswapV3AdapterTest is Assertions {
+contract UniswapV3AdapterTest is AdapterBehaviour {
     VenueReads private low = new VenueReads();
     VenueReads private high = new VenueReads();
     UniswapV3Adapter private adapter;
@@ -171,6 +183,17 @@ contract UniswapV3AdapterTest is Assertions {
         adapter = new UniswapV3Adapter(address(low), ROUTER, 60);
         market = abi.encode(address(low), address(high), uint24(3000));
         low.setTickDelta(-201_225 * 60); // 1.0001^-201225 = 1.8256e-9, so 1825.6 units of 6 decimals for one of 18
+    }
+
+    function _subject() internal view override returns (Subject memory) {
+        address[] memory targets = new address[](2);
+        (targets[0], targets[1]) = (address(low), ROUTER);
+        bytes memory unknown = abi.encode(address(low), address(high), uint24(500));
+        return Subject(adapter, address(1), market, 3e18 + 7, 1, 1825e18, targets, unknown);
+    }
+
+    function _empty() internal override {
+        low.setToken(18, 0);
     }
 
     function test_price_in_both_directions() public {

@@ -465,9 +465,9 @@ def _stubs(engines: int) -> list[bytes]:
     return [(0xFF << 152 | i).to_bytes(20) + _STUB_ATTESTATION[20:] for i in range(engines)]
 
 
-def dummy_attested_signature(engines: int) -> bytes:
-    """As DUMMY_ATTESTED_SIGNATURE, of several engines."""
-    return DUMMY_ATTESTED_SIGNATURE if engines == 1 else encode_attested_envelope(_STUB, _stubs(engines))
+def dummy_attested_signature(engines: int, owner_signature: bytes = _STUB) -> bytes:
+    """As DUMMY_ATTESTED_SIGNATURE, of several engines, or with an owner's signature of another kind."""
+    return encode_attested_envelope(owner_signature, _stubs(engines))
 
 
 def dummy_quorum_signature(names: Sequence[str], signers: Sequence[Address], engines: int = 1) -> bytes:

@@ -152,7 +152,12 @@ def read_proposal(path: Path) -> Proposal:
 
 def write_proposal(path: Path, proposal: Proposal) -> None:
     """Replace the file whole, or not at all. Raises SetupError if it cannot be written."""
-    text = json.dumps(proposal.to_json(), indent=1) + "\n"
+    write_json(path, proposal.to_json(), "proposal")
+
+
+def write_json(path: Path, body: Mapping[str, Any], what: str) -> None:
+    """Replace a file that people pass around whole, or not at all. Raises SetupError if it cannot be written."""
+    text = json.dumps(body, indent=1) + "\n"
     part = path.with_name(path.name + ".part")
     try:
         with part.open("w", encoding="utf-8") as out:
@@ -161,7 +166,7 @@ def write_proposal(path: Path, proposal: Proposal) -> None:
             os.fsync(out.fileno())
         part.replace(path)
     except OSError as error:
-        raise SetupError(f"the proposal {path} cannot be written: {error.strerror}") from None
+        raise SetupError(f"the {what} {path} cannot be written: {error.strerror}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,11 @@ PREFUND_CAPS_WEI: tuple[Wei, Wei, Wei] = (10**17, 5 * 10**16, 2 * 10**16)
 
 
 def guarded_config(
-    policy: Policy, book: Book, *, owner: Address, engines: tuple[Address, ...], now_s: int
+    policy: Policy, book: Book, *, owner: bytes, engines: tuple[Address, ...], now_s: int
 ) -> AccountConfig:
     """The account that `policy` describes: attested by `engines`, with freeze, stop-loss and keeper session as far as it has them.
+
+    `owner` is an address, or an owner of another kind in bytes (`contracts.owners`).
 
     Raises BadInput for a name of the policy that the book does not bind, or a threshold above the number of engines.
     """
@@ -35,12 +37,16 @@ def guarded_config(
         )
     authority = bytes(20) if policy.freeze is None else bound("seawall.emergency_freeze", policy, book)
     modules = module_inits(policy, book, bytes(20), engines, now_s)
-    return AccountConfig(ecdsa_owner(owner), authority, ADMIN_DELAY_S, PREFUND_CAPS_WEI, modules)
+    return AccountConfig(_owner(owner), authority, ADMIN_DELAY_S, PREFUND_CAPS_WEI, modules)
 
 
-def bare_config(owner: Address) -> AccountConfig:
-    """An account without policy: its owner's signature alone, no guards, no guardians."""
-    return AccountConfig(ecdsa_owner(owner), bytes(20), ADMIN_DELAY_S, PREFUND_CAPS_WEI, ())
+def bare_config(owner: bytes) -> AccountConfig:
+    """An account without policy: its owner's signature alone, no guards, no guardians. `owner` as in `guarded_config`."""
+    return AccountConfig(_owner(owner), bytes(20), ADMIN_DELAY_S, PREFUND_CAPS_WEI, ())
+
+
+def _owner(owner: bytes) -> bytes:
+    return ecdsa_owner(owner) if len(owner) == 20 else owner
 
 
 def arm_stops(

@@ -72,7 +72,7 @@ class Signer:
         """
         if self.engine is None or self.reader is None:
             raise BadInput("this account has no policy; there is nothing to judge it by")
-        return await self.judge_operation(await self._draft(calls), sponsored=self.paymaster is not None, sizes=sizes)
+        return await self.judge_operation(await self.draft(calls), sponsored=self.paymaster is not None, sizes=sizes)
 
     async def judge_operation(self, op: UserOperation, *, sponsored: bool, sizes: bool = True) -> Judgement:
         """The same for an operation that somebody else has made. Raises BadInput, NodeError."""
@@ -149,7 +149,7 @@ class Signer:
     async def submit(self, calls: Sequence[Call]) -> Sent:
         """Judge, price, have it sponsored and attested, sign, send. Raises PolicyRefused before anybody has signed or been asked."""
         if self.engine is None:
-            op = await self._draft(calls)
+            op = await self.draft(calls)
             pays_in_token = self.paymaster is not None and self.paymaster.gas_token is not None
             if self.paymaster is not None and pays_in_token:
                 op = await self.paymaster.stub(op)
@@ -230,7 +230,8 @@ class Signer:
             raise BadInput("the owner's key is not open: this can judge an operation, not sign it")
         return self.account.sign(op, self.owner)
 
-    async def _draft(self, calls: Sequence[Call]) -> UserOperation:
+    async def draft(self, calls: Sequence[Call]) -> UserOperation:
+        """An operation that makes `calls`, at the fees of now, without gas limits and with a stub for a signature. Raises BadInput."""
         if self.paymaster is not None:
             calls = await self.paymaster.with_approval(self.account.address, calls)
         max_fee, priority_fee = await suggest_fees(self.account.rpc, priority_fee_wei=self.priority_fee_wei)

@@ -41,6 +41,19 @@ def create(
         str | None, typer.Option(metavar="TEXT", help="Tells accounts of one configuration apart; default: random.")
     ] = None,
     bare: Annotated[bool, typer.Option("--bare", help="No policy: the owner's signature alone, no guards.")] = False,
+    owner: Annotated[
+        str | None,
+        typer.Option(
+            "--owner", metavar="SPEC", help="Who owns it, as `seawall owner show` reads it; default: keys.owner."
+        ),
+    ] = None,
+    signers: Annotated[
+        list[str] | None,
+        typer.Option("--signer", metavar="SPEC[=WEIGHT]", help="One signer of a multisig owner; repeatable."),
+    ] = None,
+    threshold: Annotated[
+        int | None, typer.Option(help="Weight that the signers must reach together; default: all of them.")
+    ] = None,
     deploy: Annotated[
         bool, typer.Option("--deploy", help="Create it on chain now, paid by the owner; else its first operation does.")
     ] = False,
@@ -54,15 +67,16 @@ def create(
     settings = profile(ctx, {"policy": policy}).profile
     if not bare and settings.policy is None:
         raise BadInput("which policy? Give --policy FILE, or --bare for an account without one")
-    owner = None
+    chosen = _chosen_owner(settings, owner, signers or [], threshold)
+    payer = None
     if deploy:
         from wallet.desk import open_keys
         from wallet.keystore import PassphraseSource
 
         source = PassphraseSource.of(passphrase_file, passphrase_fd, os.environ)
-        owner = open_keys(settings, ["owner"], source)["owner"]
+        payer = open_keys(settings, ["owner"], source)["owner"]
     user_salt = keccak(salt.encode()) if salt is not None else secrets.token_bytes(32)
-    found, saved, tx_hash = asyncio.run(_create(settings, user_salt, owner, bare=bare))
+    found, saved, tx_hash = asyncio.run(_create(settings, user_salt, payer, bare=bare, chosen=chosen))
     names = {address: name for name, address in settings.addresses.items()}
     modules = [
         {
@@ -101,6 +115,23 @@ def create(
         say(f"keep a copy of {saved}: until its first operation, only that file knows how the account comes to life")
 
 
+def _chosen_owner(settings: Profile, spec: str | None, signers: list[str], threshold: int | None) -> bytes | None:
+    """The owner that the flags name; None: the profile's key. Raises BadInput."""
+    if spec is None and not signers:
+        if threshold is not None:
+            raise BadInput("--threshold goes with --signer")
+        return None
+    from wallet.keystore import Keystore
+    from wallet.owner_kinds import parse_multisig, parse_owner
+
+    store = Keystore(settings.keystore)
+    if spec is not None:
+        if signers or threshold is not None:
+            raise BadInput("give --owner, or --signer with --threshold, not both")
+        return parse_owner(spec, store)
+    return parse_multisig(threshold, signers, store)
+
+
 def _policy_id(settings: Profile) -> bytes:
     from wallet.desk import policy_of
 
@@ -110,7 +141,7 @@ def _policy_id(settings: Profile) -> bytes:
 
 
 async def _create(
-    settings: Profile, user_salt: bytes, owner: Eoa | None, *, bare: bool
+    settings: Profile, user_salt: bytes, payer: Eoa | None, *, bare: bool, chosen: bytes | None
 ) -> tuple[KnownAccount, Path, bytes | None]:
     from contracts.eoa import TransactionSender
     from contracts.rpc import RpcClient
@@ -121,26 +152,26 @@ async def _create(
     from wallet.registry import KnownAccount
 
     roles = roles_of(settings)
-    if "owner" not in roles:
+    if "owner" not in roles and chosen is None:
         raise BadInput("no owner: set keys.owner in seawall.toml, or make the key with `seawall key new owner`")
     factory = settings.address("risk_account_factory")
     async with RpcClient(settings.rpc_url) as rpc:
         chain_id = await chain_of(settings, rpc)
-        config, policy = await _config(settings, rpc, roles, bare=bare)
+        config, policy = await _config(settings, rpc, roles, bare=bare, owner=chosen)
         birth = Birth(factory, config, user_salt)
         validator = None if policy is None else settings.address("risk_validator")
         found = KnownAccount(await birth.address(rpc), chain_id, settings.entry_point, validator, birth)
         saved = registry().save(found)
         if policy is not None:
             store().keep(policy)
-        if owner is None or await rpc.get_code(found.address):
+        if payer is None or await rpc.get_code(found.address):
             return found, saved, None
-        receipt = await TransactionSender(rpc, owner, chain_id).transact(factory, birth.factory_data)
+        receipt = await TransactionSender(rpc, payer, chain_id).transact(factory, birth.factory_data)
         return found, saved, parse_hash(receipt["transactionHash"])
 
 
 async def _config(
-    settings: Profile, rpc: RpcClient, roles: Mapping[str, Address], *, bare: bool
+    settings: Profile, rpc: RpcClient, roles: Mapping[str, Address], *, bare: bool, owner: bytes | None = None
 ) -> tuple[AccountConfig, Policy | None]:
     """What the account starts with, and the policy that says so."""
     from policies.guards import bound
@@ -150,13 +181,13 @@ async def _config(
 
     policy = None if bare else policy_of(settings)
     if policy is None:
-        return setup.bare_config(roles["owner"]), None
+        return setup.bare_config(owner or roles["owner"]), None
     if "engine" in policy.attestation_engines and "engine" not in roles:
         raise BadInput("no engine: set keys.engine in seawall.toml, or make the key with `seawall key new engine`")
     book = book_of(settings.addresses, roles)
     engines = tuple(bound(name, policy, book) for name in policy.attestation_engines)
     now_s = int((await rpc.block())["timestamp"], 16)
-    return setup.guarded_config(policy, book, owner=roles["owner"], engines=engines, now_s=now_s), policy
+    return setup.guarded_config(policy, book, owner=owner or roles["owner"], engines=engines, now_s=now_s), policy
 
 
 @app.command("join-7702")

@@ -34,6 +34,9 @@ COMMANDS: dict[str, Entry] = {
     "account": Entry("wallet.cli.account:app", "Create a risk account, show its state and positions.", _TRADE),
     "trade": Entry("wallet.cli.trade:app", "Open and close a perp position under the policy.", _TRADE),
     "proposal": Entry("wallet.cli.proposal:app", "Approve and send what needs more signers than its owner.", _TRADE),
+    "operation": Entry(
+        "wallet.cli.operation:app", "Draft an operation, sign it together or elsewhere, send it.", _TRADE
+    ),
     "policy": Entry("wallet.cli.policy:app", "Lint, check, explain a policy file; print its schema or id.", _RISK),
     "freeze": Entry("wallet.cli.freeze:freeze", "Stop an account at once, as its guardian.", _RISK),
     "thaw": Entry("wallet.cli.freeze:thaw", "Ask for, or carry out, the end of a freeze.", _RISK),
@@ -44,6 +47,7 @@ COMMANDS: dict[str, Entry] = {
     "paymaster": Entry("wallet.cli.token_paymaster:app", "Run the ERC-7677 paymaster service.", _RUN),
     "keeper": Entry("wallet.cli.keeper:app", "Run the keeper that fires due guards.", _RUN),
     "key": Entry("wallet.cli.key:app", "Make, import and list keys in the keystore.", _SETUP),
+    "owner": Entry("wallet.cli.owner:app", "Passkeys, P-256 keys and multisigs as owners.", _SETUP),
     "config": Entry(
         "wallet.cli.config:app", "Show the resolved settings and where each came from; start a file.", _SETUP
     ),

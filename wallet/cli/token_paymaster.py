@@ -46,7 +46,7 @@ def _oracle(settings: Profile, feed: str, heartbeat: int, bounds: str, sequencer
     return Oracle(settings.named(feed), heartbeat, lowest, highest, watched, grace if sequencer else 0)
 
 
-def _transact(
+def transact(
     settings: Profile,
     key: str,
     passphrase: tuple[Any, int | None],
@@ -136,7 +136,7 @@ def deploy(
             "deposit": deposit,
         }
 
-    data = _transact(settings, key, (passphrase_file, passphrase_fd), work)
+    data = transact(settings, key, (passphrase_file, passphrase_fd), work)
     emit(data, as_json)
     say(f'set `addresses.erc20_paymaster = "{data["erc20_paymaster"]}"`, then `seawall paymaster token usdc ...`')
 
@@ -176,7 +176,7 @@ def take_token(
         receipt = await sender.transact(where, set_terms(which, oracle, await _decimals(sender.rpc, which), bps))
         return {"token": checksum(which), "surchargeBps": bps, "transaction": receipt["transactionHash"]}
 
-    emit(_transact(settings, key, (passphrase_file, passphrase_fd), work), as_json)
+    emit(transact(settings, key, (passphrase_file, passphrase_fd), work), as_json)
 
 
 @app.command()
@@ -216,7 +216,7 @@ def credit(
         tx_hash = receipt["transactionHash"]
         return {"guarantor": checksum(own), "token": checksum(which), "creditUnits": str(left), "transaction": tx_hash}
 
-    emit(_transact(settings, key, (passphrase_file, passphrase_fd), work), as_json)
+    emit(transact(settings, key, (passphrase_file, passphrase_fd), work), as_json)
 
 
 @app.command()
@@ -284,4 +284,4 @@ def withdraw(
         receipt = await sender.transact(where, WITHDRAW_TOKENS.encode(which, receiver, units))
         return {"token": checksum(which), "to": checksum(receiver), "transaction": receipt["transactionHash"]}
 
-    emit(_transact(settings, key, (passphrase_file, passphrase_fd), work), as_json)
+    emit(transact(settings, key, (passphrase_file, passphrase_fd), work), as_json)

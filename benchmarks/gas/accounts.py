@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from contracts import bindings as b
-from contracts.abi import encode
+from contracts.abi import Function, encode
 from contracts.bindings import AccountConfig, Call, ModuleInit, Session, encode_execute, encode_sessions
 from contracts.compile import find_compiler, node_modules
 from contracts.deploy import deploy
 from contracts.devnet import Devnet
+from contracts.devnet.uniswap_v3 import SPOT_FEE_PIPS
 from contracts.entrypoint import V08
 from contracts.entrypoint.base import DEPOSIT_TO, GET_NONCE
 from contracts.eoa import Eoa, TransactionSender
@@ -46,6 +47,10 @@ COLUMNS = ("create + noop", "ETH", "ERC-20", "ERC-20 per op of 10")
 GOALS = (187_000, 90_000, 97_000, 55_000)
 STRETCH = (180_000, 88_000, 95_000, 54_000)
 ADDED_GOALS = {"RiskValidator, one engine": 17_000, "session key": 13_000, "PolicyHook, one window": 18_000}
+FIRING = "StopLoss fires, one Uniswap sale"
+ARMED = "StopLoss armed, ERC-20"
+STOP_GOALS = {ARMED: ("ERC-20", SLACK, "no stop"), FIRING: ("the same sale, bare", 60_000, "the bare sale")}
+"""What each is held against, the goal above it, and in words."""
 PEERS: dict[str, tuple[int | None, int | None, int | None, int | None]] = {
     "floor: accept-all account": (None, 63_337, None, 31_793),
     "Simple7702 (v0.8, delegated)": (None, 80_545, 87_420, 48_690),
@@ -242,6 +247,61 @@ async def hooked(bench: Bench, owner: Eoa) -> int:
     return used
 
 
+async def stopped(bench: Bench, owner: Eoa) -> dict[str, int]:
+    """An account with one armed stop: an ERC-20 transfer; the sale of all its wrapped ether by the stop, one ether at Uniswap in one piece, and
+    the very same calls made by the account itself, on the same state. All by the built-in owner."""
+    where, rpc = bench.net.addresses, bench.net.rpc
+    oracle = (where.feed_eth_usd, 2**32 - 1, bytes(20), 0, 1, 10**6 * WAD, 10_000, 0)
+    market = encode(["address", "address", "uint24"], [where.weth, where.usdc, SPOT_FEE_PIPS])
+    terms = (
+        where.uniswap_adapter,
+        market,
+        True,
+        10**6 * WAD,
+        10_000,
+        2**128 - 1,
+        5_000,
+        5_000,
+        *7 * (0,),
+        *4 * (0,),
+        oracle,
+    )
+    init = encode(["uint256[]", b.STOP + "[]"], [[1], [terms]])
+    modules = (ModuleInit(b.MODULE_EXECUTOR, where.stop_loss, init),)
+    account, birth = await bench.born(owner, modules, b"stopped")
+    await bench.sender.transact(birth.factory, birth.factory_data)
+    await bench.sender.transact(where.weth, _DEPOSIT.encode(), value=WAD)
+    await bench.sender.transact(where.weth, TRANSFER.encode(account, WAD))
+
+    async def used(name: str, calls: Sequence[Call]) -> int:
+        op = await bench.operation(account, nonce_key(bytes(20), LANE_OWNER), calls)
+        op = op.replace(call_gas_limit=1_000_000)
+        return await bench.column(name, op.replace(signature=owner.sign_hash(V08.user_op_hash(op, bench.net.chain_id))))
+
+    send = [Call(bench.token, TRANSFER.encode(RECIPIENT, 1))]
+    for _ in range(3):
+        figures = {ARMED: await used(ARMED, send)}
+    answer = await rpc.eth_call(where.uniswap_adapter, _REDUCE_CALLS.encode(account, market, WAD, WAD))
+    ((allow_to, _, allow), (router, _, swap)) = _REDUCE_CALLS.decode(answer)[0]
+    swap = swap[:_DEADLINE] + (2**40).to_bytes(32) + swap[_DEADLINE + 32 :]  # the adapter's is the block that was asked
+    for name, calls in (
+        ("the same sale, bare", [Call(allow_to, allow), Call(router, swap)]),
+        (FIRING, [Call(where.stop_loss, b.GUARD_EXECUTE.encode(account, 1))]),
+    ):
+        snapshot = await rpc.call("evm_snapshot")
+        figures[name] = await used(name, calls)
+        assert b.BALANCE_OF.decode(await rpc.eth_call(where.weth, b.BALANCE_OF.encode(account)))[0] == 0, "not sold"
+        await rpc.call("evm_revert", snapshot)
+        bench.sender = TransactionSender(
+            rpc, bench.net.accounts.deployer, bench.net.chain_id
+        )  # its nonces went back too
+    return figures
+
+
+_DEPOSIT = Function.parse("deposit()")
+_REDUCE_CALLS = Function.parse("reduceCalls(address,bytes,uint256,uint256)((address,uint256,bytes)[])")
+_DEADLINE = 4 + 4 * 32
+"""Where it stands in the call data of `exactInputSingle`."""
 _ROLLING = 1
 """IPolicyHook.Span."""
 
@@ -263,7 +323,7 @@ async def measure() -> dict[str, int]:
         figures["RiskValidator, one engine"] = await attested(bench, people.owner, people.engine)
         figures["session key"] = await by_session(bench, people.owner, people.keeper)
         figures["PolicyHook, one window"] = await hooked(bench, people.owner)
-        return figures
+        return figures | await stopped(bench, people.owner)
 
 
 def table(figures: dict[str, int], before: dict[str, int]) -> list[str]:
@@ -282,6 +342,11 @@ def table(figures: dict[str, int], before: dict[str, int]) -> list[str]:
         added = figures[name] - figures["ERC-20"]
         lines.append(
             f"{name:<40}{figures[name]:>22,}{added:>+22,} over the owner alone (goal +{goal:,}) {_verdict(added, goal)}"
+        )
+    for name, (bare, goal, words) in STOP_GOALS.items():
+        added = figures[name] - figures[bare]
+        lines.append(
+            f"{name:<40}{figures[name]:>22,}{added:>+22,} over {words} (goal +{goal:,}) {_verdict(added, goal)}"
         )
     lines += [
         f"{name:<40}{mine:>22,}{mine - before.get(name, mine):>+22,} since the snapshot (goal {goal:,}) {_verdict(mine, goal)}"

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.gas import accounts
-from contracts.abi import encode
+from contracts.abi import Function, encode
 from contracts.deploy import deploy
 from contracts.devnet import Devnet
+from contracts.devnet.uniswap_v3 import SPOT_FEE_PIPS
 from contracts.entrypoint import V08
 from contracts.eoa import TransactionSender
 from contracts.types import Address, to_hex
@@ -140,6 +141,17 @@ def _callee(step: dict[str, Any], names: dict[int, str]) -> str:
     return names.get(target, "account")
 
 
+async def _pool(net: Devnet) -> Address:
+    """Of wrapped ether and USDC, where the stop sells."""
+    where = net.addresses
+    answer = await net.rpc.eth_call(where.uniswap_factory, _GET_POOL.encode(where.weth, where.usdc, SPOT_FEE_PIPS))
+    pool: Address = _GET_POOL.decode(answer)[0]
+    return pool
+
+
+_GET_POOL = Function.parse("getPool(address,address,uint24)(address)")
+
+
 async def measure() -> dict[str, Anatomy]:
     """The operations of the gas benchmark, dissected; of repeated ones the last."""
     async with Devnet.start(port=0) as net:
@@ -154,6 +166,14 @@ async def measure() -> dict[str, Anatomy]:
             where.risk_validator: "RiskValidator",
             where.session_validator: "SessionValidator",
             where.policy_hook: "PolicyHook",
+            where.stop_loss: "StopLoss",
+            where.uniswap_adapter: "UniswapV3Adapter",
+            where.uniswap_router: "Uniswap",
+            where.feed_eth_usd: "feed",
+            where.weth: "tokens",
+            where.usdc: "tokens",
+            await _pool(net): "Uniswap",
+            where.uniswap_factory: "Uniswap",
         }
         by_number = {int.from_bytes(address): name for address, name in names.items()}
         found: dict[str, Anatomy] = {}
@@ -176,6 +196,7 @@ async def measure() -> dict[str, Anatomy]:
         await accounts.attested(bench, people.owner, people.engine)
         await accounts.by_session(bench, people.owner, people.keeper)
         await accounts.hooked(bench, people.owner)
+        await accounts.stopped(bench, people.owner)
         return found
 
 

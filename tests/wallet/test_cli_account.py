@@ -59,7 +59,9 @@ async def test_create_with_deploy_puts_it_on_chain_with_policy_and_guardians(mac
     assert shown["balances"]["USDC"] == "250"
     assert shown["freeze"]["guardians"] == 3
     assert shown["freeze"]["quorum"] == 2
-    assert shown["stops"] == [{"id": 1, "status": "none", "trigger": "0", "when": "at or above", "dueSince": 0}]
+    assert shown["stops"] == [
+        {"id": 1, "status": "none", "trigger": "0", "when": "at or above", "dueSince": 0, "mark": None, "group": 0}
+    ]
 
 
 async def test_deploying_needs_a_profile_that_may_sign(machine: Machine) -> None:

@@ -10,7 +10,7 @@ import pytest
 from contracts.devnet.accounts import devnet_key
 from tests.wallet.cli_rig import PASSPHRASE, Machine
 from tests.wallet.keeper_rig import free_port
-from tests.wallet.trading_floor import Floor, floor_in
+from tests.wallet.trading_floor import POLICY, Floor, floor_in
 
 OPEN = ("trade", "open", "--side", "long", "--notional", "30000", "--collateral", "10000")
 
@@ -50,6 +50,21 @@ async def test_open_makes_the_account_opens_arms_and_close_closes(machine: Machi
     assert (await machine.run("account", "show", "--json")).data["positions"] == []
     kinds = machine.engine_log(account)
     assert kinds.count("attestation") == 2
+
+
+async def test_a_trailing_stop_is_armed_with_the_order_and_shown_with_its_best_price(machine: Machine) -> None:
+    (machine.folder / "policy.yaml").write_text(POLICY.replace("drop: 12%", "trail: 12%\n      group: 4"))
+    await machine.account()
+    opened = await machine.run(*OPEN, "--yes")
+    assert opened.code == 0, opened.err + opened.out
+    shown = (await machine.run("account", "show", "--json")).data
+    (stop,) = shown["stops"]
+    assert (stop["status"], stop["when"], stop["group"]) == ("armed", "at or below", 4)
+    assert float(stop["mark"]) == pytest.approx(float(shown["prices"]["ETH"]), rel=1e-9)
+    assert float(stop["trigger"]) == pytest.approx(float(stop["mark"]) * 0.88, rel=1e-9)
+    table = await machine.run("account", "show")
+    assert "best so far" in table.out
+    assert f"{float(stop['mark']):,.2f}" in table.out
 
 
 async def test_a_refusal_exits_5_explains_itself_and_signs_nothing(machine: Machine) -> None:

@@ -17,12 +17,14 @@ from contracts.entrypoint import V08
 from contracts.eoa import TransactionSender
 from contracts.errors import RpcError
 from contracts.rpc import RpcClient
-from contracts.types import checksum
+from contracts.types import checksum, to_hex
 from contracts.userop import UserOperation
 from tests.wallet.keeper_rig import STOP_ID, Process, Rig, Terms, free_port, rig_on, until
 from wallet.keeper.triggers import Modules
 from wallet.keeper.watch import Trigger
 
+LATEST_ROUND_SLOT = 2
+"""Of ReplayFeed: behind the owner and the description."""
 NOBODY = "http://127.0.0.1:9"
 """The discard port: nothing listens there."""
 
@@ -328,6 +330,32 @@ async def test_rounds_of_a_time_without_a_keeper_are_proven_when_one_runs_again(
     await rig.wait_fired(keeper)
     *_, proof = [fact for fact in keeper.facts() if fact["event"] == "proving"]  # both keepers write to one log
     assert int(proof["price"]) == 3_300 * 10**18
+
+
+async def test_a_replaced_aggregator_is_shown_to_the_chain_after_what_the_old_one_said(rig: Rig) -> None:
+    """Once the new one is seen, rounds of the old one prove nothing: its 3,200 goes first, though nothing is due by it."""
+    await trailing_account(rig)
+    bundler = await started(rig.bundler())
+    first = await started(rig.keeper(bundler.url, "first"))
+    await rig.price(3_010)
+    await until(lambda: marked(rig, 3_010), "the mark to move", first)
+    await first.stop(kill=True)
+    await rig.price(3_200)
+    feed, phase_two = rig.net.addresses.feed_eth_usd, 2 << 64
+    await rig.rpc.call("anvil_setStorageAt", to_hex(feed), hex(LATEST_ROUND_SLOT), to_hex(phase_two.to_bytes(32)))
+    await rig.price(3_150)
+    keeper = await started(rig.keeper(bundler.url))
+
+    async def seen() -> int | None:
+        """The first round known of the phase in which the chain saw the feed last."""
+        answer = await rig.rpc.eth_call(rig.net.addresses.stop_loss, b.MARK_OF.encode(rig.account, STOP_ID))
+        first_round: int = b.MARK_OF.decode(answer)[3]
+        return first_round if first_round > phase_two else None
+
+    assert await until(seen, "the new aggregator to be seen", keeper) == phase_two + 1
+    assert await mark_of(rig) == 3_200
+    await rig.price(3_030)
+    await rig.wait_fired(keeper)
 
 
 async def test_a_step_that_changes_nothing_is_not_paid_for(rig: Rig) -> None:

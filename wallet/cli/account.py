@@ -366,11 +366,14 @@ def _show(console: Console, data: dict[str, Any]) -> None:
         columns = ["position", "size", "notional", "entry", "mark", "profit", "liquidation", "distance"]
         table(console, columns, [_position(p) for p in data["positions"]])
     if data["stops"]:
-        stops = [
-            (s["id"], s["status"], f"{s['when']} {float(s['trigger']):,.2f}" if s["status"] != "none" else "")
-            for s in data["stops"]
-        ]
-        table(console, ["stop", "status", "trigger"], stops)
+        table(console, ["stop", "status", "trigger", "best so far", "group"], [_stop(s) for s in data["stops"]])
+
+
+def _stop(s: dict[str, Any]) -> list[str]:
+    if s["status"] == "none":
+        return [str(s["id"]), s["status"], "", "", ""]
+    best = "" if s["mark"] is None else f"{float(s['mark']):,.2f}"
+    return [str(s["id"]), s["status"], f"{s['when']} {float(s['trigger']):,.2f}", best, str(s["group"] or "")]
 
 
 def _position(p: dict[str, Any]) -> list[str]:

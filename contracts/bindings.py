@@ -164,11 +164,12 @@ def risk_validator_init(
 
 # -- SessionValidator -----------------------------------------------------------------------------------------------------
 
-_SESSION = "(address,uint48,uint48,address,bytes4,uint128)"
-ENABLE_SESSION = Function.parse(f"enableSession({_SESSION})(bytes32)")
+SESSION = "(address,uint48,uint48,address,bytes4,uint128,uint32,bytes32)"
+ENABLE_SESSION = Function.parse(f"enableSession({SESSION},bytes)(bytes32)")
 REVOKE_SESSION = Function.parse("revokeSession(bytes32)")
-SESSION_ENABLED = Event.parse(f"SessionEnabled(address indexed,bytes32 indexed,{_SESSION})")
-SESSION_OF = Function.parse(f"sessionOf(address,bytes32)({_SESSION},uint128)")
+SESSION_ENABLED = Event.parse(f"SessionEnabled(address indexed,bytes32 indexed,{SESSION},bytes)")
+SESSION_REVOKED = Event.parse("SessionRevoked(address indexed,bytes32 indexed)")
+SESSION_OF = Function.parse(f"sessionOf(address,bytes32)({SESSION},uint128)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,9 @@ class Session:
     target: Address
     selector: bytes
     prefund_budget_wei: Wei
+    uses: int = 0
+    bounds: Hash32 = bytes(32)
+    """keccak256 of the encoded bounds of arguments, amounts and rates; zeros for none."""
 
     def to_abi(self) -> tuple[object, ...]:
         return (
@@ -190,16 +194,19 @@ class Session:
             self.target,
             self.selector,
             self.prefund_budget_wei,
+            self.uses,
+            self.bounds,
         )
 
     @property
     def session_id(self) -> Hash32:
-        return keccak(abi.encode([_SESSION], [self.to_abi()]))
+        return keccak(abi.encode([SESSION], [self.to_abi()]))
 
 
-def encode_sessions(*sessions: Session) -> bytes:
-    """onInstall data of SessionValidator."""
-    return abi.encode([f"{_SESSION}[]"], [[session.to_abi() for session in sessions]])
+def encode_sessions(*sessions: Session, bounds: Sequence[bytes] = ()) -> bytes:
+    """onInstall data of SessionValidator; `bounds` of each as encoded, none for sessions without."""
+    listed = list(bounds) or [b""] * len(sessions)
+    return abi.encode([f"{SESSION}[]", "bytes[]"], [[session.to_abi() for session in sessions], listed])
 
 
 # -- IVenueAdapter --------------------------------------------------------------------------------------------------------

@@ -406,14 +406,21 @@ def _session_key(session: Session, name: Callable[[Address], str]) -> str:
     return f"session {name(session.target)} {to_hex(session.selector)} by {name(session.key)}"
 
 
+def _limits(session: Session) -> str:
+    """Of uses, arguments, amounts and rates."""
+    uses = f"{session.uses} uses" if session.uses else ""
+    bounds = f"bounds {to_hex(session.bounds)}" if any(session.bounds) else ""
+    return ", ".join(filter(None, (uses, bounds))) or "none"
+
+
 def _wanted_sessions(wish: Wanted) -> Listed:
     if not wish.has(MODULE_VALIDATOR, "seawall.session_validator"):
         return []
     name, module = _names(wish), wish.at("seawall.session_validator")
     listed: Listed = []
     for session in keeper_sessions(wish.policy, wish.book, wish.present.time_s):
-        enable = Call(module, b.ENABLE_SESSION.encode(session.to_abi()))
-        fields = {"budget": _eth(session.prefund_budget_wei), "time": "valid"}
+        enable = Call(module, b.ENABLE_SESSION.encode(session.to_abi(), b""))
+        fields = {"budget": _eth(session.prefund_budget_wei), "time": "valid", "limits": _limits(session)}
         listed.append((_session_key(session, name), Setting(fields, make=(enable,), drop_first=True)))
     return listed
 
@@ -429,7 +436,7 @@ def _found_sessions(wish: Wanted) -> Listed:
         ends_soon = rule is not None and left_s < RENEW_BELOW * rule.valid_for_s
         time = "over" if left_s <= 0 else f"ends in {_duration(left_s)}" if ends_soon else "valid"
         revoke = Call(module, b.REVOKE_SESSION.encode(session.session_id))
-        fields = {"budget": _eth(session.prefund_budget_wei), "time": time}
+        fields = {"budget": _eth(session.prefund_budget_wei), "time": time, "limits": _limits(session)}
         key = _session_key(session, name)
         if key in listed:  # older ones of the same key must go, whatever the newest says
             older = sum(one.startswith(f"{key}, older") for one in listed)

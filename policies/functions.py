@@ -65,7 +65,7 @@ def _f(signature: str, arguments: str, effect: Effect) -> KnownFunction:
     return KnownFunction(Function.parse(signature), tuple(arguments.split()), effect)
 
 
-_SESSION = "(address,uint48,uint48,address,bytes4,uint128)"
+_SESSION = "(address,uint48,uint48,address,bytes4,uint128,uint32,bytes32)"
 _EXIT = "(address,bytes4,bool,bool,uint8,bytes32[])"
 _TRADE = "(uint256,uint256,uint256,uint8,uint256,uint256,uint256,uint256)"
 _OPTION_TRADE = "strikeId positionId iterations optionType amount setCollateralTo minTotalCost maxTotalCost"
@@ -298,7 +298,7 @@ FUNCTIONS: tuple[KnownFunction, ...] = (
     _f("setEngine(address,bool)", "engine enabled", Effect.ADMIN),
     _f("setThreshold(uint8)", "threshold", Effect.ADMIN),
     _f("cancelEscape()", "", Effect.ADMIN),
-    _f(f"enableSession({_SESSION})", "key validAfter validUntil target selector prefundBudget", Effect.ADMIN),
+    _f(f"enableSession({_SESSION},bytes)", "session bounds", Effect.ADMIN),
     _f("revokeSession(bytes32)", "sessionId", Effect.ADMIN),
     # RiskAccount, ERC-7579
     _f("installModule(uint256,address,bytes)", "moduleTypeId module initData", Effect.ADMIN),

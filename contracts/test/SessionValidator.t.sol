@@ -8,51 +8,10 @@ import {ISessionValidator} from "../src/interfaces/ISessionValidator.sol";
 import {SessionValidator} from "../src/modules/SessionValidator.sol";
 import {Target} from "./Actors.sol";
 import {RiskState} from "../src/interfaces/IRiskState.sol";
-import {Base} from "./Base.sol";
+import {SessionRig} from "./SessionRig.sol";
 
 /// One suite, run on our account and on OpenZeppelin's.
-abstract contract SessionValidatorBehaviour is Base {
-    address internal subject;
-    uint256 internal constant SESSION_KEY = 0x5E55;
-    bytes32 internal constant HASH = keccak256("operation");
-    bytes32 internal id;
-
-    function _session() internal view returns (ISessionValidator.Session memory) {
-        return ISessionValidator.Session({
-            key: vm.addr(SESSION_KEY),
-            validAfter: 100,
-            validUntil: 200,
-            target: address(target),
-            selector: Target.hit.selector,
-            prefundBudget: 0.1 ether
-        });
-    }
-
-    function _begin(address on) internal {
-        subject = on;
-        ISessionValidator.Session[] memory first = new ISessionValidator.Session[](1);
-        first[0] = _session();
-        _install(subject, 1, address(sessions), abi.encode(first));
-        id = sessions.sessionIdOf(first[0]);
-    }
-
-    function _hit() internal view returns (bytes memory) {
-        return _executeData(address(target), 0, abi.encodeCall(Target.hit, (1, cold)));
-    }
-
-    function _sessionOp(bytes memory callData) internal view returns (PackedUserOperation memory op) {
-        op = _userOp(subject, address(sessions), 2, callData);
-        op.signature = abi.encodePacked(uint8(2), id, _sign(SESSION_KEY, HASH));
-    }
-
-    function _isValid(PackedUserOperation memory op) internal returns (bool) {
-        return address(uint160(_validate(op, HASH))) == address(0);
-    }
-
-    function _enable(ISessionValidator.Session memory session) internal returns (bytes32) {
-        return abi.decode(_as(subject, address(sessions), abi.encodeCall(sessions.enableSession, (session))), (bytes32));
-    }
-
+abstract contract SessionValidatorBehaviour is SessionRig {
     function test_session_validates_its_call_inside_its_window() public {
         uint256 data = _validate(_sessionOp(_hit()), HASH);
         eq(data, uint256(100) << 208 | uint256(200) << 160, "window");
@@ -141,10 +100,10 @@ abstract contract SessionValidatorBehaviour is Base {
         isTrue(_isValid(_sessionOp(_hit())), "before");
         vm.expectRevert(abi.encodeWithSelector(SessionValidator.SessionAlreadyEnabled.selector, id));
         _enable(_session());
-        _as(subject, address(sessions), abi.encodeCall(sessions.revokeSession, (id)));
+        _revoke(id);
         isTrue(!_isValid(_sessionOp(_hit())), "after");
         vm.expectRevert(abi.encodeWithSelector(SessionValidator.SessionUnknown.selector, id));
-        _as(subject, address(sessions), abi.encodeCall(sessions.revokeSession, (id)));
+        _revoke(id);
         eq(_enable(_session()), id, "id");
         (, uint128 spent) = sessions.sessionOf(subject, id);
         eq(spent, 0, "spent");
@@ -183,6 +142,11 @@ abstract contract SessionValidatorBehaviour is Base {
         _enable(session);
     }
 
+    function test_nobody_clears_sessions_of_an_account_that_has_the_module() public {
+        vm.expectRevert(abi.encodeWithSelector(SessionValidator.AlreadyInstalled.selector, subject));
+        sessions.clearAbandoned(subject, new bytes32[](1));
+    }
+
     function test_sessions_without_key_or_window_are_refused() public {
         ISessionValidator.Session memory session = _session();
         session.key = address(0);
@@ -196,7 +160,7 @@ abstract contract SessionValidatorBehaviour is Base {
         vm.expectRevert(SessionValidator.InvalidSession.selector);
         _enable(session);
         vm.expectRevert(abi.encodeWithSelector(SessionValidator.NotInstalled.selector, address(this)));
-        sessions.enableSession(_session());
+        sessions.enableSession(_session(), "");
     }
 
     function test_a_session_signs_no_messages() public {
@@ -230,10 +194,17 @@ contract SessionValidatorOnRiskAccountTest is SessionValidatorBehaviour {
     function test_sessions_die_with_the_installation() public {
         _uninstall(1, address(sessions));
         isTrue(!_isValid(_sessionOp(_hit())), "uninstalled");
-        _install(subject, 1, address(sessions), "");
-        isTrue(!_isValid(_sessionOp(_hit())), "of an earlier installation");
         (ISessionValidator.Session memory session,) = sessions.sessionOf(subject, id);
         eq(session.key, address(0), "gone");
+        vm.expectRevert(abi.encodeWithSelector(SessionValidator.SessionsLeft.selector, subject, 1));
+        _install(subject, 1, address(sessions), "");
+        bytes32[] memory left = new bytes32[](2);
+        (left[0], left[1]) = (id, keccak256("another"));
+        sessions.clearAbandoned(subject, left);
+        sessions.clearAbandoned(subject, left);
+        eq(sessions.liveSessions(subject), 0, "live");
+        _install(subject, 1, address(sessions), "");
+        isTrue(!_isValid(_sessionOp(_hit())), "of an earlier installation");
     }
 
     function test_a_session_cannot_act_outside_active() public {

@@ -122,7 +122,9 @@ class Modules:
         elif selector == b.SET_ESCAPE_DELAY.selector:
             (self.escape_delay_s,) = b.SET_ESCAPE_DELAY.decode_input(data)
         elif selector == b.ENABLE_SESSION.selector:
-            session = b.Session(*b.ENABLE_SESSION.decode_input(data)[0])
+            fields, bounds = b.ENABLE_SESSION.decode_input(data)
+            session = b.Session(*fields)
+            assert session.bounds == (keccak(bounds) if bounds else bytes(32))
             assert session.session_id not in self.sessions
             self.sessions[session.session_id] = session
         elif selector == b.REVOKE_SESSION.selector:
@@ -183,6 +185,8 @@ def presents(draw: st.DrawFn) -> Present:
                 st.sampled_from([BOOK["seawall.stop_loss"], BOOK["usdc"]]),
                 st.sampled_from([b.GUARD_EXECUTE.selector, b.GUARD_TOUCH.selector]),
                 st.integers(1, 10**18),
+                st.integers(0, 2),
+                st.sampled_from([bytes(32), keccak(b"bounds")]),
             ),
             max_size=3,
             unique_by=lambda one: one.session_id,

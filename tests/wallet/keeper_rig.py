@@ -151,7 +151,7 @@ class Rig:
                 ModuleInit(
                     b.MODULE_VALIDATOR,
                     a.session_validator,
-                    abi.encode(["(address,uint48,uint48,address,bytes4,uint128)[]"], [[session.to_abi()]]),
+                    b.encode_sessions(session),
                 ),
                 ModuleInit(
                     b.MODULE_EXECUTOR,

@@ -11,6 +11,7 @@ from bundler import simulation
 from bundler.erc7562.rules import RuleBroken
 from bundler.simulation import StakeFloor
 from contracts import bindings as b
+from contracts.abi import Function
 from contracts.bindings import AccountConfig, Call, ModuleInit, Session, SignerQuorum
 from contracts.devnet import Devnet
 from contracts.entrypoint import V08
@@ -29,11 +30,21 @@ from contracts.userop import (
     nonce_key,
 )
 from policies.attestation import Attestation, encode_attested_envelope, encode_session_envelope
+from policies.hooks import ALLOWANCE, EQUAL
+from policies.sessions import (
+    Bounds,
+    Span,
+    Window,
+    approval_digest,
+    encode_bounded_envelope,
+    encode_enabling_envelope,
+)
 from tests.bundler.assembly import asm
 from tests.wallet.test_owners import KINDS
 from wallet.account import Birth
 from wallet.owners import Leaf, OperationSet, OwnerVerifiers, deploy_owner_verifiers
 
+APPROVAL_HASH = Function.parse(f"approvalHash(address,{b.SESSION})(bytes32)")
 FLOOR = StakeFloor(10**17, 86_400)
 WAD = 10**18
 OWNER, ENGINE, KEY = (Eoa(keccak(name)) for name in (b"traced owner", b"traced engine", b"traced key"))
@@ -198,4 +209,37 @@ async def test_session_validator(chain: Chain, first: bool) -> None:
 
     key = nonce_key(validator, LANE_KEEPER)
     traced = await chain.traced(b.ecdsa_owner(OWNER.address), (module,), key, sign, first=first, target=token)
+    assert validator in traced
+
+
+BOUNDS = Bounds(
+    rates=(Window(Span.ROLLING, 5, duration_s=3_600), Window(Span.DAY, 20)),
+    allowances=(Window(Span.MONTH, 10**9, offset_minutes=60),),
+    any_of=(((EQUAL, 0, (bytes(12) + TARGET,)), (ALLOWANCE, 1, (bytes(32),))),),
+)
+
+
+@pytest.mark.parametrize("uses", [0, 3], ids=["any number of uses", "three uses"])
+@pytest.mark.parametrize("enabling", [False, True], ids=["enabled before", "enabled by its first operation"])
+async def test_session_validator_with_bounds(chain: Chain, enabling: bool, uses: int) -> None:
+    validator, token = chain.net.addresses.session_validator, chain.net.addresses.usdc
+    encoded = BOUNDS.encode()
+    session = Session(KEY.address, 0, 2**47 - 1, token, b.TRANSFER.selector, 3 * WAD, uses, keccak(encoded))
+    times = BOUNDS.times(int((await chain.net.rpc.block())["timestamp"], 16), 600)
+
+    async def sign(op: UserOperation) -> UserOperation:
+        signature = KEY.sign_hash(chain.digest(op))
+        if not enabling:
+            return op.replace(signature=encode_bounded_envelope(session, times, encoded, signature))
+        consent = approval_digest(validator, chain.net.chain_id, op.sender, 1, session)
+        answer = await chain.net.rpc.eth_call(validator, APPROVAL_HASH.encode(op.sender, session.to_abi()))
+        assert answer == consent
+        envelope = encode_enabling_envelope(session, times, encoded, OWNER.sign_hash(consent), signature)
+        return op.replace(signature=envelope)
+
+    lane = nonce_key(validator, LANE_KEEPER, int.from_bytes(session.session_id[:3]) if uses else 0)
+    module = ModuleInit(
+        b.MODULE_VALIDATOR, validator, b"" if enabling else b.encode_sessions(session, bounds=[encoded])
+    )
+    traced = await chain.traced(b.ecdsa_owner(OWNER.address), (module,), lane, sign, first=False, target=token)
     assert validator in traced

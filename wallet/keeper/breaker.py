@@ -212,7 +212,7 @@ class BreakerKeeper:
         if parse_address(log["address"].lower()) == self._breaker:
             self._configured.add(account)
             return
-        _, _, (key, *_) = SESSION_ENABLED.decode(topics, bytes.fromhex(log["data"][2:]))
+        _, _, (key, *_), _ = SESSION_ENABLED.decode(topics, bytes.fromhex(log["data"][2:]))
         if key == self._key:
             self._ours.add(account)
 

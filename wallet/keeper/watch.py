@@ -11,15 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from contracts.abi import Event
-from contracts.bindings import GUARD_EXECUTE, STOP_ARMED
+from contracts.bindings import GUARD_EXECUTE, SESSION_ENABLED, SESSION_REVOKED, STOP_ARMED, Session
 from contracts.errors import BadInput, InvalidFields, NodeError, SetupError
 from contracts.rpc import RpcClient
 from contracts.types import Address, Hash32, Wei, checksum, parse_address, parse_hash, to_hex
 
-SESSION_ENABLED = Event.parse(
-    "SessionEnabled(address indexed,bytes32 indexed,(address,uint48,uint48,address,bytes4,uint128))"
-)
-SESSION_REVOKED = Event.parse("SessionRevoked(address indexed,bytes32 indexed)")
 REORG_DEPTH = 16
 """Blocks that are searched again on each head: adding a trigger twice changes nothing, missing one does."""
 LOG_RANGE = 5_000
@@ -168,9 +164,15 @@ class WatchList:
                 del self._sessions[account]
         elif address == self._session_validator and topics[0] == SESSION_ENABLED.topic:
             data = bytes.fromhex(log["data"][2:])
-            _, session_id, (key, _, valid_until, target, selector, _) = SESSION_ENABLED.decode(topics, data)
-            if (key, target, selector) == (self._key, self._guard, GUARD_EXECUTE.selector):
-                self._sessions.setdefault(account, {})[session_id] = valid_until
+            _, session_id, fields, _ = SESSION_ENABLED.decode(topics, data)
+            session = Session(*fields)
+            is_ours = (session.key, session.target, session.selector) == (
+                self._key,
+                self._guard,
+                GUARD_EXECUTE.selector,
+            )
+            if is_ours and not session.uses and not any(session.bounds):  # what is limited is meant for others
+                self._sessions.setdefault(account, {})[session_id] = session.valid_until_s
 
 
 def read_watch_file(path: Path) -> dict[Trigger, Hash32 | None]:

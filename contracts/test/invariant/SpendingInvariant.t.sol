@@ -184,7 +184,7 @@ contract SessionWorld is Base {
     function ownerEnables() public {
         if (enabled) return;
         bytes memory answer =
-            _as(address(account), address(sessions), abi.encodeCall(sessions.enableSession, (session)));
+            _as(address(account), address(sessions), abi.encodeCall(sessions.enableSession, (session, "")));
         (id, enabled) = (abi.decode(answer, (bytes32)), true);
         budgets += BUDGET;
     }

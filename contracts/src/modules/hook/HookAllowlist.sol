@@ -2,6 +2,7 @@
 pragma solidity ^0.8.26;
 
 import {SSTORE2} from "solady/utils/SSTORE2.sol";
+import {Conditions} from "../../libraries/Conditions.sol";
 import {HookConfig} from "./HookConfig.sol";
 
 /// @title Which calls are permitted
@@ -40,7 +41,7 @@ abstract contract HookAllowlist is HookConfig {
         bytes calldata data
     ) private view returns (bool) {
         for (uint256 i = 0; i < conditions.length; ++i) {
-            (bool present, uint256 word) = _argument(conditions[i].word, value, data);
+            (bool present, uint256 word) = Conditions.argument(conditions[i].word, value, data);
             if (!present || !_holds(generation, account, conditions[i], word)) return false;
         }
         return true;
@@ -51,22 +52,10 @@ abstract contract HookAllowlist is HookConfig {
         view
         returns (bool)
     {
-        (Kind kind, bytes32[] memory values) = (condition.kind, condition.values);
-        if (kind == Kind.SELF) return word == uint160(account);
-        uint256 first = uint256(values[0]);
-        if (kind == Kind.EQUAL) return word == first;
-        if (kind == Kind.RANGE) return first <= word && word <= uint256(values[1]);
-        if (kind == Kind.SIGNED_RANGE) {
-            return int256(first) <= int256(word) && int256(word) <= int256(uint256(values[1]));
+        if (condition.kind == Kind.ALLOWANCE) {
+            return word <= _accrued(_allowances[_allowanceKey(generation, condition.values[0])][account]).balance;
         }
-        if (kind == Kind.MASK) return word & first == uint256(values[1]);
-        if (kind == Kind.ALLOWANCE) {
-            return word <= _accrued(_allowances[_allowanceKey(generation, values[0])][account]).balance;
-        }
-        for (uint256 i = 0; i < values.length; ++i) {
-            if (word == uint256(values[i])) return true;
-        }
-        return false;
+        return Conditions.compares(condition, account, word);
     }
 
     function _takeAllowances(
@@ -78,7 +67,7 @@ abstract contract HookAllowlist is HookConfig {
     ) private {
         for (uint256 i = 0; i < conditions.length; ++i) {
             if (conditions[i].kind != Kind.ALLOWANCE) continue;
-            (, uint256 amount) = _argument(conditions[i].word, value, data);
+            (, uint256 amount) = Conditions.argument(conditions[i].word, value, data);
             bytes32 id = conditions[i].values[0];
             AllowanceState storage kept = _allowances[_allowanceKey(generation, id)][account];
             AllowanceState memory state = _accrued(kept);
@@ -86,16 +75,5 @@ abstract contract HookAllowlist is HookConfig {
             if (amount > state.balance) revert AllowanceExceeded(id, amount, state.balance);
             (kept.balance, kept.timestamp) = (state.balance - uint128(amount), state.timestamp);
         }
-    }
-
-    function _argument(uint16 index, uint256 value, bytes calldata data)
-        private
-        pure
-        returns (bool present, uint256 word)
-    {
-        if (index == VALUE_WORD) return (true, value);
-        uint256 at = 4 + 32 * uint256(index);
-        if (data.length < at + 32) return (false, 0);
-        return (true, uint256(bytes32(data[at:at + 32])));
     }
 }

@@ -5,6 +5,7 @@ import {ERC165Checker} from "@openzeppelin/contracts/utils/introspection/ERC165C
 import {SSTORE2} from "solady/utils/SSTORE2.sol";
 import {IPolicyHook} from "../../interfaces/IPolicyHook.sol";
 import {IRiskState} from "../../interfaces/IRiskState.sol";
+import {Conditions} from "../../libraries/Conditions.sol";
 import {SpendingWindow} from "../../libraries/SpendingWindow.sol";
 
 /// @title What a PolicyHook knows of each account
@@ -36,8 +37,6 @@ abstract contract HookConfig is IPolicyHook {
 
     /// Selector of a rule for every selector of its target.
     bytes4 public constant ANY_SELECTOR = 0xffffffff;
-    /// Word index that means the native value of the call.
-    uint16 internal constant VALUE_WORD = 0xffff;
     /// Cap that permits any allowance.
     uint128 public constant UNLIMITED = type(uint128).max;
     uint8 public constant PAYABLE = 1;
@@ -269,7 +268,7 @@ abstract contract HookConfig is IPolicyHook {
             for (uint256 i = 0; i < rule.anyOf.length; ++i) {
                 sound = sound && rule.anyOf[i].length <= MAX_CONDITIONS;
                 for (uint256 j = 0; sound && j < rule.anyOf[i].length; ++j) {
-                    sound = _isSound(rule.anyOf[i][j]);
+                    sound = Conditions.isSound(rule.anyOf[i][j]);
                 }
             }
             if (sound && enabled) pointer = SSTORE2.write(abi.encode(rule.anyOf));
@@ -279,13 +278,6 @@ abstract contract HookConfig is IPolicyHook {
             uint256(_accounts[msg.sender].generation) << 168 | uint256(rule.flags) << 160 | uint256(uint160(pointer));
         _rules[_ruleKey(rule.target, rule.selector)][msg.sender] = enabled ? word : 0;
         emit RuleSet(msg.sender, rule.target, rule.selector, rule, enabled);
-    }
-
-    function _isSound(Condition memory condition) private pure returns (bool) {
-        uint256 count = condition.values.length;
-        if (condition.kind == Kind.IN_SET) return count != 0;
-        if (condition.kind == Kind.EQUAL || condition.kind == Kind.ALLOWANCE) return count == 1;
-        return count == (condition.kind == Kind.SELF ? 0 : 2);
     }
 
     function _setWindows(Window[] memory windows) private {

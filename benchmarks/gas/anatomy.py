@@ -195,6 +195,7 @@ async def measure() -> dict[str, Anatomy]:
         await accounts.owner_path(bench, people.owner)
         await accounts.attested(bench, people.owner, people.engine)
         await accounts.by_session(bench, people.owner, people.keeper)
+        await accounts.by_session(bench, people.owner, people.keeper, 1_000)
         await accounts.hooked(bench, people.owner)
         await accounts.stopped(bench, people.owner)
         return found

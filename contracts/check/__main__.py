@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from contracts.check import slither, solidity
+from contracts.check import halmos, slither, solidity
 from contracts.check.result import Result, summary
 from contracts.errors import SeawallError
 
@@ -16,6 +16,7 @@ def steps(*, short: bool) -> dict[str, Callable[[], Result]]:
     """The checks by name, in the order in which they run: what is quick to fail comes first."""
     return {
         "slither": slither.check,
+        "halmos": halmos.check,
         "tests": lambda: solidity.tests(short=short),
         "coverage": solidity.coverage,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from contracts.check import slither, solidity
+from contracts.check import halmos, slither, solidity
 from contracts.check.result import Result, summary
 
 LCOV = """SF:contracts/src/modules/A.sol
@@ -104,6 +104,37 @@ def test_a_failed_test_fails_with_its_name_and_reason() -> None:
 
 def test_a_run_without_invariants_fails() -> None:
     assert solidity.judge_tests(_suite(invariants=False)).problems == ("no invariant test ran",)
+
+
+def _proof(exitcode: int = 0, **others: Any) -> dict[str, Any]:
+    proof = {"name": "check_sums(uint256)", "exitcode": exitcode, "num_paths": [7, 5, 0], "num_bounded_loops": 0}
+    return {"contracts/proof/A.t.sol:AProof": [proof | others]}
+
+
+def test_proofs_are_counted_with_their_paths() -> None:
+    result = halmos.judge(_proof(), [])
+    assert result.passed
+    assert result.figures == "1 of 1 proved, 7 paths"
+
+
+def test_a_counterexample_fails_even_where_the_solvers_time_is_excused() -> None:
+    result = halmos.judge(_proof(1), [{"proof": "AProof.check_sums", "reached": "30 s"}])
+    assert result.problems[0] == "AProof.check_sums: counterexample found"
+
+
+def test_only_a_listed_proof_may_run_out_of_time_and_it_is_not_counted_as_proved() -> None:
+    results = _proof() | {"contracts/proof/B.t.sol:BProof": [_proof(2)["contracts/proof/A.t.sol:AProof"][0]]}
+    assert not halmos.judge(results, []).passed
+    assert not halmos.judge(results, [{"proof": "BProof.check_sums", "reached": " "}]).passed
+    result = halmos.judge(results, [{"proof": "BProof.check_sums", "reached": "30 s"}])
+    assert result.passed
+    assert result.figures.startswith("1 of 2 proved")
+
+
+def test_a_proof_that_cut_off_loops_and_an_entry_without_proof_fail() -> None:
+    assert not halmos.judge(_proof(num_bounded_loops=1), []).passed
+    assert not halmos.judge(_proof(), [{"proof": "AProof.check_gone", "reached": "30 s"}]).passed
+    assert not halmos.judge({}, []).passed
 
 
 def test_the_summary_has_a_line_for_each_check_and_the_reasons_of_failures_below() -> None:

@@ -30,6 +30,7 @@ log = logging.getLogger("bundler.store")
 _CONNECT_S = 5
 _LONGEST_S = 15.0
 """How long one batch may take before the server counts as gone."""
+_ASK_AGAIN_S = 0.1
 _MOST = 256
 """Writes that share a commit."""
 _SESSION = f"""
@@ -56,6 +57,15 @@ class Batch:
         return await self.cursor.fetchall() if self.cursor.description is not None else []
 
 
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A transaction whose COMMIT was sent and not answered yet, and what its jobs return if it stands."""
+
+    transaction: str
+    batch: Batch
+    results: list[Any]
+
+
 Job = Callable[[Batch], Awaitable[Any]]
 """Writes its part of a batch. What it refuses, it refuses (SeawallError) before it has written anything."""
 
@@ -79,6 +89,7 @@ class Session:
         self._cleared = 0
         self._all_counts = False
         """Whether a write failed: all counts are learnt anew, then."""
+        self._doubt: _Doubt | None = None
 
     async def connect(self) -> Connection:
         """A new connection, synchronous commits on. Raises psycopg.Error."""
@@ -172,7 +183,13 @@ class Session:
                 await _end(self._writer)
                 self._writer = None
                 self._all_counts = True
-                results = [self.failure(error)] * len(items)
+                if (doubt := self._doubt) is not None and await self._stands(doubt):
+                    results = self._written(doubt)
+                else:
+                    results = [self.failure(error)] * sum(job is not None for job, _ in items)
+                self._doubt = None
+                found = iter(results)
+                results = [self.failure(error) if job is None else next(found) for job, _ in items]
             else:
                 found = iter(results)
                 results = [None if job is None else next(found) for job, _ in items]
@@ -207,10 +224,40 @@ class Session:
                 return results
             await cursor.execute("UPDATE state SET change = %s", (batch.change,))
             await cursor.execute(f"NOTIFY {CHANNEL}")
-        self._seen = batch.change
-        if batch.counts:
-            self.tell(News(counts=batch.counts))
-        return results
+            await cursor.execute("SELECT pg_current_xact_id()::text")
+            (transaction,) = await cursor.fetchone() or ("",)
+            self._doubt = _Doubt(transaction, batch, results)
+        doubt, self._doubt = self._doubt, None
+        return self._written(doubt)
+
+    def _written(self, doubt: _Doubt) -> list[Any]:
+        self._seen = doubt.batch.change
+        if doubt.batch.counts:
+            self.tell(News(counts=doubt.batch.counts))
+        return doubt.results
+
+    async def _stands(self, doubt: _Doubt) -> bool:
+        """Whether a COMMIT whose answer was lost took place: what is written twice, as counts would be, is wrong.
+
+        Asks until the server answers, for so long as a batch may take; if it does not, the write counts as failed.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_S):
+                while True:
+                    connection: Connection | None = None
+                    try:
+                        connection = await self.connect()
+                        cursor = await connection.execute("SELECT pg_xact_status(%s::xid8)", (doubt.transaction,))
+                        (status,) = await cursor.fetchone() or (None,)
+                        if status != "in progress":
+                            return bool(status == "committed")
+                    except psycopg.Error:
+                        pass  # it starts again
+                    finally:
+                        await _end(connection)
+                    await asyncio.sleep(_ASK_AGAIN_S)
+        log.warning("whether a write to %s took place could not be learnt: it counts as failed", self.where)
+        return False
 
     async def _connected(self) -> Connection:
         """The writer. A server that was started again while nothing was written is noticed here, not by a request."""

@@ -114,24 +114,26 @@ class Fleet(Storm):
             raise NodeUnreachable(str(error)) from error
 
     async def judge(self) -> Verdict:
-        """The verdict of a storm; and on whose lease each transaction was signed: a token is one process's, and none comes back."""
+        """The verdict of a storm; and on whose lease each transaction was signed: a token is one process's, and none comes back.
+
+        Of one nonce's transactions the later pays more. Of different nonces none can be told to be later: after a reorganisation the
+        holder of a later lease raises a nonce below those that an earlier one used.
+        """
         verdict = await Storm.judge(self)
         assert self.cluster is not None
         rows = self.cluster.execute(
             self.settings.store,
-            "SELECT encode(executor, 'hex'), nonce, token, holder FROM seawall_bundler.bundles WHERE token IS NOT NULL",
+            "SELECT encode(executor, 'hex'), nonce, token, holder FROM seawall_bundler.bundles WHERE token IS NOT NULL "
+            "ORDER BY executor, nonce, max_fee_wei",
         )
         holders: dict[Any, Any] = {}
-        first: dict[Any, Any] = {}
+        last: dict[Any, Any] = {}
         for executor, nonce, token, holder in rows:
             if holders.setdefault((executor, token), holder) != holder:
                 verdict.failures.append(f"KEY: {executor} was used by two processes on one lease ({token})")
-            lowest, highest = first.get((executor, token), (nonce, nonce))
-            first[executor, token] = min(lowest, nonce), max(highest, nonce)
-        for (executor, token), (_, highest) in first.items():
-            later = [low for (other, after), (low, _) in first.items() if other == executor and after > token]
-            if any(low < highest for low in later):
+            if last.get((executor, nonce), 0) > token:
                 verdict.failures.append(f"KEY: {executor} was used on lease {token} after a later one")
+            last[executor, nonce] = token
         self.done["leases used"] = len(holders)
         self.done["processes that signed"] = len(set(holders.values()))
         return verdict

@@ -462,7 +462,7 @@ DUMMY_ATTESTED_SIGNATURE = encode_attested_envelope(_STUB, [_STUB_ATTESTATION])
 
 
 def _stubs(engines: int) -> list[bytes]:
-    return [(0xFF << 152 | i).to_bytes(20) + _STUB_ATTESTATION[20:] for i in range(engines)]
+    return [((1 << 160) - 1 - i).to_bytes(20) + _STUB_ATTESTATION[20:] for i in range(engines)]
 
 
 def dummy_attested_signature(engines: int, owner_signature: bytes = _STUB) -> bytes:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from contracts import bindings as b
 from contracts.bindings import RecoveryMessage
-from contracts.eoa import Eoa, TransactionSender
+from contracts.eoa import TransactionSender
 from contracts.errors import BadInput
 from contracts.owners import KIND_ERC7913, multisig_signature
 from contracts.rpc import RpcClient
-from contracts.types import Address, Hash32, checksum, parse_hash
+from contracts.types import Address, Hash32, checksum, parse_hash, to_hex
+
+_P256_OWNER_BYTES = 21 + 64
+"""Kind, verifier and point; no multisig is of that length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,14 @@ async def status(rpc: RpcClient, module: Address, account: Address) -> RecoveryS
     )
 
 
+class Party(Protocol):
+    """Whoever signs: a key of the keystore (`Eoa`), or a P-256 key (`wallet.passkeys.P256Key`)."""
+
+    def sign_hash(self, digest: Hash32) -> bytes: ...
+
+
 def sign(
-    party: Eoa,
+    party: Party,
     message: RecoveryMessage,
     module: Address,
     chain_id: int,
@@ -69,19 +79,30 @@ def sign(
     return party.sign_hash(b.recovery_digest(message, module, chain_id, account, new_owner, now.nonce, expiry_s))
 
 
-def together(message: RecoveryMessage, now: RecoveryStatus, given: Mapping[Address, bytes]) -> bytes:
-    """The signature of all who must sign a message, out of theirs. Raises BadInput while some are missing, naming them."""
+def together(
+    message: RecoveryMessage, now: RecoveryStatus, given: Mapping[bytes, bytes], owner: bytes | None = None
+) -> bytes:
+    """The signature of all who must sign a message, out of theirs, by address or owner bytes. `owner`: who owns the account now, and so
+    cancels; None: a single key.
+
+    Raises BadInput while some are missing, naming them, or for a party that has no say.
+    """
+    signatures = {b.ecdsa_owner(who) if len(who) == 20 else who: one for who, one in given.items()}
+    who = now.guardians
     if message is RecoveryMessage.CANCEL:
-        return _only(given, "the owner cancels alone")
-    who = now.heir if message is RecoveryMessage.CLAIM else now.guardians
+        if owner is None:
+            return _only(signatures, "the owner cancels alone")
+        who = owner
+    elif message is RecoveryMessage.CLAIM:
+        who = now.heir
     if not who:
         raise BadInput("this account has no heir: only its guardians can propose a new owner")
-    if who[0] != KIND_ERC7913:
-        return _only(given, f"{checksum(who[1:21])} signs alone")
-    return multisig_signature(who, {b.ecdsa_owner(address): signature for address, signature in given.items()})
+    if who[0] == KIND_ERC7913 and len(who) != _P256_OWNER_BYTES:
+        return multisig_signature(who, signatures)
+    return _only(signatures, f"{to_hex(who[1:]) if len(who) > 21 else checksum(who[1:])} signs alone")
 
 
-def _only(given: Mapping[Address, bytes], why: str) -> bytes:
+def _only(given: Mapping[bytes, bytes], why: str) -> bytes:
     if len(given) != 1:
         raise BadInput(f"{why}: hand in one signature, not {len(given)}")
     return next(iter(given.values()))

@@ -285,3 +285,14 @@ def test_session_and_escape_envelopes_come_back() -> None:
 def test_the_stub_has_the_size_of_a_real_signature() -> None:
     packed = encode_attestation(ATTESTATION, address("engine"), SIGNATURE)
     assert len(DUMMY_ATTESTED_SIGNATURE) == len(encode_attested_envelope(SIGNATURE, [packed]))
+
+
+def test_the_stub_of_an_attested_signature_costs_no_less_call_data_than_a_real_one() -> None:
+    from policies.attestation import DUMMY_ATTESTED_SIGNATURE, dummy_attested_signature
+
+    assert dummy_attested_signature(1) == DUMMY_ATTESTED_SIGNATURE
+    for engines in (1, 2, 3):
+        found = decode_attested_envelope(dummy_attested_signature(engines, b"\xff" * 700))
+        assert found.owner_signature == b"\xff" * 700
+        assert len({one.engine for one in found.attestations}) == engines
+        assert all(0 not in one.engine for one in found.attestations)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from contracts.bindings import RecoveryMessage
+from contracts.bindings import RecoveryMessage, recovery_digest
 from contracts.errors import BadInput
 from contracts.types import checksum, parse_address, parse_bytes, to_hex
 from wallet.cli.freeze import Account, Guardian, KeyName, Yes
-from wallet.cli.output import AsJson, PassphraseFd, PassphraseFile, emit
+from wallet.cli.output import AsJson, PassphraseFd, PassphraseFile, emit, profile
 
 app = typer.Typer(
     no_args_is_help=True, help="Replace a lost owner: guardians propose, the owner can cancel, all see it."
@@ -18,7 +20,10 @@ app = typer.Typer(
 
 What = Annotated[str, typer.Argument(help="propose (guardians), claim (heir), withdraw (guardians) or cancel (owner).")]
 NewOwner = Annotated[
-    str | None, typer.Option("--new-owner", help="Its address, or an owner in bytes (kind, address, key).")
+    str | None, typer.Option("--new-owner", help="Its address, or any owner as `seawall owner show` reads it.")
+]
+P256File = Annotated[
+    Path | None, typer.Option("--p256", metavar="FILE", help="A P-256 key of `owner new-p256`, in place of --key.")
 ]
 
 
@@ -29,8 +34,10 @@ def _message(text: str) -> RecoveryMessage:
         raise BadInput(f"it is propose, claim, withdraw or cancel, got {text!r}") from None
 
 
-def _new_owner(message: RecoveryMessage, text: str | None) -> bytes:
+def _new_owner(ctx: typer.Context, message: RecoveryMessage, text: str | None) -> bytes:
     from contracts.bindings import ecdsa_owner
+    from wallet.keystore import Keystore
+    from wallet.owner_kinds import parse_owner
 
     if message.names_owner != (text is not None):
         raise BadInput(
@@ -38,8 +45,9 @@ def _new_owner(message: RecoveryMessage, text: str | None) -> bytes:
         )
     if text is None:
         return b""
-    given = parse_bytes(text, "new owner")
-    return ecdsa_owner(given) if len(given) == 20 else given
+    if text.startswith("0x") and len(text) == 42:
+        return ecdsa_owner(parse_address(text, "new owner"))
+    return parse_owner(text, Keystore(profile(ctx, {}).profile.keystore))
 
 
 def _owner(owner: bytes) -> str:
@@ -92,30 +100,120 @@ def sign(
     new_owner: NewOwner = None,
     hours: Annotated[int, typer.Option(help="How long the signature is good.")] = 24,
     key: KeyName = None,
+    p256: P256File = None,
+    assertion: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A passkey's answer to `recovery ask`; with its --expiry.")
+    ] = None,
+    expiry: Annotated[int | None, typer.Option(help="The expiry that was asked for, unix seconds.")] = None,
     passphrase_file: PassphraseFile = None,
     passphrase_fd: PassphraseFd = None,
     as_json: AsJson = False,
 ) -> None:
     """Sign as one guardian, as the heir, or (cancel) as the owner; hand the line to whoever collects them."""
+    from wallet.desk import READ_ONLY
+    from wallet.keystore import PassphraseSource
+    from wallet.passkeys import P256Key
     from wallet.recovery import sign as signed
     from wallet.recovery import status as read
 
     message = _message(what)
-    owner = _new_owner(message, new_owner)
+    owner = _new_owner(ctx, message, new_owner)
     guardian = Guardian(ctx, account, key, passphrase_file, passphrase_fd, "recovery")
 
+    if sum(one is not None for one in (key, p256, assertion)) > 1:
+        raise BadInput("sign with one of --key, --p256 and --assertion")
+    if assertion is not None and expiry is None:
+        raise BadInput("an assertion is over one expiry: give the --expiry that `recovery ask` named")
+    if p256 is not None and guardian.settings.read_only:
+        raise BadInput(READ_ONLY)
+    source = PassphraseSource.of(passphrase_file, passphrase_fd, os.environ)
+    opened = None if p256 is None else P256Key.read(p256, source.read(f"key {p256.name!r}"))
+
     async def act(rpc: Any, sender: Any) -> dict[str, Any]:
-        now = await read(rpc, guardian.module, guardian.account)
-        expiry = int((await rpc.block())["timestamp"], 16) + hours * 3600
-        signature = signed(sender.eoa, message, guardian.module, sender.chain_id, guardian.account, now, expiry, owner)
+        now, chain_id = await read(rpc, guardian.module, guardian.account), await rpc.chain_id()
+        until = int((await rpc.block())["timestamp"], 16) + hours * 3600 if expiry is None else expiry
+        about = message, guardian.module, chain_id, guardian.account
+        if assertion is not None:
+            digest = recovery_digest(*about, owner, now.nonce, until)
+            who, signature = await _by_passkey(rpc, guardian, message, now, assertion, digest)
+        else:
+            party = sender.eoa if opened is None else opened
+            signature = signed(party, *about, now, until, owner)
+            who = checksum(sender.eoa.address) if opened is None else to_hex(_p256(opened.point))
         return {
             "account": checksum(guardian.account),
             "message": str(message),
-            "expiry": expiry,
-            "signature": f"{checksum(sender.eoa.address)}:{to_hex(signature)}",
+            "expiry": until,
+            "signature": f"{who}:{to_hex(signature)}",
         }
 
-    emit(guardian.run(act), as_json)
+    emit(guardian.run(act, sign=opened is None and assertion is None), as_json)
+
+
+def _p256(point: Any) -> bytes:
+    from contracts.owners import p256_owner
+    from wallet.owner_kinds import verifiers
+
+    return p256_owner(verifiers().p256, point.x, point.y)
+
+
+async def _parties(rpc: Any, guardian: Guardian, message: RecoveryMessage, now: Any) -> bytes:
+    """Who signs a message: the guardians, the heir, or the account's owner."""
+    from contracts.bindings import OWNER_SIGNER
+    from contracts.errors import InvalidFields, RpcError
+
+    if message is RecoveryMessage.CANCEL:
+        try:
+            owner: bytes = OWNER_SIGNER.decode(await rpc.eth_call(guardian.account, OWNER_SIGNER.encode()))[0]
+        except (RpcError, InvalidFields):
+            raise BadInput(f"{checksum(guardian.account)} is no RiskAccount and does not say who owns it") from None
+        return owner
+    who: bytes = now.heir if message is RecoveryMessage.CLAIM else now.guardians
+    return who
+
+
+async def _by_passkey(
+    rpc: Any, guardian: Guardian, message: RecoveryMessage, now: Any, assertion: Path, digest: bytes
+) -> tuple[str, bytes]:
+    """Whose passkey it was, and its signature. Raises BadInput when no party's passkey made this assertion."""
+    from wallet.owner_kinds import kind_of, point_of, seats
+    from wallet.passkeys import asserted, read_json
+
+    answer, why = read_json(assertion, "passkey's answer"), BadInput("no passkey has a say in this")
+    for seat in seats(await _parties(rpc, guardian, message, now))[1]:
+        if kind_of(seat.owner) == "passkey":
+            try:
+                return to_hex(seat.owner), asserted(answer, point_of(seat.owner), digest)
+            except BadInput as error:
+                why = error
+    raise why
+
+
+@app.command()
+def ask(
+    ctx: typer.Context,
+    what: What,
+    account: Account = None,
+    new_owner: NewOwner = None,
+    hours: Annotated[int, typer.Option(help="How long the signature is good.")] = 24,
+    as_json: AsJson = False,
+) -> None:
+    """What a party signs elsewhere: the hash, its expiry, and what a page asks a passkey for. Needs no key."""
+    from wallet.passkeys import request
+    from wallet.recovery import status as read
+
+    message = _message(what)
+    owner = _new_owner(ctx, message, new_owner)
+    guardian = Guardian(ctx, account, None, None, None, "recovery")
+
+    async def act(rpc: Any, _: Any) -> dict[str, Any]:
+        now = await read(rpc, guardian.module, guardian.account)
+        until = int((await rpc.block())["timestamp"], 16) + hours * 3600
+        about = message, guardian.module, await rpc.chain_id(), guardian.account
+        digest = recovery_digest(*about, owner, now.nonce, until)
+        return {"message": str(message), "expiry": until, "hash": to_hex(digest), "passkeyRequest": request(digest)}
+
+    emit(guardian.run(act, sign=False), as_json)
 
 
 @app.command()
@@ -139,18 +237,25 @@ def submit(
     from wallet.recovery import status as read
 
     message = _message(what)
-    owner = _new_owner(message, new_owner)
+    owner = _new_owner(ctx, message, new_owner)
     given = {}
     for text in signatures:
         address, _, signature = text.partition(":")
-        given[parse_address(address, "signer")] = parse_bytes(signature, "signature")
+        given[parse_bytes(address, "signer")] = parse_bytes(signature, "signature")
     guardian = Guardian(ctx, account, key, passphrase_file, passphrase_fd, "recovery")
     if not yes:
         typer.confirm(f"Hand in {message.lower()} for {checksum(guardian.account)}?", abort=True, err=True)
 
     async def act(rpc: Any, sender: Any) -> dict[str, Any]:
         now = await read(rpc, guardian.module, guardian.account)
-        signature = together(message, now, given)
+        owner_now = None
+        if message is RecoveryMessage.CANCEL:
+            try:
+                owner_now = await _parties(rpc, guardian, message, now)
+            except BadInput:  # of another maker: one signature is handed in as it is
+                if len(given) > 1:
+                    raise
+        signature = together(message, now, given, owner_now)
         sent = await hand_in(sender, message, guardian.module, guardian.account, expiry, signature, owner)
         return await _after(rpc, guardian, sent)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -61,7 +62,6 @@ class Batch:
 class _Doubt:
     """A transaction whose COMMIT was sent and not answered yet, and what its jobs return if it stands."""
 
-    transaction: str
     batch: Batch
     results: list[Any]
 
@@ -75,6 +75,7 @@ class Session:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._id = uuid.uuid4()
         told = conninfo_to_dict(url)
         self.where = f"{told.get('host') or 'the local socket'}:{told.get('port') or 5432}/{told.get('dbname') or ''}"
         self._learn: Callable[[News], None] | None = None
@@ -222,11 +223,13 @@ class Session:
                     results.append(refusal)
             if all(isinstance(result, SeawallError) for result in results):
                 return results
-            await cursor.execute("UPDATE state SET change = %s", (batch.change,))
+            await cursor.execute(
+                "WITH mine AS (INSERT INTO writers VALUES (%(id)s, %(change)s, clock_timestamp()) "
+                "ON CONFLICT (id) DO UPDATE SET change = excluded.change, at = excluded.at) UPDATE state SET change = %(change)s",
+                {"id": self._id, "change": batch.change},
+            )
             await cursor.execute(f"NOTIFY {CHANNEL}")
-            await cursor.execute("SELECT pg_current_xact_id()::text")
-            (transaction,) = await cursor.fetchone() or ("",)
-            self._doubt = _Doubt(transaction, batch, results)
+            self._doubt = _Doubt(batch, results)
         doubt, self._doubt = self._doubt, None
         return self._written(doubt)
 
@@ -239,7 +242,9 @@ class Session:
     async def _stands(self, doubt: _Doubt) -> bool:
         """Whether a COMMIT whose answer was lost took place: what is written twice, as counts would be, is wrong.
 
-        Asks until the server answers, for so long as a batch may take; if it does not, the write counts as failed.
+        Its own number stands in `writers` if it did. (Not `pg_xact_status`: after a crash the server gives a transaction's id, when nothing of
+        it was on disk, to another.) The lock is had when the old connection's transaction is over, one way or the other. Asks until the
+        server answers, for so long as a batch may take; if it does not, the write counts as failed.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LONGEST_S):
@@ -247,10 +252,10 @@ class Session:
                     connection: Connection | None = None
                     try:
                         connection = await self.connect()
-                        cursor = await connection.execute("SELECT pg_xact_status(%s::xid8)", (doubt.transaction,))
-                        (status,) = await cursor.fetchone() or (None,)
-                        if status != "in progress":
-                            return bool(status == "committed")
+                        async with connection.transaction():
+                            await connection.execute("SELECT change FROM state FOR UPDATE")
+                            cursor = await connection.execute("SELECT change FROM writers WHERE id = %s", (self._id,))
+                            return await cursor.fetchone() == (doubt.batch.change,)
                     except psycopg.Error:
                         pass  # it starts again
                     finally:

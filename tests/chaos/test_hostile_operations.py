@@ -223,11 +223,11 @@ async def test_a_flood_of_bad_signatures_is_refused_one_by_one(chain: Chain, run
     good = await account.operation()
     # A signature's zero byte that is one no more costs call data gas: that must not be what is wrong with it.
     good = account.sign(good.replace(pre_verification_gas=good.pre_verification_gas + 1_000))
-    ops = [good.replace(signature=good.signature[:-2] + bytes([i % 256, 27 + i % 2])) for i in range(CROWD)]
+    signatures = [good.signature[:-2] + bytes([i % 256, 27 + i % 2]) for i in range(CROWD)]
+    ops = [good.replace(signature=signature) for signature in signatures if signature != good.signature]
     answered = await Honest(chain, running).during(outcomes(running, ops), growth_bytes=100 * MEGABYTE)
-    accepted = [answer for answer in answered if isinstance(answer, bytes)]
+    assert len(refusals(answered)) == len(ops)
     assert {refusal.rpc_code for refusal in refusals(answered)} <= {-32507, -32500}
-    assert len(set(accepted)) <= 1, "only the signature itself may be among them"
 
 
 async def test_operations_that_all_become_invalid_at_once_are_dropped_and_the_honest_land(

@@ -47,6 +47,36 @@ contract FalseCoin is Coin(6) {
     }
 }
 
+/// A token that tells whoever pays before it moves anything, as ERC-777 does.
+contract TellingCoin is Coin(6) {
+    function _update(address from, address to, uint256 value) internal override {
+        if (from.code.length != 0) TwiceCrediting(from).paying();
+        super._update(from, to, value);
+    }
+}
+
+/// Lays in credit while it lays in credit.
+contract TwiceCrediting {
+    ERC20Paymaster private immutable PAYMASTER;
+    IERC20 private immutable COIN;
+    bool private _inside;
+
+    constructor(ERC20Paymaster paymaster, IERC20 coin) {
+        (PAYMASTER, COIN) = (paymaster, coin);
+        coin.approve(address(paymaster), type(uint256).max);
+    }
+
+    function begin() external {
+        PAYMASTER.addCredit(COIN, 100e6);
+    }
+
+    function paying() external {
+        if (_inside) return;
+        _inside = true;
+        PAYMASTER.addCredit(COIN, 100e6);
+    }
+}
+
 /// Both libraries on one feed.
 contract Readers {
     function guarded(OracleConfig memory config) external view returns (uint256 price, bytes4 problem) {
@@ -381,6 +411,22 @@ contract ERC20PaymasterTest is Assertions {
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(GUARANTOR_KEY, paymaster.guaranteeHash(op));
         op.paymasterAndData = _op(abi.encodePacked(head, r, s, v)).paymasterAndData;
         isTrue(_refused(op), "his own operation");
+    }
+
+    function test_credit_counts_once_whatever_the_token_calls_back() public {
+        TellingCoin telling = new TellingCoin();
+        TwiceCrediting attacker = new TwiceCrediting(paymaster, telling);
+        telling.mint(address(attacker), 200e6);
+        attacker.begin();
+        eq(telling.balanceOf(address(paymaster)), 200e6, "laid in");
+        eq(paymaster.creditOf(telling, address(attacker)), 200e6, "credited");
+    }
+
+    function test_credit_that_arrives_with_less_is_refused() public {
+        coin.setFee(100);
+        vm.expectRevert(abi.encodeWithSelector(ERC20Paymaster.InsufficientCredit.selector, 99e6));
+        vm.prank(guarantor);
+        paymaster.addCredit(coin, 100e6);
     }
 
     function test_fuzz_the_owner_takes_no_guarantors_credit_and_a_guarantor_no_more_than_his(

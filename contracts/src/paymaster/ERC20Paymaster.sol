@@ -138,14 +138,16 @@ contract ERC20Paymaster is PaymasterERC20Guarantor, EIP712, Ownable2Step {
 
     // ------------------------------------------------------------------ guarantors
 
-    /// @notice Lay in tokens of the caller's, from which operations are advanced that he signs for. What arrives counts.
+    /// @notice Lay in tokens of the caller's, from which operations are advanced that he signs for. Reverts when less arrives.
+    /// @dev What was said is what counts, not what the balance grew by: a token that calls back could lay in more in between, and count it twice.
     function addCredit(IERC20 token, uint256 amount) external {
         uint256 before = token.balanceOf(address(this));
         token.safeTransferFrom(msg.sender, address(this), amount);
         uint256 added = token.balanceOf(address(this)) - before;
-        creditOf[token][msg.sender] += added;
-        _credits[token] += added;
-        emit CreditAdded(token, msg.sender, added);
+        if (added < amount) revert InsufficientCredit(added);
+        creditOf[token][msg.sender] += amount;
+        _credits[token] += amount;
+        emit CreditAdded(token, msg.sender, amount);
     }
 
     /// @notice Take back the caller's own credit, as far as nothing is advanced from it; the maximum of `amount` means all.

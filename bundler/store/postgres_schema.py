@@ -1,8 +1,7 @@
 """The tables in PostgreSQL, in a schema of their own.
 
 `state` has one row, which every write locks: writes of all processes follow each other, and rows carry the number of the write that
-changed them last (`change`), without gaps and in the order of the commits. `writers` has the last write of each process, so that one whose
-answer was lost can be told from one that never was; those of processes long gone are swept out at the next start.
+changed them last (`change`), without gaps and in the order of the commits.
 """
 
 from __future__ import annotations
@@ -46,7 +45,6 @@ CREATE TABLE {SCHEMA}.reputation (
     address bytea PRIMARY KEY, seen bigint NOT NULL, included bigint NOT NULL, change bigint NOT NULL
 );
 CREATE INDEX reputation_change ON {SCHEMA}.reputation (change);
-CREATE TABLE {SCHEMA}.writers (id uuid PRIMARY KEY, change bigint NOT NULL, at timestamptz NOT NULL);
 CREATE TABLE {SCHEMA}.leases (
     name bytea PRIMARY KEY, holder text NOT NULL, token bigint NOT NULL, signs boolean NOT NULL, until timestamptz NOT NULL
 );
@@ -73,8 +71,6 @@ async def migrate(connection: _Connection, where: str) -> None:
         if version is None:
             await connection.execute(TABLES.encode())
             return
-        if version == SCHEMA_VERSION:
-            await connection.execute("DELETE FROM writers WHERE at < clock_timestamp() - interval '7 days'")
     if version != SCHEMA_VERSION:
         newer = version > SCHEMA_VERSION
         raise SetupError(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -31,7 +30,6 @@ log = logging.getLogger("bundler.store")
 _CONNECT_S = 5
 _LONGEST_S = 15.0
 """How long one batch may take before the server counts as gone."""
-_ASK_AGAIN_S = 0.1
 _MOST = 256
 """Writes that share a commit."""
 _SESSION = f"""
@@ -58,14 +56,6 @@ class Batch:
         return await self.cursor.fetchall() if self.cursor.description is not None else []
 
 
-@dataclass(frozen=True, slots=True)
-class _Doubt:
-    """A transaction whose COMMIT was sent and not answered yet, and what its jobs return if it stands."""
-
-    batch: Batch
-    results: list[Any]
-
-
 Job = Callable[[Batch], Awaitable[Any]]
 """Writes its part of a batch. What it refuses, it refuses (SeawallError) before it has written anything."""
 
@@ -75,7 +65,6 @@ class Session:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._id = uuid.uuid4()
         told = conninfo_to_dict(url)
         self.where = f"{told.get('host') or 'the local socket'}:{told.get('port') or 5432}/{told.get('dbname') or ''}"
         self._learn: Callable[[News], None] | None = None
@@ -90,7 +79,6 @@ class Session:
         self._cleared = 0
         self._all_counts = False
         """Whether a write failed: all counts are learnt anew, then."""
-        self._doubt: _Doubt | None = None
 
     async def connect(self) -> Connection:
         """A new connection, synchronous commits on. Raises psycopg.Error."""
@@ -184,13 +172,7 @@ class Session:
                 await _end(self._writer)
                 self._writer = None
                 self._all_counts = True
-                if (doubt := self._doubt) is not None and await self._stands(doubt):
-                    results = self._written(doubt)
-                else:
-                    results = [self.failure(error)] * sum(job is not None for job, _ in items)
-                self._doubt = None
-                found = iter(results)
-                results = [self.failure(error) if job is None else next(found) for job, _ in items]
+                results = [self.failure(error)] * len(items)
             else:
                 found = iter(results)
                 results = [None if job is None else next(found) for job, _ in items]
@@ -223,46 +205,12 @@ class Session:
                     results.append(refusal)
             if all(isinstance(result, SeawallError) for result in results):
                 return results
-            await cursor.execute(
-                "WITH mine AS (INSERT INTO writers VALUES (%(id)s, %(change)s, clock_timestamp()) "
-                "ON CONFLICT (id) DO UPDATE SET change = excluded.change, at = excluded.at) UPDATE state SET change = %(change)s",
-                {"id": self._id, "change": batch.change},
-            )
+            await cursor.execute("UPDATE state SET change = %s", (batch.change,))
             await cursor.execute(f"NOTIFY {CHANNEL}")
-            self._doubt = _Doubt(batch, results)
-        doubt, self._doubt = self._doubt, None
-        return self._written(doubt)
-
-    def _written(self, doubt: _Doubt) -> list[Any]:
-        self._seen = doubt.batch.change
-        if doubt.batch.counts:
-            self.tell(News(counts=doubt.batch.counts))
-        return doubt.results
-
-    async def _stands(self, doubt: _Doubt) -> bool:
-        """Whether a COMMIT whose answer was lost took place: what is written twice, as counts would be, is wrong.
-
-        Its own number stands in `writers` if it did. (Not `pg_xact_status`: after a crash the server gives a transaction's id, when nothing of
-        it was on disk, to another.) The lock is had when the old connection's transaction is over, one way or the other. Asks until the
-        server answers, for so long as a batch may take; if it does not, the write counts as failed.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LONGEST_S):
-                while True:
-                    connection: Connection | None = None
-                    try:
-                        connection = await self.connect()
-                        async with connection.transaction():
-                            await connection.execute("SELECT change FROM state FOR UPDATE")
-                            cursor = await connection.execute("SELECT change FROM writers WHERE id = %s", (self._id,))
-                            return await cursor.fetchone() == (doubt.batch.change,)
-                    except psycopg.Error:
-                        pass  # it starts again
-                    finally:
-                        await _end(connection)
-                    await asyncio.sleep(_ASK_AGAIN_S)
-        log.warning("whether a write to %s took place could not be learnt: it counts as failed", self.where)
-        return False
+        self._seen = batch.change
+        if batch.counts:
+            self.tell(News(counts=batch.counts))
+        return results
 
     async def _connected(self) -> Connection:
         """The writer. A server that was started again while nothing was written is noticed here, not by a request."""

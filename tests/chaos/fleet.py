@@ -116,15 +116,15 @@ class Fleet(Storm):
     async def judge(self) -> Verdict:
         """The verdict of a storm; and on whose lease each transaction was signed: a token is one process's, and none comes back.
 
-        Of one nonce's transactions the later pays more. Of different nonces none can be told to be later: after a reorganisation the
-        holder of a later lease raises a nonce below those that an earlier one used.
+        Of one nonce's transactions the later pays more, or as much. Of different nonces none can be told to be later: after a reorganisation
+        the holder of a later lease raises a nonce below those that an earlier one used.
         """
         verdict = await Storm.judge(self)
         assert self.cluster is not None
         rows = self.cluster.execute(
             self.settings.store,
             "SELECT encode(executor, 'hex'), nonce, token, holder FROM seawall_bundler.bundles WHERE token IS NOT NULL "
-            "ORDER BY executor, nonce, max_fee_wei",
+            "ORDER BY executor, nonce, max_fee_wei, token",
         )
         holders: dict[Any, Any] = {}
         last: dict[Any, Any] = {}

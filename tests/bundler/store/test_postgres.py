@@ -127,58 +127,6 @@ async def test_a_connection_lost_in_the_middle_of_a_write_undoes_it_and_the_next
         assert [record.entry for record in await store.live_operations()] == [entry(1), entry(3)]
 
 
-@contextlib.asynccontextmanager
-async def cut_at_commit(cluster: Cluster, *, after: bool) -> AsyncIterator[tuple[PostgresStore, asyncio.Event]]:
-    """A store behind a relay that, once told to, cuts one connection at a COMMIT: before the server has it, or before its answer."""
-    url, cut = cluster.database(), asyncio.Event()
-
-    async def relay(client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        answers, server = await asyncio.open_connection("127.0.0.1", cluster.port)
-        is_cut = False
-
-        async def downwards() -> None:
-            while (data := await answers.read(65_536)) and not is_cut:
-                back.write(data)
-            back.close()
-
-        downward = asyncio.create_task(downwards())
-        while data := await client.read(65_536):
-            if cut.is_set() and b"COMMIT" in data:
-                cut.clear()
-                is_cut = True
-                if not after:
-                    break
-            server.write(data)
-        server.close()
-        await downward
-
-    listener = await asyncio.start_server(relay, "127.0.0.1", 0)
-    try:
-        async with processes(url.replace(str(cluster.port), str(listener.sockets[0].getsockname()[1])), 1) as (store,):
-            yield store, cut
-    finally:
-        listener.close()
-
-
-async def test_a_commit_whose_answer_is_lost_has_taken_place_and_counts_once(cluster: Cluster) -> None:
-    async with cut_at_commit(cluster, after=True) as (store, cut):
-        cut.set()
-        await store.save_reputation([Change(OTHER, None, 2, 1)], None)
-        assert (await store.reputation())[0] == {OTHER: Counts(2, 1)}
-        await add(store, entry(1))
-        assert [record.entry for record in await store.live_operations()] == [entry(1)]
-
-
-async def test_a_commit_that_the_server_never_saw_is_an_error_and_changes_nothing(cluster: Cluster) -> None:
-    async with cut_at_commit(cluster, after=False) as (store, cut):
-        cut.set()
-        with pytest.raises(SetupError, match="cannot be written"):
-            await store.save_reputation([Change(OTHER, None, 2, 1)], None)
-        assert (await store.reputation())[0] == {}
-        await store.save_reputation([Change(OTHER, None, 2, 1)], None)
-        assert (await store.reputation())[0] == {OTHER: Counts(2, 1)}
-
-
 async def test_a_server_that_crashes_keeps_what_was_acknowledged_and_is_found_again(cluster: Cluster) -> None:
     async with processes(cluster.database(), 1) as (store,):
         await asyncio.gather(*(add(store, entry(n)) for n in range(50)))
